@@ -1,0 +1,43 @@
+# A fresh clone needs python3 with venv, and make. Variables can be set on the command line:
+#   make test PYTHON=python3.12 PYTEST_ARGS="-m 'not slow'"
+#   make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PYTHON ?= python3
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+VENV ?= .venv
+
+BIN = $(VENV)/bin
+PIP_INSTALL = $(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt
+
+.PHONY: install test demo docs lint clean
+.NOTPARALLEL: # one environment, one pip at a time
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) -e ".[plot,test]"
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP_INSTALL) -e ".[plot,test,docs]"
+	touch $@
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+
+demo: $(VENV)/.installed
+	$(BIN)/python examples/demo.py
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx -b html -W --keep-going docs docs/_build/html
+
+lint: $(VENV)/.installed
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+clean:
+	rm -rf $(VENV) build dist docs/_build docs/generated output examples/output
+	rm -rf skebm.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find skebm tests docs examples -type d -name __pycache__ -prune -exec rm -rf {} +

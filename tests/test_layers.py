@@ -1,0 +1,54 @@
+"""Data flows one way: a module imports only from places above its own in ``PLACES``."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "skebm"
+PLACES = """exceptions _components datasets data networks bases energies samplers partition
+    objectives train stein diagnostics metrics estimators ood plots""".split()
+MODULES = sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py"})  # the top may import all
+
+
+def imported(source, package):
+    """Every name of skebm that ``source`` imports, as parts; ``package`` resolves relative ones."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parents = package[: len(package) + 1 - node.level] if node.level else ()
+            module = node.module.split(".") if node.module else ()
+            names = [[*parents, *module, alias.name] for alias in node.names]
+        else:
+            continue
+        yield from (name for name in names if name[0] == "skebm")
+
+
+def upward(source, package, place):
+    """The imports of ``source`` that do not come from ``place`` or from above it."""
+    allowed = PLACES[: PLACES.index(place) + 1]
+    return [".".join(n) for n in imported(source, package) if len(n) < 2 or n[1] not in allowed]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_imports_come_from_above(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    assert parts[1] in PLACES, f"{parts[1]} is not a place of the package; add it to PLACES"
+    assert upward(path.read_text(encoding="utf-8"), parts[:-1], parts[1]) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from ..partition import AIS", ["skebm.partition.AIS"]),
+        ("from .. import estimators", ["skebm.estimators"]),
+        ("def f():\n    import skebm.train", ["skebm.train"]),
+        ("from skebm import HybridCDDensity", ["skebm.HybridCDDensity"]),
+        ("import skebm", ["skebm"]),
+        ("from . import mala\nfrom .mala import MALA\nfrom ..energies import MLP", []),
+        ("import torch\nfrom skebm._components import Component", []),
+    ],
+)
+def test_a_sampler_may_not_look_down(source, found):
+    assert upward(source, ("skebm", "samplers"), "samplers") == found
