@@ -1,0 +1,240 @@
+"""A fitted density as a curve (one column) or as filled contours (two columns)."""
+
+from __future__ import annotations
+
+__all__ = ["DensityDisplay"]
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_array
+
+from skebm._components import check_number
+from skebm.plots._matplotlib import require_pyplot
+
+COLOR_RANGE = 12.0  # nats below the maximum that the colors span; 5 s.d. of a Gaussian
+
+
+class DensityDisplay:
+    """Picture of a density over one or two columns.
+
+    One column: the density, with a rug of the rows. Two columns: filled contours of the log
+    density, colors spanning 12 nats below the maximum, with the rows as dots. Use
+    `from_estimator` to compute one.
+
+    Parameters
+    ----------
+    xx0 : ndarray of shape (g,)
+        Grid along the first column, in the units of X.
+    log_density : ndarray of shape (g,) or (g, g)
+        Log density on the grid, in nats; first axis along `xx1`, second along `xx0`.
+    X : ndarray of shape (n, 1) or (n, 2)
+        Rows to show, in the columns of the grid.
+    xx1 : ndarray of shape (g,), default=None
+        Grid along the second column; ``None`` for a curve.
+    samples : ndarray of shape (m, 1) or (m, 2), default=None
+        Rows drawn from the model.
+    xlabel, ylabel : str, default=None
+        Names of the columns.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Axes with the picture.
+    figure_ : matplotlib Figure
+        Figure of the axes.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from sklearn.neighbors import KernelDensity
+    >>> from skebm.datasets import two_moons
+    >>> from skebm.plots import DensityDisplay
+    >>> X = two_moons().sample(100, random_state=0)
+    >>> display = DensityDisplay.from_estimator(
+    ...     KernelDensity(bandwidth=0.2).fit(X), X, grid_resolution=20, ax=Figure().subplots()
+    ... )
+    >>> display.log_density.shape
+    (20, 20)
+    """
+
+    def __init__(
+        self,
+        *,
+        xx0: np.ndarray,
+        log_density: np.ndarray,
+        X: np.ndarray,
+        xx1: np.ndarray | None = None,
+        samples: np.ndarray | None = None,
+        xlabel: str | None = None,
+        ylabel: str | None = None,
+    ) -> None:
+        self.xx0 = xx0
+        self.log_density = log_density
+        self.X = X
+        self.xx1 = xx1
+        self.samples = samples
+        self.xlabel = xlabel
+        self.ylabel = ylabel
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        *,
+        features: tuple[int, int] | None = None,
+        grid_resolution: int = 100,
+        n_samples: int = 0,
+        ax: Any = None,
+        random_state: Any = None,
+        **kwargs: Any,
+    ) -> DensityDisplay:
+        """Evaluate a fitted estimator on a grid around `X` and draw it.
+
+        Parameters
+        ----------
+        estimator : object
+            Fitted, with ``score_samples(X)`` in nats, and ``sample(n_samples, random_state=...)``
+            if `n_samples` is not 0.
+        X : array-like or DataFrame of shape (n, d)
+            Rows to show; the grid reaches 10 % of their range beyond them.
+        features : (int, int), default=None
+            The two columns to draw; needed if d > 2, where the picture is a *slice*: the other
+            columns stay at their median over `X`, though all rows and samples are shown.
+        grid_resolution : int, default=100
+            Grid points per column, >= 2. The cost is its square where d > 1.
+        n_samples : int, default=0
+            Rows to draw from the model and show.
+        ax : matplotlib Axes, default=None
+            Where to draw; ``None`` makes a figure.
+        random_state : int, RandomState or None, default=None
+            Passed to ``estimator.sample``.
+        **kwargs
+            Passed to ``Axes.plot`` (one column) or ``Axes.contourf`` (two).
+
+        Returns
+        -------
+        DensityDisplay
+            The picture, with what was computed.
+
+        Raises
+        ------
+        TypeError
+            If the estimator cannot do what is asked, or a count is not an integer.
+        ValueError
+            If `X` is no finite table, or `features` does not name two of its columns.
+        """
+        require_pyplot("DensityDisplay")
+        _check(estimator, grid_resolution, n_samples)
+        rows = check_array(X, dtype=np.float64)
+        columns = _columns(features, rows.shape[1])
+        shown, samples = rows[:, columns], None
+        if n_samples:
+            samples = np.asarray(estimator.sample(n_samples, random_state=random_state))[:, columns]
+        axes = [_axis(rows[:, j], grid_resolution) for j in columns]
+        grid = np.stack(np.meshgrid(*axes), axis=-1)
+        points = np.tile(np.median(rows, axis=0), (grid[..., 0].size, 1))
+        points[:, columns] = grid.reshape(-1, len(columns))
+        log_density = np.asarray(estimator.score_samples(_like(X, points)))
+        names = [str(X.columns[j]) if hasattr(X, "columns") else f"x{j}" for j in columns]
+        display = cls(
+            xx0=axes[0],
+            log_density=log_density.reshape(grid.shape[:-1]),
+            X=shown,
+            xx1=axes[1] if len(axes) == 2 else None,
+            samples=samples,
+            xlabel=names[0],
+            ylabel=names[1] if len(names) == 2 else None,
+        )
+        return display.plot(ax=ax, **kwargs)
+
+    def plot(self, ax: Any = None, **kwargs: Any) -> DensityDisplay:
+        """Draw what is stored.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; ``None`` makes a figure.
+        **kwargs
+            Passed to ``Axes.plot`` (curve) or ``Axes.contourf`` (contours).
+
+        Returns
+        -------
+        DensityDisplay
+            Itself, with `ax_` and `figure_`.
+
+        Raises
+        ------
+        ValueError
+            If the log density is NaN somewhere, or finite nowhere, on the grid.
+        """
+        plt = require_pyplot("DensityDisplay")
+        top = np.max(self.log_density)
+        if not np.isfinite(top):
+            raise ValueError(
+                f"log_density must have a finite maximum, got {top}. Look at score_samples."
+            )
+        self.ax_ = plt.subplots(layout="constrained")[1] if ax is None else ax
+        self.figure_ = self.ax_.figure
+        if self.xx1 is None:
+            self._plot_curve(**kwargs)
+        else:
+            self._plot_contours(top, **kwargs)
+        self.ax_.set(xlabel=self.xlabel, ylabel="density" if self.xx1 is None else self.ylabel)
+        if self.samples is not None:
+            self.ax_.legend(loc="upper right")
+        return self
+
+    def _plot_curve(self, **kwargs: Any) -> None:
+        self.ax_.plot(self.xx0, np.exp(self.log_density), **{"label": "model", **kwargs})
+        if self.samples is not None:
+            style = {"bins": 50, "density": True, "histtype": "step", "color": "tab:orange"}
+            self.ax_.hist(self.samples[:, 0], **style, label="samples")
+        rug = self.ax_.get_xaxis_transform()  # y in shares of the height
+        self.ax_.plot(self.X[:, 0], np.full(len(self.X), 0.02), "k|", transform=rug, alpha=0.5)
+        self.ax_.set_ylim(bottom=0)
+
+    def _plot_contours(self, top: float, **kwargs: Any) -> None:
+        levels = np.linspace(top - COLOR_RANGE, top, 25)
+        values = np.clip(self.log_density, levels[0], levels[-1])
+        drawn = self.ax_.contourf(
+            self.xx0, self.xx1, values, **{"levels": levels, "cmap": "Blues", **kwargs}
+        )
+        self.figure_.colorbar(drawn, ax=self.ax_, label="log density (nats)", format="%.1f")
+        self.ax_.scatter(*self.X.T, s=4, color="black", label="data")
+        if self.samples is not None:
+            self.ax_.scatter(*self.samples.T, s=4, color="tab:orange", label="samples")
+
+
+def _check(estimator: Any, grid_resolution: int, n_samples: int) -> None:
+    check_number("grid_resolution", grid_resolution, low=2, integer=True, remedy="Try 100.")
+    check_number("n_samples", n_samples, low=0, integer=True, remedy="Try 200.")
+    for method in ("score_samples", "sample") if n_samples else ("score_samples",):
+        if not hasattr(estimator, method):
+            raise TypeError(
+                f"estimator must have the method {method}, got {type(estimator).__name__}. "
+                "Pass a fitted density estimator."
+            )
+
+
+def _columns(features: tuple[int, int] | None, n_features: int) -> list[int]:
+    if features is None and n_features <= 2:
+        return list(range(n_features))
+    valid = isinstance(features, tuple | list) and len(set(features)) == len(features) == 2
+    if not valid or not set(features or ()) <= set(range(n_features)):
+        raise ValueError(
+            f"features must be two different columns out of {n_features}, got {features!r}. "
+            "Pass features=(0, 1), say."
+        )
+    return [int(j) for j in features or ()]
+
+
+def _axis(column: np.ndarray, n: int) -> np.ndarray:
+    low, high = column.min(), column.max()
+    margin = 0.1 * (high - low) or 1.0  # a constant column still gets a range
+    return np.linspace(low - margin, high + margin, n)
+
+
+def _like(X: Any, points: np.ndarray) -> Any:
+    return type(X)(points, columns=X.columns) if hasattr(X, "iloc") else points

@@ -1,0 +1,148 @@
+"""The course of a fit: held-out log likelihood and training losses."""
+
+from __future__ import annotations
+
+__all__ = ["HistoryDisplay"]
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import NotFittedError
+
+from skebm.plots._matplotlib import require_pyplot
+
+HELD_OUT = "validation"
+TRAINING = ("cd_bracket", "noise_bracket", "loss")
+
+
+class HistoryDisplay:
+    """Picture of the rows of ``history_``.
+
+    The held-out log likelihood ``"validation"`` has axes of its own; everything else shares the
+    axes below. Use `from_estimator` to make one.
+
+    Parameters
+    ----------
+    curves : dict of str to (ndarray of shape (m,), ndarray of shape (m,))
+        For each key its iterations and its values; m may differ between keys.
+
+    Attributes
+    ----------
+    axes_ : ndarray of shape (1,) or (2,) of matplotlib Axes
+        Axes with the curves, the held-out one first.
+    figure_ : matplotlib Figure
+        Figure of the axes.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> from matplotlib.figure import Figure
+    >>> from skebm.plots import HistoryDisplay
+    >>> rows = [{"iteration": 1, "loss": 0.5}, {"iteration": 2, "loss": 0.4, "validation": -1.2}]
+    >>> fitted = SimpleNamespace(history_=rows)
+    >>> display = HistoryDisplay.from_estimator(fitted, ax=Figure().subplots())
+    >>> sorted(display.curves)
+    ['loss', 'validation']
+    """
+
+    def __init__(self, *, curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+        self.curves = curves
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, *, keys: Sequence[str] | None = None, ax: Any = None
+    ) -> HistoryDisplay:
+        """Draw the history of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : object
+            Fitted, with ``history_``: a list of dicts, each with ``"iteration"`` and any numbers;
+            a row may lack a key.
+        keys : sequence of str, default=None
+            What to draw; ``None`` means ``"validation"``, ``"cd_bracket"``, ``"noise_bracket"``
+            and ``"loss"``, as far as they are there.
+        ax : matplotlib Axes, default=None
+            Where to draw (two panels split its place); ``None`` makes a figure.
+
+        Returns
+        -------
+        HistoryDisplay
+            The picture, with its curves.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has no ``history_``.
+        ValueError
+            If the history holds none of the keys, or lacks one that was asked for.
+        """
+        require_pyplot("HistoryDisplay")
+        if not hasattr(estimator, "history_"):
+            raise NotFittedError(
+                f"estimator must have history_, got {type(estimator).__name__} without. "
+                "Call fit first."
+            )
+        return cls(curves=_curves(estimator.history_, keys)).plot(ax=ax)
+
+    def plot(self, ax: Any = None) -> HistoryDisplay:
+        """Draw what is stored.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw (two panels split its place); ``None`` makes a figure.
+
+        Returns
+        -------
+        HistoryDisplay
+            Itself, with `axes_` and `figure_`.
+        """
+        plt = require_pyplot("HistoryDisplay")
+        held_out = [key for key in self.curves if key == HELD_OUT]
+        panels = [p for p in (held_out, [k for k in self.curves if k != HELD_OUT]) if p]
+        if ax is None:
+            figure = plt.figure(layout="constrained")
+            self.axes_ = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+        else:
+            self.axes_ = _split(ax, len(panels))
+        self.figure_ = self.axes_[0].figure
+        for panel, keys in zip(self.axes_, panels, strict=True):
+            for key in keys:
+                iterations, values = self.curves[key]
+                marker = "." if len(values) == 1 else None  # a line needs two points
+                panel.plot(iterations, values, label=key, marker=marker)
+            if keys == [HELD_OUT]:
+                panel.set_ylabel("held-out log\nlikelihood (nats)")
+            else:
+                panel.legend()
+        self.axes_[-1].set_xlabel("iteration")
+        return self
+
+
+def _curves(history: list[dict], keys: Sequence[str] | None) -> dict:
+    present = sorted({k for row in history for k, value in row.items() if value is not None})
+    wanted = [k for k in (HELD_OUT, *TRAINING) if k in present] if keys is None else list(keys)
+    missing = [key for key in wanted if key not in present]
+    if not wanted or missing or "iteration" not in present:
+        raise ValueError(
+            f"keys must name entries of history_ beside 'iteration', got {keys!r} where history_ "
+            f"holds {present}. Choose among those."
+        )
+    curves = {}
+    for key in wanted:
+        rows = [row for row in history if row.get(key) is not None]
+        iterations = np.array([row["iteration"] for row in rows])
+        curves[key] = iterations, np.array([row[key] for row in rows], dtype=np.float64)
+    return curves
+
+
+def _split(ax: Any, n_panels: int) -> np.ndarray:
+    if n_panels == 1:
+        return np.array([ax])
+    ax.set_axis_off()
+    below = ax.inset_axes([0, 0, 1, 0.46])
+    above = ax.inset_axes([0, 0.54, 1, 0.46], sharex=below)
+    above.tick_params(labelbottom=False)
+    return np.array([above, below])

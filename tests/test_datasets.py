@@ -1,0 +1,332 @@
+"""The densities are the truths of other tests, so here they meet closed forms only."""
+
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+
+from skebm import datasets
+from skebm.datasets import (
+    Checkerboard,
+    GaussianDensity,
+    GaussianMixtureDensity,
+    TwoMoonsDensity,
+    load_novelty,
+    read_npz_table,
+)
+
+COV = np.array([[2.0, 0.6], [0.6, 0.5]])
+SMOOTH = {
+    "gaussian": lambda: GaussianDensity(COV, mean=[1.0, -2.0]),
+    "mixture": lambda: GaussianMixtureDensity(
+        [[0.0, 1.0], [2.0, -1.0]], [[0.5, 1.0], [1.5, 0.7]], [0.3, 0.7]
+    ),
+    "mixture_3d": lambda: GaussianMixtureDensity(np.eye(3), [0.5, 1.0, 2.0]),
+    "two_modes_1d": datasets.two_modes_1d,
+    "six_modes": datasets.six_modes,
+    "eight_modes": datasets.eight_modes,
+    "grid_25": datasets.grid_25,
+    "two_moons": datasets.two_moons,
+    "two_moons_narrow": lambda: TwoMoonsDensity(noise=0.05),
+}
+ALL = {**SMOOTH, "checkerboard": datasets.checkerboard}
+PLANAR = {  # half width of a box that holds the density, grid points per axis
+    "gaussian": (16, 200),
+    "mixture": (16, 300),
+    "six_modes": (2.2, 200),
+    "eight_modes": (2.5, 150),
+    "grid_25": (1.7, 500),
+    "two_moons": (3.2, 200),
+    "checkerboard": (4.5, 180),
+}
+
+
+def assert_mean(values, truth, largest_stderr, z=4):
+    stderr = np.std(values) / np.sqrt(len(values))
+    assert stderr <= largest_stderr
+    assert abs(np.mean(values) - truth) <= z * stderr
+
+
+def grid(name):
+    half, n = PLANAR[name]
+    axis = (np.arange(n) + 0.5) / n * 2 * half - half  # midpoints, clear of the cells' edges
+    return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2), (2 * half / n) ** 2
+
+
+# -- numbers known in advance ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, entropy",
+    [
+        ("two_modes_1d", -0.883647),
+        ("six_modes", 0.024465),
+        ("eight_modes", 1.093234),
+        ("grid_25", -2.013851),
+    ],
+)
+def test_entropy_of_the_toys(name, entropy):
+    assert ALL[name]().entropy == pytest.approx(entropy, abs=1e-6)
+
+
+def test_entropies_in_closed_form():
+    gaussian = np.log(2 * np.pi * np.e) + 0.5 * np.log(np.linalg.det(COV))
+    assert GaussianDensity(COV).entropy == pytest.approx(gaussian, abs=1e-13)
+    assert Checkerboard().entropy == np.log(32)
+    apart = GaussianMixtureDensity([[-50.0], [50.0]], [0.5, 2.0], [0.25, 0.75])
+    mixing = -0.25 * np.log(0.25) - 0.75 * np.log(0.75)
+    parts = 0.5 * np.log(2 * np.pi * np.e) + 0.25 * np.log(0.5) + 0.75 * np.log(2.0)
+    assert apart.entropy == pytest.approx(mixing + parts, abs=1e-12)
+    single = GaussianMixtureDensity([[3.0, 4.0]], [[0.1, 20.0]])
+    truth = GaussianDensity(np.diag([0.01, 400.0])).entropy
+    assert single.entropy == pytest.approx(truth, abs=1e-12)
+    assert ALL["mixture_3d"]().entropy is None
+
+
+def test_entropy_says_when_the_quadrature_does_not_settle():
+    density = GaussianMixtureDensity([[0.0, 0.0], [0.0, 0.0]], [1.0, 1e-4])
+    with pytest.warns(ConvergenceWarning, match=r"may be off by .* nats"):
+        assert np.isfinite(density.entropy)
+
+
+def test_gaussian_matches_its_formula():
+    x, mean = np.array([[0.3, -1.0], [4.0, 2.0]]), np.array([1.0, -2.0])
+    precision = np.linalg.inv(COV)
+    density = GaussianDensity(COV, mean)
+    square = np.einsum("ni,ij,nj->n", x - mean, precision, x - mean)
+    truth = -0.5 * square - np.log(2 * np.pi) - 0.5 * np.log(np.linalg.det(COV))
+    np.testing.assert_allclose(density.log_density(x), truth, rtol=1e-13)
+    np.testing.assert_allclose(density.score(x), -(x - mean) @ precision, rtol=1e-13)
+
+
+def test_a_mixture_of_equal_parts_is_one_gaussian():
+    x = np.random.RandomState(0).randn(20, 3)
+    mixture = GaussianMixtureDensity(np.ones((4, 3)), 1.5, [0.1, 0.2, 0.3, 0.4])
+    gaussian = GaussianDensity(2.25 * np.eye(3), np.ones(3))
+    np.testing.assert_allclose(mixture.log_density(x), gaussian.log_density(x), rtol=1e-13)
+    np.testing.assert_allclose(mixture.score(x), gaussian.score(x), rtol=1e-12, atol=1e-14)
+
+
+def test_scales_per_component_and_per_axis_are_told_apart():
+    means = np.zeros((2, 2))
+    np.testing.assert_array_equal(
+        GaussianMixtureDensity(means, [1.0, 3.0]).scales, [[1, 1], [3, 3]]
+    )
+    np.testing.assert_array_equal(
+        GaussianMixtureDensity(means, [[1.0, 3.0]] * 2).scales, [[1, 3], [1, 3]]
+    )
+
+
+@pytest.mark.parametrize("noise", [0.03, 0.1, 0.5, 3.0])
+def test_two_moons_agree_with_a_brute_force_sum(noise):
+    nodes, weights = np.polynomial.legendre.leggauss(10)  # on each of 1000 panels
+    angle = (np.arange(1000)[:, None] + 0.5 * (nodes + 1)).ravel() / 1000 * np.pi
+    weights = np.tile(weights, 2000) / 4000
+    first = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    curve = np.concatenate([first, [1.0, 0.5] - first])
+    special = [[0, 0], [1, 0.5], [1, 0], [-1, 0], [0, 0.5], [2, 0.5], [0, -1e-9], [0, -1.5]]
+    x = np.concatenate([special, 1.5 * np.random.RandomState(0).randn(15, 2)])
+    truth = []
+    for row in x:
+        exponent = -np.square(row - curve).sum(axis=1) / (2 * noise**2)
+        top = exponent.max()
+        truth.append(top + np.log(weights @ np.exp(exponent - top) / (2 * np.pi * noise**2)))
+    np.testing.assert_allclose(TwoMoonsDensity(noise).log_density(x), truth, rtol=1e-12, atol=1e-10)
+
+
+def test_two_moons_far_away_have_the_gradient_of_a_point():
+    score = TwoMoonsDensity(0.1).score([[0.0, 1e4]])  # the nearest point is (0, 1)
+    np.testing.assert_allclose(score, [[0.0, (1 - 1e4) / 0.01]], rtol=1e-4, atol=1e-6)
+
+
+def test_checkerboard_cells():
+    x = [[0.5, 0.5], [0.5, 2.5], [-0.5, 0.5], [-0.5, -0.5], [-4, -4], [4, 0], [5, 5], [0, 0]]
+    inside = np.array([True, False, False, True, True, False, False, True])
+    log_density, score = Checkerboard().log_density(x), Checkerboard().score(x)
+    np.testing.assert_array_equal(log_density, np.where(inside, -np.log(32), -np.inf))
+    np.testing.assert_array_equal(score[inside], 0)
+    assert np.isnan(score[~inside]).all()
+
+
+# -- what holds for all ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PLANAR)
+def test_density_integrates_to_one_and_gives_the_entropy(name):
+    density = ALL[name]()
+    x, area = grid(name)
+    log_density = density.log_density(x)
+    p = np.exp(log_density)
+    assert p.sum() * area == pytest.approx(1, abs=1e-8)
+    seen = p > 0
+    assert -(p[seen] * log_density[seen]).sum() * area == pytest.approx(density.entropy, abs=1e-7)
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_score_is_the_gradient(name):
+    density = SMOOTH[name]()
+    near = density.sample(12, random_state=0)
+    x = np.concatenate([near, near + np.random.RandomState(1).randn(*near.shape)])
+    step = 1e-5 * np.eye(density.n_features)
+    truth = np.stack(
+        [(density.log_density(x + h) - density.log_density(x - h)) / 2e-5 for h in step], axis=1
+    )
+    np.testing.assert_allclose(density.score(x), truth, rtol=1e-6, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_samples_come_from_the_density(name):
+    density = ALL[name]()
+    x = density.sample(20_000, random_state=0)
+    assert x.shape == (20_000, density.n_features)
+    assert x.dtype == np.float64
+    log_density = density.log_density(x)
+    assert np.isfinite(log_density).all()
+    if name == "checkerboard":
+        return
+    if density.entropy is not None:
+        assert_mean(-log_density, density.entropy, largest_stderr=0.02)
+    score = density.score(x)
+    for j in range(density.n_features):  # Stein: E[score_j] = 0, E[x_j score_j] = -1
+        assert_mean(score[:, j], 0, largest_stderr=0.02 * score.std())
+        assert_mean(x[:, j] * score[:, j], -1, largest_stderr=0.45)
+
+
+def test_sample_moments():
+    x = GaussianDensity(COV, [1.0, -2.0]).sample(20_000, random_state=1) - [1.0, -2.0]
+    assert_mean(x[:, 0] * x[:, 1], 0.6, largest_stderr=0.01)
+    assert_mean(x[:, 0] ** 2, 2.0, largest_stderr=0.03)
+    mixture = SMOOTH["mixture"]().sample(20_000, random_state=1)
+    assert_mean(mixture[:, 0], 0.7 * 2, largest_stderr=0.02)
+    assert_mean(mixture[:, 1], 0.3 - 0.7, largest_stderr=0.02)
+    moons = datasets.two_moons().sample(20_000, random_state=1)
+    assert_mean(moons[:, 0], 0.5, largest_stderr=0.01)
+    assert_mean(moons[:, 1], 0.25, largest_stderr=0.01)
+    assert_mean(moons[:, 0] ** 2, 0.5 * (0.5 + 1.5) + 0.01, largest_stderr=0.01)
+    cells = np.floor(Checkerboard().sample(20_000, random_state=1) / 2)
+    for corner in np.unique(cells, axis=0):
+        assert_mean((cells == corner).all(axis=1).astype(float), 1 / 8, largest_stderr=0.003)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_samples_repeat_and_leave_the_global_generator_alone(name):
+    density = ALL[name]()
+    np.random.seed(3)  # noqa: NPY002 - the global generator is what is watched
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    first = density.sample(5, random_state=7)
+    np.testing.assert_array_equal(first, density.sample(5, np.random.RandomState(7)))
+    assert not np.array_equal(first, density.sample(5, random_state=8))
+    np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+
+
+@pytest.mark.parametrize("name", ["mixture", "grid_25", "two_moons"])
+def test_a_row_does_not_depend_on_its_block(name, monkeypatch):
+    density = ALL[name]()
+    x = density.sample(50, random_state=0)
+    log_density, score = density.log_density(x), density.score(x)
+    monkeypatch.setattr(datasets._arrays, "BLOCK_VALUES", 400)
+    np.testing.assert_allclose(density.log_density(x), log_density, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(density.score(x), score, rtol=1e-12, atol=1e-10)
+
+
+# -- errors ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: GaussianDensity([1.0, 2.0]), r"shape \(d, d\), got \(2,\)"),
+        (lambda: GaussianDensity([[1.0, 2.0], [2.0, 1.0]]), "positive definite, got .* -1"),
+        (lambda: GaussianDensity([[1.0, 0.5], [0.0, 1.0]]), "symmetric, got .* 0.5"),
+        (lambda: GaussianDensity(np.eye(2), [1.0]), r"mean must have shape \(2,\), got \(1,\)"),
+        (lambda: GaussianDensity([[np.nan]]), "cov must be finite, got 1"),
+        (lambda: GaussianMixtureDensity([0.0], 1.0), r"means must have shape \(k, d\), got \(1,\)"),
+        (lambda: GaussianMixtureDensity([[0.0]], 0.0), "scales must be > 0, got 0"),
+        (lambda: GaussianMixtureDensity([[0.0]], [1, 2]), r"scales must .*got \(2,\)"),
+        (lambda: GaussianMixtureDensity([[0.0]], 1, [0.9]), "weights must sum to 1, got 0.9"),
+        (lambda: GaussianMixtureDensity([[0.0]] * 2, 1, [-1, 2]), "weights must be > 0, got -1"),
+        (lambda: GaussianMixtureDensity([[0.0]], 1, [0.5, 0.5]), r"weights .*got \(2,\)"),
+        (lambda: TwoMoonsDensity(0.0), "noise must be .*> 0, got 0.0"),
+        (lambda: datasets.six_modes().log_density([[0.0]]), "X must have 2 columns, got 1"),
+        (lambda: datasets.six_modes().score([[0.0, np.nan]]), "NaN"),
+        (lambda: Checkerboard().sample(0), "n must be .*>= 1, got 0"),
+        (lambda: load_novelty("mnist"), r"\['breast_cancer', 'digits', 'iris', 'wine'\].*'mnist'"),
+    ],
+)
+def test_bad_values_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_fractional_count_is_a_type_error():
+    with pytest.raises(TypeError, match=r"n must be an integer >= 1, got 2\.5"):
+        datasets.two_moons().sample(2.5)
+
+
+# -- tables ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, n_normal, n_novel, d",
+    [
+        ("breast_cancer", 357, 212, 30),
+        ("wine", 130, 48, 13),
+        ("iris", 100, 50, 4),
+        ("digits", 1623, 174, 64),
+    ],
+)
+def test_load_novelty(name, n_normal, n_novel, d):
+    X_train, X_test, is_novelty = load_novelty(name)
+    assert X_train.shape == (n_normal // 2, d)
+    assert X_test.shape == (n_normal - n_normal // 2 + n_novel, d)
+    assert is_novelty.dtype == bool
+    assert is_novelty.sum() == n_novel
+    np.testing.assert_array_equal(X_train, load_novelty(name)[0])
+    assert not np.array_equal(X_train, load_novelty(name, random_state=1)[0])
+
+
+def test_load_novelty_labels_the_right_rows():
+    from sklearn.datasets import load_iris
+
+    X, y = load_iris(return_X_y=True)
+    X_train, X_test, is_novelty = load_novelty("iris")
+    np.testing.assert_array_equal(np.sort(X_test[is_novelty], 0), np.sort(X[y == 2], 0))
+    normal = np.concatenate([X_train, X_test[~is_novelty]])
+    np.testing.assert_array_equal(np.sort(normal, 0), np.sort(X[y != 2], 0))
+
+
+def test_read_npz_table(tmp_path):
+    X = np.arange(6, dtype=np.int32).reshape(3, 2)
+    np.savez(tmp_path / "a.npz", X=X, y=np.array([[0.0], [1.0], [1.0]]))
+    got, y = read_npz_table(tmp_path / "a.npz")
+    assert got.dtype == np.float64
+    assert y.dtype.kind == "i"
+    np.testing.assert_array_equal(got, X)
+    np.testing.assert_array_equal(y, [0, 1, 1])
+    np.savez_compressed(tmp_path / "b.npz", X=X)
+    assert read_npz_table(str(tmp_path / "b.npz"))[1] is None
+
+
+@pytest.mark.parametrize(
+    "arrays, message",
+    [
+        ({"data": np.eye(2)}, r"'X', got \['data'\]"),
+        ({"X": np.array([[1.0, np.nan], [2.0, 3.0], [np.inf, 0.0]])}, "got 2 of 3 rows"),
+        ({"X": np.zeros(3)}, r"got shape \(3,\)"),
+        ({"X": np.array([["a", "b"]])}, "numeric table"),
+        ({"X": np.array([[None, 1]], dtype=object)}, "plain numeric arrays"),
+        ({"X": np.eye(2), "y": np.zeros(3)}, r"y must have shape \(2,\), got \(3,\)"),
+        ({"X": np.eye(2), "y": np.array([0.0, 0.5])}, "y must hold integers, got float64"),
+    ],
+)
+def test_read_npz_table_refuses(tmp_path, arrays, message):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        read_npz_table(tmp_path / "a.npz")
+
+
+def test_read_npz_table_wants_an_archive(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"got '.*none\.npz'"):
+        read_npz_table(tmp_path / "none.npz")
+    np.save(tmp_path / "a.npy", np.eye(2))
+    with pytest.raises(ValueError, match=r"\.npz archive, got '.*a\.npy'"):
+        read_npz_table(tmp_path / "a.npy")
