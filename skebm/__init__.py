@@ -1,0 +1,9 @@
+"""Energy-based density models with normalized log densities, for scikit-learn users."""
+
+__all__ = ["HybridCDDensity", "__version__"]
+
+from importlib.metadata import version
+
+from skebm.estimators import HybridCDDensity
+
+__version__ = version("skebm")

@@ -1,0 +1,144 @@
+"""Parameter objects: what the constructor stores, nothing else.
+
+A component (base, energy, sampler, objective, partition method) keeps the parameters that it was
+given, verbatim. That is all scikit-learn's ``BaseEstimator`` needs to give ``get_params``,
+``set_params`` with double underscores, ``clone`` and a readable ``repr``.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Component", "check_choice", "check_number", "decode", "encode", "resolve"]
+
+import importlib
+import inspect
+import math
+import numbers
+from typing import Any
+
+from sklearn.base import BaseEstimator
+
+
+class Component(BaseEstimator):
+    """Base class of every parameter object."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.get_params() == other.get_params()  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash((type(self), repr(self.get_params())))
+
+
+def resolve(value: Any, choices: dict[str, type], kind: type, name: str) -> Any:
+    """Return the component that an alias or an instance stands for.
+
+    Parameters
+    ----------
+    value : str or Component
+        An alias (a key of `choices`) or an instance of `kind`.
+    choices : dict of str to type
+        Aliases and the classes that they stand for, built with their defaults.
+    kind : type
+        What an instance has to be.
+    name : str
+        Parameter name, for the error message.
+
+    Returns
+    -------
+    Component
+        An instance of `kind`.
+
+    Raises
+    ------
+    ValueError
+        If a string is no alias.
+    TypeError
+        If the value is neither a string nor an instance of `kind`.
+    """
+    if isinstance(value, kind):
+        return value
+    error = ValueError if isinstance(value, str) else TypeError
+    if isinstance(value, str) and value in choices:
+        return choices[value]()
+    raise error(
+        f"{name} must be one of {sorted(choices)} or an instance of {kind.__name__}, got "
+        f"{value!r}. Use an alias or build the component yourself."
+    )
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    open_low: bool = False,
+    integer: bool = False,
+    remedy: str = "",
+) -> None:
+    """Raise the house's error unless `value` is a number in the given range."""
+    kind = numbers.Integral if integer else numbers.Real
+    noun = "an integer" if integer else "a number"
+    bounds = []
+    if low > -math.inf:
+        bounds.append(f"{'>' if open_low else '>='} {low:g}")
+    if high < math.inf:
+        bounds.append(f"<= {high:g}")
+    rule = " ".join([noun, " and ".join(bounds)]).strip()
+    remedy = f" {remedy}" if remedy else ""
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{name} must be {rule}, got {value!r}.{remedy}")
+    inside = (value > low if open_low else value >= low) and value <= high
+    if not inside or not math.isfinite(value):
+        raise ValueError(f"{name} must be {rule}, got {value!r}.{remedy}")
+
+
+def check_choice(name: str, value: Any, choices: tuple, remedy: str = "") -> None:
+    """Raise the house's error unless `value` is one of `choices`."""
+    if not any(value is choice or value == choice for choice in choices):
+        error = ValueError if isinstance(value, str) else TypeError
+        remedy = f" {remedy}" if remedy else ""
+        raise error(f"{name} must be one of {list(choices)}, got {value!r}.{remedy}")
+
+
+def encode(value: Any) -> Any:
+    """Turn a parameter into plain JSON values; components become their class and parameters.
+
+    Raises
+    ------
+    TypeError
+        If a value (a callable, say) has no JSON form.
+    """
+    if isinstance(value, Component):
+        cls = type(value)
+        if not cls.__module__.startswith("skebm."):
+            raise TypeError(f"{cls.__name__} is not part of skebm, so load could not find it.")
+        params = {k: encode(v) for k, v in value.get_params(deep=False).items()}
+        return {"component": [cls.__module__, cls.__name__], "params": params}
+    if isinstance(value, tuple):
+        return {"tuple": [encode(v) for v in value]}
+    if isinstance(value, list):
+        return [encode(v) for v in value]
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    raise TypeError(f"{value!r} has no plain form.")
+
+
+def decode(value: Any) -> Any:
+    """Invert `encode`. Only component classes defined in skebm are ever built."""
+    if isinstance(value, list):
+        return [decode(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if "tuple" in value:
+        return tuple(decode(v) for v in value["tuple"])
+    module, name = value["component"]
+    if not module.startswith("skebm."):
+        raise ValueError(f"the file names a class outside skebm: {module}.{name}.")
+    cls = getattr(importlib.import_module(module), name, None)
+    if not (inspect.isclass(cls) and issubclass(cls, Component)):
+        raise ValueError(f"the file names {module}.{name}, which is no component of skebm.")
+    return cls(**{k: decode(v) for k, v in value["params"].items()})

@@ -1,0 +1,18 @@
+"""Normalized reference densities p0 that an energy bends."""
+
+__all__ = [
+    "Base",
+    "BaseComponent",
+    "Gaussian",
+    "Kernel",
+    "Mixture",
+    "TorchDistribution",
+    "Uniform",
+]
+
+from skebm.bases._base import Base, BaseComponent
+from skebm.bases.gaussian import Gaussian
+from skebm.bases.kernel import Kernel
+from skebm.bases.mixture import Mixture
+from skebm.bases.torch_distribution import TorchDistribution
+from skebm.bases.uniform import Uniform

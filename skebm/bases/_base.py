@@ -1,0 +1,43 @@
+"""The two halves of a base: parameters that fit, and the fitted density."""
+
+from __future__ import annotations
+
+__all__ = ["Base", "BaseComponent"]
+
+from abc import abstractmethod
+
+import torch
+
+from skebm._components import Component
+
+
+class Base(torch.nn.Module):
+    """A normalized density in standardized space; its tensors are buffers, never trained.
+
+    ``cls(**tensors)`` with the tensors of ``state_dict()`` rebuilds it, which is how a saved
+    estimator gets it back.
+    """
+
+    n_features: int
+
+    @abstractmethod
+    def log_prob_and_score(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return log p0(x) (n,), nats, and its gradient (n, d)."""
+
+    @abstractmethod
+    def log_prob(self, x: torch.Tensor) -> torch.Tensor:
+        """Return log p0(x), shape (n,), nats."""
+
+    @abstractmethod
+    def sample(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        """Draw (n, d) exact, independent rows."""
+
+
+class BaseComponent(Component):
+    """Parameters of a base; ``fit`` makes the density."""
+
+    @abstractmethod
+    def fit(
+        self, x: torch.Tensor, weight: torch.Tensor | None, generator: torch.Generator
+    ) -> Base:
+        """Fit to standardized rows (n, d) with optional weights (n,)."""

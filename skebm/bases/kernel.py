@@ -1,0 +1,139 @@
+"""Kernel density base with a bounded number of centers."""
+
+from __future__ import annotations
+
+__all__ = ["Kernel"]
+
+import math
+
+import torch
+
+from skebm._components import check_number
+from skebm.bases._base import Base, BaseComponent
+
+BLOCK = 2048  # rows per (rows, centers) block
+GRID = torch.logspace(-2, 1, 25).tolist()  # bandwidths tried, standardized units
+
+
+class Kernel(BaseComponent):
+    r"""Gaussian kernels :math:`p_0(x) = \sum_i w_i N(x; c_i, h^2 I)` on training rows.
+
+    Parameters
+    ----------
+    n_centers : int, default=2000
+        At most that many training rows carry a kernel; more is slower and finer.
+    bandwidth : float or "auto", default="auto"
+        h in standardized units; ``"auto"`` maximizes the leave-one-out log likelihood of the
+        centers over 25 values between 0.01 and 10.
+
+    Raises
+    ------
+    ValueError, TypeError
+        From ``fit``, on a bad parameter.
+
+    Notes
+    -----
+    Density and score of n rows take ``4 n m d`` floating-point operations for m centers, in blocks
+    of 2048 rows. Where training rows exceed `n_centers`, a random subset (drawn in proportion to
+    the weights) is taken.
+
+    References
+    ----------
+    .. [1] B. Silverman, "Density Estimation for Statistics and Data Analysis", 1986. Section 3.4.4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skebm.bases import Kernel
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> base = Kernel().fit(torch.randn(200, 2, generator=generator), None, generator)
+    >>> 0.1 < float(base.bandwidth) < 1
+    True
+    """
+
+    def __init__(self, n_centers: int = 2000, bandwidth: float | str = "auto") -> None:
+        self.n_centers = n_centers
+        self.bandwidth = bandwidth
+
+    def fit(
+        self, x: torch.Tensor, weight: torch.Tensor | None, generator: torch.Generator
+    ) -> KernelBase:
+        """Fit to standardized rows (n, d)."""
+        check_number("n_centers", self.n_centers, low=1, integer=True)
+        if self.bandwidth != "auto":
+            check_number("bandwidth", self.bandwidth, low=0, open_low=True)
+        n = len(x)
+        if n > self.n_centers:
+            p = torch.ones(n, device=x.device) if weight is None else weight
+            x = x[torch.multinomial(p.float(), self.n_centers, generator=generator)]
+            weight = None
+        w = torch.ones(len(x), device=x.device) if weight is None else weight.float()
+        keep = w > 0
+        centers, log_weights = x[keep].clone(), (w[keep] / w.sum()).log()
+        h = self.bandwidth
+        if h == "auto":
+            h = _leave_one_out_bandwidth(centers, log_weights)
+        return KernelBase(centers, log_weights, torch.tensor(float(h), device=x.device))
+
+
+def _leave_one_out_bandwidth(centers: torch.Tensor, log_weights: torch.Tensor) -> float:
+    n, d = centers.shape
+    if n < 3:
+        return 1.0
+    bandwidths = torch.tensor(GRID, device=centers.device)
+    total = torch.zeros(len(GRID), device=centers.device)
+    for start in range(0, n, BLOCK):
+        block = centers[start : start + BLOCK]
+        d2 = torch.cdist(block, centers).square_()
+        d2[torch.arange(len(block)), torch.arange(start, start + len(block))] = math.inf
+        weight = log_weights[start : start + BLOCK].exp()
+        for i, h in enumerate(GRID):
+            value = (log_weights - d2 / (2 * h * h)).logsumexp(1)
+            total[i] += (weight * value).sum()
+    return float(bandwidths[(total - d * bandwidths.log()).argmax()])
+
+
+class KernelBase(Base):
+    """Fitted kernels: ``centers`` (m, d), ``log_weights`` (m,), ``bandwidth`` ()."""
+
+    def __init__(
+        self, centers: torch.Tensor, log_weights: torch.Tensor, bandwidth: torch.Tensor
+    ) -> None:
+        super().__init__()
+        self.n_features = centers.shape[1]
+        self.register_buffer("centers", centers)
+        self.register_buffer("log_weights", log_weights)
+        self.register_buffer("bandwidth", bandwidth)
+
+    def _joint(self, x: torch.Tensor) -> torch.Tensor:
+        """Log weight plus log kernel of each center, up to the norm of x: (n, m)."""
+        c, h2 = self.centers, self.bandwidth.square()
+        bias = self.log_weights - 0.5 * c.square().sum(-1) / h2
+        return torch.addmm(bias, x / h2, c.T)
+
+    def _constant(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.bandwidth
+        norm = 0.5 * self.n_features * math.log(2 * math.pi) + self.n_features * h.log()
+        return -norm - 0.5 * (x / h).square().sum(-1)
+
+    def log_prob(self, x: torch.Tensor) -> torch.Tensor:
+        """Return log p0(x), shape (n,), nats."""
+        out = [self._joint(b).logsumexp(1) + self._constant(b) for b in x.split(BLOCK)]
+        return torch.cat(out) if out else x.new_empty(0)
+
+    def log_prob_and_score(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return log p0(x) (n,) and its gradient (n, d)."""
+        values, scores = [], []
+        for block in x.split(BLOCK):
+            joint = self._joint(block)
+            value = joint.logsumexp(1)
+            mean = (joint - value[:, None]).exp_() @ self.centers
+            values.append(value + self._constant(block))
+            scores.append((mean - block) / self.bandwidth.square())
+        return torch.cat(values), torch.cat(scores)
+
+    def sample(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        """Draw (n, d) rows."""
+        rows = torch.multinomial(self.log_weights.exp(), n, replacement=True, generator=generator)
+        centers = self.centers[rows]
+        return centers + self.bandwidth * torch.empty_like(centers).normal_(generator=generator)

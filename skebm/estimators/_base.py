@@ -1,0 +1,402 @@
+"""What every estimator shares: fit reads as the data flow, reads return the units of X."""
+
+from __future__ import annotations
+
+__all__ = ["EnergyDensity"]
+
+import warnings
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, DensityMixin, OutlierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from skebm._components import resolve
+from skebm.bases import Base, Gaussian
+from skebm.data import resolve_device
+from skebm.energies import EnergyComponent, Model, Zero, build_energy
+from skebm.estimators._checkpoint import Checkpoint
+from skebm.estimators._parameters import ALIASES, check_shared
+from skebm.estimators._persistence import Persistent
+from skebm.estimators._preparation import Prepared, choose_standardizer, prepare
+from skebm.estimators._reading import blocks, draw_samples, finite
+from skebm.exceptions import NormalizationWarning
+from skebm.objectives import Objective, Optimization
+from skebm.partition import ImportanceSampling, LogPartition
+from skebm.train import Settings, TrainState, train
+
+HELD_OUT_QUANTILE = 0.05
+
+
+class SampleInfo(NamedTuple):
+    """How the last ``sample`` went.
+
+    Parameters
+    ----------
+    ess : float
+        Effective number of base draws that the samples were chosen from.
+    n_candidates : int
+        Base draws made.
+    acceptance : float
+        Mean acceptance of the Metropolis-adjusted moves afterwards.
+    """
+
+    ess: float
+    n_candidates: int
+    acceptance: float
+
+
+class EnergyDensity(Persistent, OutlierMixin, DensityMixin, BaseEstimator):
+    """Abstract density estimator and novelty detector over an energy and a base.
+
+    Subclasses have a constructor and ``_objective``. See `HybridCDDensity` for the parameters.
+    """
+
+    @abstractmethod
+    def _objective(self, optimization: Optimization) -> Objective:
+        """Return the training principle that the parameters describe."""
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Learn the density of the rows of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows, finite numbers.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), optional
+            Nonnegative weights; a row counts in proportion to its weight.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If X or a parameter is unfit; the message names it.
+        ConvergenceError
+            If training diverges and smaller steps do not help.
+        """
+        X = validate_data(
+            self, X, dtype=np.float64, ensure_min_samples=2, reset=not self._continues()
+        )
+        weight = _checked_weight(sample_weight, X)
+        check_shared(self)
+        self.device_ = resolve_device(self.device)
+        checkpoint = Checkpoint.of(self, X, weight)
+        generator = torch.Generator(self.device_).manual_seed(checkpoint.seed)
+        prepared = self._prepare(X, weight, generator)
+        state = self._train(prepared, checkpoint, generator)
+        self._keep(state)
+        self.log_partition_ = self._log_partition(generator)
+        self.offset_ = self._offset(X, prepared.held_out)
+        return self
+
+    def score_samples(self, X):
+        """Return the log density of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training table.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Log density in nats, in the units of X, finite; unnormalized where ``log_partition_`` is
+            None. A row's value does not depend on the other rows.
+        """
+        X = self._checked(X)
+        model = self._model()
+        log_z = 0.0 if self.log_partition_ is None else self.log_partition_.value
+        shift = log_z + self._standardizer.log_volume
+        values = [-model.potential(z)[:m].double().cpu() for z, m in blocks(self, X)]
+        return finite(torch.cat(values).numpy() - shift)
+
+    def score(self, X, y=None):
+        """Return the mean log density of the rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        float
+            Mean of ``score_samples(X)``, nats per row: the convention of GaussianMixture;
+            KernelDensity's ``score`` is the sum.
+        """
+        values = self.score_samples(X)
+        if self.log_partition_ is None:
+            warnings.warn(
+                "score is a mean of unnormalized log densities (log_partition=None), which cannot "
+                "be compared between models. Set log_partition='auto'.",
+                NormalizationWarning,
+                stacklevel=2,
+            )
+        return float(values.mean())
+
+    def sample(self, n_samples=1, random_state=None):
+        """Draw rows from the fitted density.
+
+        Base draws are resampled by their weights exp(-E/T), then moved by Metropolis-adjusted
+        Langevin steps that leave the density unchanged. ``sample_info_`` holds the effective number
+        of draws and the acceptance.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Rows to draw.
+        random_state : int, RandomState instance or None, default=None
+            None takes the estimator's own ``random_state``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            Rows in the units of X.
+        """
+        check_is_fitted(self)
+        seed = self.random_state if random_state is None else random_state
+        z, info = draw_samples(self, n_samples, seed)
+        self.sample_info_ = SampleInfo(*info)
+        return self._standardizer.inverse(z)
+
+    def decision_function(self, X):
+        """Return ``score_samples(X) - offset_``: at least 0 for inliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Nats above the threshold.
+        """
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X):
+        """Return +1 for inliers and -1 for novelties.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of int of shape (n_samples,)
+            +1 where ``decision_function`` is at least 0.
+        """
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def energy_samples(self, X):
+        """Return the energy E alone, without base, temperature and normalizer.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of X.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            E in nats, a function on standardized space; defined up to a constant.
+        """
+        X = self._checked(X)
+        with torch.no_grad():
+            values = [self.energy_(z)[:m].double().cpu() for z, m in blocks(self, X)]
+        return finite(torch.cat(values).numpy())
+
+    def score_function(self, X):
+        """Return the gradient of the log density at each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of X.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            Nats per unit of X. Needs no normalizer.
+        """
+        X = self._checked(X)
+        model = self._model()
+        rows = [model.potential_and_score(z)[1][:m].double().cpu() for z, m in blocks(self, X)]
+        return finite(torch.cat(rows).numpy() / self._standardizer.scale)
+
+    def set_params(self, **params):
+        """Set parameters; ``energy__hidden_sizes`` works on an alias too.
+
+        Parameters
+        ----------
+        **params : dict
+            Names and values.
+
+        Returns
+        -------
+        self : object
+            The estimator.
+        """
+        for name in {key.split("__")[0] for key in params if "__" in key} & set(ALIASES):
+            value = params.get(name, getattr(self, name, None))
+            if isinstance(value, str):
+                params = {name: resolve(value, *ALIASES[name], name), **params}
+                params[name] = resolve(value, *ALIASES[name], name)
+        return super().set_params(**params)
+
+    def __repr__(self, **kwargs):
+        text = super().__repr__(**kwargs)
+        unnormalized = hasattr(self, "energy_") and self.log_partition_ is None
+        return f"{text} (unnormalized)" if unnormalized else text
+
+    def _continues(self) -> bool:
+        return bool(self.warm_start) and hasattr(self, "_train_state")
+
+    def _model(self) -> Model:
+        return Model(self.energy_, self.base_, self.temperature_)
+
+    def _checked(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=np.float64, reset=False)
+
+    def _column_names(self) -> list[str]:
+        names = getattr(self, "feature_names_in_", None)
+        return [f"column {j}" for j in range(self.n_features_in_)] if names is None else list(names)
+
+    def _prepare(
+        self, X: np.ndarray, weight: np.ndarray | None, generator: torch.Generator
+    ) -> Prepared:
+        if not self._continues():
+            self._standardizer = choose_standardizer(
+                X, weight, self.standardize, self.image_shape is not None
+            )
+        prepared = prepare(
+            X,
+            weight,
+            standardizer=self._standardizer,
+            data_noise=self.data_noise,
+            validation_fraction=self.validation_fraction,
+            names=self._column_names(),
+            generator=generator,
+        )
+        self.data_noise_ = prepared.noise
+        return prepared
+
+    def _train(
+        self, prepared: Prepared, checkpoint: Checkpoint, generator: torch.Generator
+    ) -> TrainState:
+        before = self._train_state if self._continues() else None
+        model = self._new_model(prepared, generator) if before is None else before.model
+        optimization = Optimization(self.learning_rate, weight_decay=self.weight_decay)
+        settings = Settings(
+            max_iter=self.max_iter,
+            batch_size=self.batch_size,
+            noise=torch.from_numpy(prepared.noise).to(prepared.x) if prepared.noise.any() else None,
+            n_iter_no_change=self.n_iter_no_change,
+            tol=self.tol,
+            verbose=bool(self.verbose),
+        )
+        return train(
+            model,
+            self._objective(optimization),
+            prepared.x,
+            sample_weight=prepared.weight,
+            validation=prepared.validation,
+            settings=settings,
+            generator=generator,
+            state=before,
+            checkpoint=checkpoint.path,
+        )
+
+    def _new_model(self, prepared: Prepared, generator: torch.Generator) -> Model:
+        aliases, kind = ALIASES["base"]
+        base: Base | None = None
+        rows = prepared.noised(generator)
+        if self.base is not None:
+            component = resolve(self.base, aliases, kind, "base")
+            base = component.fit(rows, prepared.weight, generator)
+        self._proposal = Gaussian().fit(rows, prepared.weight, generator) if base is None else base
+        energy = build_energy(self.energy, ALIASES["energy"][0], self._energy_shape(), generator)
+        return Model(energy, base, float(self.temperature_))
+
+    def _energy_shape(self) -> tuple[int, ...]:
+        flat = isinstance(self.energy, str | EnergyComponent) and self.image_shape is None
+        if flat or self.image_shape is None:
+            return (self.n_features_in_,)
+        return tuple(self.image_shape)
+
+    def _keep(self, state: TrainState) -> None:
+        """Keep what was learnt; where it does not beat the base, the base."""
+        model, best = state.model, state.best
+        self.energy_ = model.energy.requires_grad_(False).eval()
+        self.base_ = model.base
+        self.history_ = state.history
+        self.n_iter_ = state.iteration
+        held_out = best.held_out if best is not None else None
+        self.validation_gain_ = None if held_out is None else (held_out.gain, held_out.stderr)
+        if model.base is not None and held_out is not None and held_out.gain <= held_out.stderr:
+            self.energy_ = Zero()
+            self.validation_gain_ = (0.0, 0.0)
+        if self.warm_start:
+            self._train_state = state
+
+    def _log_partition(self, generator: torch.Generator) -> LogPartition | None:
+        automatic = isinstance(self.log_partition, str) and self.log_partition == "auto"
+        if self.log_partition is None or (automatic and self.image_shape is not None):
+            return None
+        if isinstance(self.energy_, Zero) and self.base_ is not None:
+            return LogPartition(0.0, 0.0, float("inf"), "exact")
+        method = resolve(self.log_partition, *ALIASES["log_partition"], "log_partition")
+        try:
+            result = method.estimate(self._model(), self._proposal, generator)
+        except KeyboardInterrupt:
+            method = ImportanceSampling(max_samples=16384)
+            result = method.estimate(self._model(), self._proposal, generator)
+            warnings.warn(
+                f"The estimate of log Z was interrupted; a short one has a standard error of "
+                f"{result.stderr:.2g} nats. Fit again for a better one.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        if not result.trusted:
+            warnings.warn(
+                f"log Z is {result.value:.3f} with a standard error of {result.stderr:.2g} nats "
+                f"(effective sample size {result.ess:.0f}, by {result.method}), which is too vague "
+                "to compare models. Use a base nearer to the data, or AIS with more chains.",
+                NormalizationWarning,
+                stacklevel=3,
+            )
+        return result
+
+    def _offset(self, X: np.ndarray, held_out: np.ndarray) -> float:
+        scores = self.score_samples(X)
+        if self.contamination != "auto":
+            return float(np.percentile(scores, 100 * self.contamination))
+        fresh = scores[held_out] if len(held_out) else scores
+        offset = float(np.quantile(fresh, HELD_OUT_QUANTILE))
+        lowest = np.unique(scores)[:2]  # halfway between them: one row is flagged, none is on it
+        return max(offset, float(lowest.mean()))
+
+
+def _checked_weight(sample_weight: Any, X: np.ndarray) -> np.ndarray | None:
+    if sample_weight is None:
+        return None
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    if np.count_nonzero(weight) < 2:
+        raise ValueError(
+            "sample_weight must be positive for at least 2 rows, got "
+            f"{np.count_nonzero(weight)}. Leave it out to weight all rows alike."
+        )
+    return weight

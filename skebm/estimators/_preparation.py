@@ -1,0 +1,88 @@
+"""From a table to what training needs: split, standardize, add noise where atoms demand it."""
+
+from __future__ import annotations
+
+__all__ = ["Prepared", "prepare"]
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from skebm.data import Standardizer, find_degeneracy
+from skebm.exceptions import DataDegeneracyWarning
+
+FEWEST_FOR_VALIDATION = 20  # rows below which nothing is held out
+
+
+class Prepared(NamedTuple):
+    """Training and validation rows in standardized space."""
+
+    standardizer: Standardizer
+    noise: np.ndarray  # (d,), standardized units
+    x: torch.Tensor
+    weight: torch.Tensor | None
+    validation: torch.Tensor | None  # with its share of the noise, as the model will see rows
+    held_out: np.ndarray  # row numbers of X behind `validation`
+
+    def noised(self, generator: torch.Generator) -> torch.Tensor:
+        """Return the training rows with one draw of the noise added."""
+        return _add_noise(self.x, self.noise, generator)
+
+
+def prepare(
+    X: np.ndarray,
+    weight: np.ndarray | None,
+    *,
+    standardizer: Standardizer,
+    data_noise: float | str,
+    validation_fraction: float,
+    names: list[str],
+    generator: torch.Generator,
+) -> Prepared:
+    """Split, standardize and decide on the noise."""
+    rows, held_out = _split(len(X), validation_fraction, generator)
+    x = standardizer.transform(X, generator.device)
+    noise = np.zeros(X.shape[1])
+    if data_noise == "auto":
+        degeneracy = find_degeneracy(((X - standardizer.location) / standardizer.scale)[rows])
+        noise = degeneracy.noise
+        if degeneracy.reasons:
+            warnings.warn(degeneracy.message(names), DataDegeneracyWarning, stacklevel=3)
+    else:
+        noise += data_noise
+    validation = _add_noise(x[held_out], noise, generator) if len(held_out) else None
+    w = None if weight is None else torch.from_numpy(weight[rows]).to(generator.device)
+    return Prepared(standardizer, noise, x[rows], w, validation, held_out)
+
+
+def choose_standardizer(
+    X: np.ndarray, weight: np.ndarray | None, standardize: bool, image: bool
+) -> Standardizer:
+    """Return the per-column map, the identity, or one global map to [-1, 1] for images."""
+    d = X.shape[1]
+    if not standardize:
+        return Standardizer.identity(d)
+    if image:
+        low, high = float(X.min()), float(X.max())
+        half = (high - low) / 2 if high > low else 1.0
+        return Standardizer(np.full(d, (high + low) / 2), np.full(d, half))
+    return Standardizer.from_table(X, weight)
+
+
+def _split(
+    n: int, fraction: float, generator: torch.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    if fraction == 0 or n < FEWEST_FOR_VALIDATION:
+        return np.arange(n), np.arange(0)
+    order = torch.randperm(n, generator=generator, device=generator.device).cpu().numpy()
+    m = min(max(int(np.ceil(fraction * n)), 2), n - 2)
+    return np.sort(order[m:]), np.sort(order[:m])
+
+
+def _add_noise(x: torch.Tensor, noise: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+    if not noise.any():
+        return x
+    scale = torch.from_numpy(noise).to(x)
+    return x + scale * torch.empty_like(x).normal_(generator=generator)

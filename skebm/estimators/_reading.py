@@ -1,0 +1,76 @@
+"""Evaluate a fitted model in padded blocks, and draw from it."""
+
+from __future__ import annotations
+
+__all__ = ["blocks", "draw_samples", "finite"]
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from skebm._components import check_number
+from skebm.data import torch_generator
+from skebm.exceptions import NormalizationWarning
+from skebm.partition._base import log_ratio
+from skebm.samplers import MALA, run
+
+BLOCK = {"cpu": 1024}  # rows; every block is padded to it, so a row's bits never depend on others
+DEVICE_BLOCK = 65536
+LARGEST = 1e300  # nats; stands for what float arithmetic calls infinite
+CANDIDATES_PER_SAMPLE = 8
+FEWEST_CANDIDATES, MOST_CANDIDATES = 8192, 1 << 20
+N_WARMUP, N_MOVES = 60, 60
+
+
+def blocks(estimator: Any, X: np.ndarray) -> Iterator[tuple[torch.Tensor, int]]:
+    """Yield standardized float32 blocks of one size and the number of true rows in each."""
+    size = BLOCK.get(estimator.device_.type, DEVICE_BLOCK)
+    transform = estimator._standardizer.transform
+    for start in range(0, len(X), size):
+        z = transform(X[start : start + size], estimator.device_)
+        m = len(z)
+        if m < size:
+            z = torch.cat([z, z.new_zeros(size - m, z.shape[1])])
+        yield z, m
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    """Replace what overflowed: -inf and nan become -1e300, +inf becomes 1e300."""
+    return np.nan_to_num(values, nan=-LARGEST, posinf=LARGEST, neginf=-LARGEST)
+
+
+def draw_samples(
+    estimator: Any, n: int, random_state: int | np.random.RandomState | None
+) -> tuple[torch.Tensor, tuple[float, int, float]]:
+    """Resample base draws by their weights, then move them; return rows and how it went."""
+    check_number("n_samples", n, low=1, integer=True)
+    generator = torch_generator(random_state, estimator.device_)
+    model, proposal = estimator._model(), estimator._proposal
+    if estimator.log_partition_ is not None and estimator.log_partition_.method == "exact":
+        return proposal.sample(n, generator), (float(n), n, 1.0)
+    m = min(max(CANDIDATES_PER_SAMPLE * n, FEWEST_CANDIDATES), max(MOST_CANDIDATES, n))
+    candidates = proposal.sample(m, generator)
+    weight = torch.cat([log_ratio(model, proposal, b) for b in candidates.split(65536)])
+    weight = weight.double().softmax(0)
+    ess = float(1 / weight.square().sum())
+    if ess < min(n, 0.01 * m):
+        warnings.warn(
+            f"sample chose {n} rows among {m} base draws worth {ess:.0f}: many rows start as "
+            "copies. Use a base nearer to the data.",
+            NormalizationWarning,
+            stacklevel=3,
+        )
+    rows = torch.searchsorted(weight.cumsum(0), _systematic(n, generator)).clamp_(max=m - 1)
+    rows = rows[torch.randperm(n, generator=generator, device=rows.device)]
+    state, _ = run(MALA(0.05, n_warmup=N_WARMUP), model, candidates[rows], N_WARMUP, generator)
+    frozen = MALA(float(state.log_step.exp()))
+    state, info = run(frozen, model, state.x, N_MOVES, generator)
+    return state.x, (ess, m, float(info.acceptance))
+
+
+def _systematic(n: int, generator: torch.Generator) -> torch.Tensor:
+    u = torch.rand(1, generator=generator, device=generator.device, dtype=torch.float64)
+    return (torch.arange(n, device=generator.device) + u) / n

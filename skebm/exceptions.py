@@ -1,0 +1,45 @@
+"""Errors and warnings of skebm.
+
+scikit-learn's own ``ConvergenceWarning`` and ``NotFittedError`` are reused where they fit.
+"""
+
+__all__ = ["ConvergenceError", "DataDegeneracyWarning", "NormalizationWarning"]
+
+
+class ConvergenceError(RuntimeError):
+    """Training diverged and could not be rescued by smaller steps.
+
+    Raised by ``fit`` after the last good state was restored and the learning rate was lowered a
+    bounded number of times. The message says what to change.
+
+    Examples
+    --------
+    >>> from skebm.exceptions import ConvergenceError
+    >>> issubclass(ConvergenceError, RuntimeError)
+    True
+    """
+
+
+class DataDegeneracyWarning(UserWarning):
+    """The training table makes a continuous likelihood unbounded.
+
+    Constant, few-valued, copied or linearly dependent columns do that. The message names the
+    columns and the noise that was added to training rows.
+
+    Examples
+    --------
+    >>> from skebm.exceptions import DataDegeneracyWarning
+    >>> issubclass(DataDegeneracyWarning, UserWarning)
+    True
+    """
+
+
+class NormalizationWarning(UserWarning):
+    """A log density is unnormalized, or its log partition function cannot be trusted.
+
+    Examples
+    --------
+    >>> from skebm.exceptions import NormalizationWarning
+    >>> issubclass(NormalizationWarning, UserWarning)
+    True
+    """

@@ -1,0 +1,143 @@
+"""The training contract: an objective owns its players."""
+
+from __future__ import annotations
+
+__all__ = ["Draw", "Objective", "Optimization", "State", "descend"]
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from skebm._components import Component, check_number
+from skebm.energies import Model
+from skebm.objectives._held_out import HeldOut
+
+Draw = Callable[[], torch.Tensor]
+
+
+class Optimization(Component):
+    """Adam with decoupled weight decay; the learning rate decays in `skebm.train`.
+
+    Parameters
+    ----------
+    learning_rate : float, default=2e-3
+        Step of Adam (dimensionless), before the cosine decay.
+    betas : tuple of float, default=(0.5, 0.99)
+        Decay rates of Adam's two moments.
+    weight_decay : float, default=0.01
+        Decoupled decay; larger keeps the energy closer to 0, the model closer to its base.
+
+    Raises
+    ------
+    ValueError, TypeError
+        From ``build``, on a bad parameter.
+
+    References
+    ----------
+    .. [1] I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", ICLR 2019. Alg. 2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skebm.objectives import Optimization
+    >>> type(Optimization().build(torch.nn.Linear(2, 1))).__name__
+    'AdamW'
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 2e-3,
+        betas: tuple[float, float] = (0.5, 0.99),
+        weight_decay: float = 0.01,
+    ) -> None:
+        self.learning_rate = learning_rate
+        self.betas = betas
+        self.weight_decay = weight_decay
+
+    def build(self, module: torch.nn.Module) -> torch.optim.Optimizer:
+        """Return an optimizer of the module's parameters."""
+        check_number("learning_rate", self.learning_rate, low=0, open_low=True)
+        check_number("weight_decay", self.weight_decay, low=0)
+        if not (isinstance(self.betas, tuple | list) and len(self.betas) == 2):
+            raise TypeError(f"betas must be two numbers in [0, 1), got {self.betas!r}.")
+        for beta in self.betas:
+            check_number("betas", beta, low=0, high=0.99999999)
+        optimizer = torch.optim.AdamW(
+            module.parameters(),
+            lr=self.learning_rate,
+            betas=(float(self.betas[0]), float(self.betas[1])),
+            weight_decay=self.weight_decay,
+            foreach=True,
+        )
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        return optimizer
+
+
+class State(NamedTuple):
+    """What an objective carries from step to step.
+
+    Parameters
+    ----------
+    optimizers : dict of str to torch.optim.Optimizer
+        ``"energy"`` is always there.
+    modules : dict of str to torch.nn.Module
+        Players beside the energy: a critic, a generator.
+    buffers : dict of str to Tensor
+        Banks, points, adapted step sizes.
+
+    Examples
+    --------
+    >>> from skebm.objectives import State
+    >>> State({}, {}, {}).buffers
+    {}
+    """
+
+    optimizers: dict[str, torch.optim.Optimizer]
+    modules: dict[str, torch.nn.Module]
+    buffers: dict[str, torch.Tensor]
+
+    def state_dict(self) -> dict:
+        """Return plain tensors and numbers, fit for ``torch.save`` without code."""
+        return {
+            "optimizers": {k: v.state_dict() for k, v in self.optimizers.items()},
+            "modules": {k: v.state_dict() for k, v in self.modules.items()},
+            "buffers": dict(self.buffers),
+        }
+
+    def load(self, state: dict) -> State:
+        """Return this state with the tensors of `state_dict` in it."""
+        for k, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][k])
+        for k, module in self.modules.items():
+            module.load_state_dict(state["modules"][k])
+        return self._replace(buffers=dict(state["buffers"]))
+
+
+class Objective(Component):
+    """Parameters of a training principle; nothing in it changes while training."""
+
+    @abstractmethod
+    def init(self, model: Model, x: torch.Tensor, generator: torch.Generator) -> State:
+        """Make optimizers, further players and buffers for training rows x (n, ...)."""
+
+    @abstractmethod
+    def step(
+        self, model: Model, state: State, draw: Draw, generator: torch.Generator
+    ) -> tuple[State, dict[str, torch.Tensor]]:
+        """Make one energy update; return the next state and a row of 0-d tensors."""
+
+    @abstractmethod
+    def validate(
+        self, model: Model, state: State, batch: torch.Tensor, generator: torch.Generator
+    ) -> HeldOut | None:
+        """Judge the model on held-out rows; None: fixed length and parameter averaging."""
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    """Take one optimizer step on a scalar loss."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()

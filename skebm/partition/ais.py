@@ -1,0 +1,185 @@
+"""Annealed importance sampling with Metropolis-adjusted transitions and an adaptive ladder."""
+
+from __future__ import annotations
+
+__all__ = ["AIS"]
+
+from typing import NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from skebm._components import check_number
+from skebm.bases import Base
+from skebm.energies import Model
+from skebm.partition._base import LogPartition, PartitionMethod, from_log_weights
+from skebm.samplers import MALA, Target
+from skebm.samplers.mala import MALAState, robbins_monro
+
+STEPS = torch.logspace(-5, 0, 61)  # candidate increments of the inverse temperature
+
+
+class Ladder(NamedTuple):
+    """Inverse temperatures and the log step size of the transition at each."""
+
+    betas: list[float]
+    log_steps: list[torch.Tensor]
+
+
+class Path(NamedTuple):
+    """Potentials between the proposal (beta = 0) and the model (beta = 1)."""
+
+    model: Model
+    proposal: Base
+
+    def at(self, beta: float) -> Target:
+        """Return x -> (U_beta, score) with U_beta = (1 - beta) U_0 + beta U."""
+
+        def target(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            log_q, score_q = self.proposal.log_prob_and_score(x)
+            if self.model.base is self.proposal:
+                plain = self.model._replace(base=None)
+                energy, score = plain.potential_and_score(x)
+                return beta * energy - log_q, beta * score + score_q
+            energy, score = self.model.potential_and_score(x)
+            return beta * energy - (1 - beta) * log_q, beta * score + (1 - beta) * score_q
+
+        return target
+
+    def difference(self, x: torch.Tensor) -> torch.Tensor:
+        """Return U(x) - U_0(x), shape (n,), nats."""
+        if self.model.base is self.proposal:
+            return self.model._replace(base=None).potential(x)
+        return self.model.potential(x) + self.proposal.log_prob(x)
+
+
+class AIS(PartitionMethod):
+    r"""Annealed importance sampling from the proposal to the model.
+
+    Chains start at proposal draws and pass through :math:`U_\beta = (1 - \beta) U_0 + \beta U`;
+    their weights are :math:`\log w = -\sum_k (\beta_{k+1} - \beta_k) (U - U_0)(x_k)`, and
+    :math:`\log Z = \log E[w]`.
+
+    Parameters
+    ----------
+    n_chains : int, default=1024
+        Independent chains.
+    n_steps : int, default=2
+        Transitions per temperature.
+    max_spread : float, default=0.02
+        A ladder step may lose this share of the effective sample size (dimensionless); smaller
+        makes a finer ladder.
+    min_ess : float, default=0.3
+        Share of the chains that the effective sample size has to reach; the ladder is refined by
+        4 in `max_spread`, at most three times, while it does not.
+    max_levels : int, default=4000
+        Bound on the number of temperatures.
+    verbose : bool, default=False
+        Show a progress bar.
+
+    Raises
+    ------
+    ValueError, TypeError
+        From ``estimate``, on a bad parameter.
+
+    Notes
+    -----
+    A pilot of a quarter of the chains chooses temperatures and step sizes; the main run is
+    independent of it and uses them frozen, so its weights are independent and unbiased for Z. Cost:
+    ``n_chains * levels * (n_steps + 1.5)`` gradient evaluations, 1.25 times with the pilot.
+
+    References
+    ----------
+    .. [1] R. Neal, "Annealed importance sampling", Statistics and Computing 11, 2001. Eq. 11.
+
+    Examples
+    --------
+    >>> from skebm.partition import AIS
+    >>> AIS(n_chains=512)
+    AIS(n_chains=512)
+    """
+
+    def __init__(
+        self,
+        n_chains: int = 1024,
+        n_steps: int = 2,
+        max_spread: float = 0.02,
+        min_ess: float = 0.3,
+        max_levels: int = 4000,
+        verbose: bool = False,
+    ) -> None:
+        self.n_chains = n_chains
+        self.n_steps = n_steps
+        self.max_spread = max_spread
+        self.min_ess = min_ess
+        self.max_levels = max_levels
+        self.verbose = verbose
+
+    def estimate(
+        self, model: Model, proposal: Base, generator: torch.Generator
+    ) -> LogPartition:
+        """Estimate log Z; see the class."""
+        check_number("n_chains", self.n_chains, low=8, integer=True)
+        check_number("n_steps", self.n_steps, low=1, integer=True)
+        check_number("max_levels", self.max_levels, low=1, integer=True)
+        check_number("max_spread", self.max_spread, low=0, high=0.5, open_low=True)
+        check_number("min_ess", self.min_ess, low=0, high=1)
+        path, spread = Path(model, proposal), self.max_spread
+        for attempt in range(4):
+            ladder = self._pilot(path, spread, generator)
+            result = from_log_weights(self._main(path, ladder, generator), "ais")
+            full = len(ladder.betas) >= self.max_levels
+            if result.ess >= self.min_ess * self.n_chains or full or attempt == 3:
+                break
+            spread /= 4
+        return result
+
+    @torch.no_grad()
+    def _pilot(self, path: Path, spread: float, generator: torch.Generator) -> Ladder:
+        x = path.proposal.sample(max(self.n_chains // 4, 8), generator)
+        sampler = MALA()
+        log_step = torch.tensor(-2.3, device=x.device)
+        beta, betas, log_steps = 0.0, [], []
+        while beta < 1 and len(betas) < self.max_levels - 1:
+            beta = min(1.0, beta + _increment(path.difference(x), spread, 1 - beta))
+            betas.append(beta)
+            target = path.at(beta)
+            state = sampler.init(target, x, log_step)
+            for _ in range(self.n_steps):
+                state, info = sampler.step(target, state, generator)
+                log_step = robbins_monro(log_step, info.acceptance, 0.67, 0.5)
+                state = state._replace(log_step=log_step)
+            x = state.x
+            log_steps.append(log_step)
+        if beta < 1:
+            betas.append(1.0)
+            log_steps.append(log_step)
+        return Ladder(betas, log_steps)
+
+    @torch.no_grad()
+    def _main(self, path: Path, ladder: Ladder, generator: torch.Generator) -> torch.Tensor:
+        x = path.proposal.sample(self.n_chains, generator)
+        sampler, beta, log_weight = MALA(), 0.0, torch.zeros(self.n_chains, device=x.device)
+        levels = zip(ladder.betas, ladder.log_steps, strict=True)
+        bar = tqdm(
+            levels, total=len(ladder.betas), disable=not self.verbose, desc="AIS", leave=False
+        )
+        for next_beta, log_step in bar:
+            log_weight -= (next_beta - beta) * path.difference(x)
+            beta = next_beta
+            target = path.at(beta)
+            state: MALAState = sampler.init(target, x, log_step)
+            for _ in range(self.n_steps):
+                state, _info = sampler.step(target, state, generator)
+            x = state.x
+        return log_weight
+
+
+def _increment(difference: torch.Tensor, spread: float, most: float) -> float:
+    """Largest step whose incremental weights keep 1 - spread of the effective sample size."""
+    steps = STEPS.to(difference.device) * most
+    log_w = -steps[:, None] * difference[None]
+    n = difference.shape[0]
+    kept = (2 * log_w.logsumexp(1) - (2 * log_w).logsumexp(1)).exp() / n
+    good = torch.nonzero(kept >= 1 - spread).flatten()
+    return float(steps[good[-1]]) if len(good) else float(steps[0])

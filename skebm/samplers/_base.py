@@ -1,0 +1,151 @@
+"""The sampler contract and the loop that runs any of them."""
+
+from __future__ import annotations
+
+__all__ = ["Sampler", "SamplerInfo", "Target", "as_target", "run"]
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from skebm._components import Component
+from skebm.energies import Model, energy_and_score
+
+Target = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+class SamplerInfo(NamedTuple):
+    """What a human wants to know of a step, or of a run.
+
+    Parameters
+    ----------
+    acceptance : Tensor of shape ()
+        Mean acceptance probability over chains (and, after ``run``, over steps); 1 for chains
+        without a Metropolis test.
+    step_size : Tensor of shape ()
+        Step size in use, standardized units squared.
+    energy : Tensor of shape (n,)
+        Potential U of each chain, nats.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skebm.samplers import SamplerInfo
+    >>> SamplerInfo(torch.tensor(0.5), torch.tensor(0.1), torch.zeros(3)).acceptance
+    tensor(0.5000)
+    """
+
+    acceptance: torch.Tensor
+    step_size: torch.Tensor
+    energy: torch.Tensor
+
+
+class Sampler(Component):
+    """Parameters of a Markov chain; ``init`` and ``step`` hold the algorithm.
+
+    A *target* is a callable ``x -> (U, score)`` with U (n,) the potential in nats and the score
+    (n, ...) minus its gradient. Chains sample ``exp(-U)``.
+    """
+
+    @abstractmethod
+    def init(self, target: Target, x: torch.Tensor) -> Any:
+        """Return the state of chains that stand at x (n, ...)."""
+
+    @abstractmethod
+    def step(
+        self, target: Target, state: Any, generator: torch.Generator
+    ) -> tuple[Any, SamplerInfo]:
+        """Advance every chain once."""
+
+
+def as_target(target: Model | torch.nn.Module | Target) -> Target:
+    """Return ``x -> (U, score)`` for a model, an energy module or such a callable.
+
+    Parameters
+    ----------
+    target : Model, torch.nn.Module or callable
+        A module is taken as an energy at temperature 1.
+
+    Returns
+    -------
+    callable
+        ``x -> (U, score)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skebm.samplers import as_target
+    >>> target = as_target(lambda x: (0.5 * x.square().sum(-1), -x))
+    >>> target(torch.ones(1, 2))
+    (tensor([1.]), tensor([[-1., -1.]]))
+    """
+    if isinstance(target, Model):
+        return target.potential_and_score
+    if isinstance(target, torch.nn.Module):
+        return lambda x: energy_and_score(target, x)
+    return target
+
+
+def run(
+    sampler: Sampler,
+    target: Model | torch.nn.Module | Target,
+    x: torch.Tensor,
+    n_steps: int,
+    generator: torch.Generator,
+    *,
+    state: Any = None,
+    progress: bool = False,
+) -> tuple[Any, SamplerInfo]:
+    """Run every chain for a number of steps.
+
+    Parameters
+    ----------
+    sampler : Sampler
+        The algorithm.
+    target : Model, torch.nn.Module or callable
+        What to sample, see `as_target`.
+    x : Tensor of shape (n, ...)
+        Where the n chains start, standardized space.
+    n_steps : int
+        Steps; 0 returns the start.
+    generator : torch.Generator
+        Source of randomness.
+    state : NamedTuple, optional
+        Start from this state of the sampler instead of ``sampler.init(target, x)``.
+    progress : bool, default=False
+        Show a progress bar.
+
+    Returns
+    -------
+    state : NamedTuple
+        The sampler's last state; ``state.x`` (n, ...) are the positions.
+    info : SamplerInfo
+        Acceptance averaged over steps; step size and energy of the last step.
+
+    Notes
+    -----
+    No autograd graph is built and nothing is copied to the host.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skebm.samplers import Langevin, run
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> quadratic = lambda x: (0.5 * x.square().sum(-1), -x)
+    >>> state, info = run(Langevin(0.1), quadratic, torch.zeros(4, 2), 10, generator)
+    >>> state.x.shape
+    torch.Size([4, 2])
+    """
+    target = as_target(target)
+    with torch.no_grad():
+        if state is None:
+            state = sampler.init(target, x)
+        one = torch.ones((), device=x.device)
+        info, total = SamplerInfo(one, one * 0, x.new_zeros(len(x))), one * 0
+        for _ in tqdm(range(n_steps), disable=not progress, desc="sampling", leave=False):
+            state, info = sampler.step(target, state, generator)
+            total = total + info.acceptance
+    return state, info._replace(acceptance=total / n_steps) if n_steps else info
