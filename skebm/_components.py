@@ -22,7 +22,7 @@ class Component(BaseEstimator):
     """Base class of every parameter object."""
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.get_params() == other.get_params()  # type: ignore[attr-defined]
+        return type(self) is type(other) and self.get_params() == other.get_params()
 
     def __hash__(self) -> int:
         return hash((type(self), repr(self.get_params())))
@@ -87,8 +87,9 @@ def check_number(
     remedy = f" {remedy}" if remedy else ""
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(f"{name} must be {rule}, got {value!r}.{remedy}")
-    inside = (value > low if open_low else value >= low) and value <= high
-    if not inside or not math.isfinite(value):
+    number = float(value)
+    inside = (number > low if open_low else number >= low) and number <= high
+    if not inside or not math.isfinite(number):
         raise ValueError(f"{name} must be {rule}, got {value!r}.{remedy}")
 
 

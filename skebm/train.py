@@ -199,7 +199,8 @@ def train(
     generator : torch.Generator
         Source of all randomness.
     state : TrainState, optional
-        Continue from here for `settings.max_iter` further updates.
+        Continue from its optimizers and buffers, and the parameters of `model`, for
+        `settings.max_iter` further updates.
     callbacks : sequence of callable
         Each gets the state after every validation and may return True to stop.
     checkpoint : Path, optional
@@ -241,7 +242,9 @@ def train(
             state.load(torch.load(checkpoint, map_location=x.device, weights_only=True))
     else:
         state = copy.deepcopy(state)
+        state.model.energy.load_state_dict(model.energy.state_dict())
         state.finished = state.interrupted = False
+        state.best = state.average = None  # of rows that may have been others
     loop = _Loop(objective, state, x, sample_weight, validation, settings, callbacks, checkpoint)
     if not state.finished:
         loop.run()
@@ -294,7 +297,7 @@ class _Loop:
             desc="training",
         )
         try:
-            if not state.history:
+            if state.best is None:
                 self._validate()
             stop = False
             while state.iteration < end and not stop:

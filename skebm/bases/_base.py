@@ -37,7 +37,5 @@ class BaseComponent(Component):
     """Parameters of a base; ``fit`` makes the density."""
 
     @abstractmethod
-    def fit(
-        self, x: torch.Tensor, weight: torch.Tensor | None, generator: torch.Generator
-    ) -> Base:
+    def fit(self, x: torch.Tensor, weight: torch.Tensor | None, generator: torch.Generator) -> Base:
         """Fit to standardized rows (n, d) with optional weights (n,)."""

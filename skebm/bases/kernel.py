@@ -96,6 +96,10 @@ def _leave_one_out_bandwidth(centers: torch.Tensor, log_weights: torch.Tensor) -
 class KernelBase(Base):
     """Fitted kernels: ``centers`` (m, d), ``log_weights`` (m,), ``bandwidth`` ()."""
 
+    centers: torch.Tensor
+    log_weights: torch.Tensor
+    bandwidth: torch.Tensor
+
     def __init__(
         self, centers: torch.Tensor, log_weights: torch.Tensor, bandwidth: torch.Tensor
     ) -> None:

@@ -142,7 +142,7 @@ def _fit_moments(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     mixture = GaussianMixture(k, reg_covar=REGULARIZATION, random_state=random_state)
     with warnings.catch_warnings():
-        # an unfinished EM, or k-means on copied rows, still gives a density to judge on held-out rows
+        # an unfinished EM, or k-means on copied rows, still gives a density to judge
         warnings.simplefilter("ignore", ConvergenceWarning)
         try:
             mixture.fit(rows)
@@ -177,6 +177,13 @@ class MixtureBase(Base):
     ``factors[k]`` is the upper triangular L with ``inverse(covariance) = L @ L.T``.
     """
 
+    log_weights: torch.Tensor
+    means: torch.Tensor
+    factors: torch.Tensor
+    _wide: torch.Tensor
+    _shift: torch.Tensor
+    _constant: torch.Tensor
+
     def __init__(
         self, log_weights: torch.Tensor, means: torch.Tensor, factors: torch.Tensor
     ) -> None:
@@ -185,6 +192,15 @@ class MixtureBase(Base):
         self.register_buffer("log_weights", log_weights)
         self.register_buffer("means", means)
         self.register_buffer("factors", factors)
+        k, d = means.shape
+        log_det = factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        derived = {  # of the tensors above: one matrix product then whitens for every component
+            "_wide": factors.permute(1, 0, 2).reshape(d, k * d),
+            "_shift": torch.einsum("kj,kjl->kl", means, factors).reshape(-1),
+            "_constant": log_weights + log_det - 0.5 * d * math.log(2 * math.pi),
+        }
+        for name, tensor in derived.items():
+            self.register_buffer(name, tensor.contiguous(), persistent=False)
 
     @classmethod
     def from_moments(
@@ -202,14 +218,10 @@ class MixtureBase(Base):
         tensors = torch.from_numpy(np.log(weights)), torch.from_numpy(means), factors
         return cls(*(t.to(device, dtype) for t in tensors))
 
-    def _parts(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        k, d = self.means.shape
-        wide = self.factors.permute(1, 0, 2).reshape(d, k * d)
-        shift = torch.einsum("kj,kjl->kl", self.means, self.factors).reshape(-1)
-        y = (x @ wide - shift).view(-1, k, d)  # whitened distance to each component
-        log_det = self.factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        constant = self.log_weights + log_det - 0.5 * d * math.log(2 * math.pi)
-        return y, constant - 0.5 * y.square().sum(-1), wide
+    def _parts(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the whitened distances (n, k, d) and the log joint of row and component."""
+        y = torch.addmm(self._shift, x, self._wide, beta=-1).unflatten(1, self.means.shape)
+        return y, self._constant - 0.5 * y.square().sum(-1)
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Return log p0(x), shape (n,), nats."""
@@ -217,10 +229,10 @@ class MixtureBase(Base):
 
     def log_prob_and_score(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return log p0(x) (n,) and its gradient (n, d)."""
-        y, joint, wide = self._parts(x)
+        y, joint = self._parts(x)
         log_prob = joint.logsumexp(-1)
         y *= (joint - log_prob[:, None]).exp_()[:, :, None]  # responsibilities
-        return log_prob, -(y.flatten(1) @ wide.T)
+        return log_prob, -(y.flatten(1) @ self._wide.T)
 
     def sample(self, n: int, generator: torch.Generator) -> torch.Tensor:
         """Draw (n, d) rows."""

@@ -66,6 +66,10 @@ class Uniform(BaseComponent):
 class UniformBase(Base):
     """Fitted box: ``low``, ``high``, ``shoulder``, each (d,), standardized units."""
 
+    low: torch.Tensor
+    high: torch.Tensor
+    shoulder: torch.Tensor
+
     def __init__(self, low: torch.Tensor, high: torch.Tensor, shoulder: torch.Tensor) -> None:
         super().__init__()
         self.n_features = len(low)

@@ -24,9 +24,7 @@ class EnergyComponent(Component):
         """Return a fresh module for rows of this shape, ``(d,)`` for tables."""
 
 
-def energy_and_score(
-    energy: torch.nn.Module, x: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def energy_and_score(energy: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     r"""Return E(x) and the score :math:`-\nabla_x E(x)`, without a graph through the parameters.
 
     Parameters
@@ -53,8 +51,9 @@ def energy_and_score(
     >>> energy_and_score(Quadratic(), torch.tensor([[1.0, 2.0]]))
     (tensor([2.5000]), tensor([[-1., -2.]]))
     """
-    if hasattr(energy, "value_and_gradient"):
-        value, gradient = energy.value_and_gradient(x)
+    closed_form = getattr(energy, "value_and_gradient", None)
+    if closed_form is not None:
+        value, gradient = closed_form(x)
         return value, -gradient
     with torch.enable_grad():
         leaf = x.detach().requires_grad_(True)
@@ -110,9 +109,7 @@ def build_energy(
     return module
 
 
-def _check_contract(
-    module: torch.nn.Module, shape: tuple[int, ...], device: torch.device
-) -> None:
+def _check_contract(module: torch.nn.Module, shape: tuple[int, ...], device: torch.device) -> None:
     for name, part in module.named_modules():
         if isinstance(part, _BATCH_NORM):
             raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["EnergyDensity"]
 
+import copy
 import warnings
 from abc import abstractmethod
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from skebm.data import resolve_device
 from skebm.energies import EnergyComponent, Model, Zero, build_energy
 from skebm.estimators._checkpoint import Checkpoint
 from skebm.estimators._parameters import ALIASES, check_shared
-from skebm.estimators._persistence import Persistent
+from skebm.estimators._persistence import load_estimator, place, portable_state, save_estimator
 from skebm.estimators._preparation import Prepared, choose_standardizer, prepare
 from skebm.estimators._reading import blocks, draw_samples, finite
 from skebm.exceptions import NormalizationWarning
@@ -49,15 +50,15 @@ class SampleInfo(NamedTuple):
     acceptance: float
 
 
-class EnergyDensity(Persistent, OutlierMixin, DensityMixin, BaseEstimator):
+class EnergyDensity(OutlierMixin, DensityMixin, BaseEstimator):
     """Abstract density estimator and novelty detector over an energy and a base.
 
-    Subclasses have a constructor and ``_objective``. See `HybridCDDensity` for the parameters.
+    Subclasses have a constructor and ``_objectives``. See `HybridCDDensity` for the parameters.
     """
 
     @abstractmethod
-    def _objective(self, optimization: Optimization) -> Objective:
-        """Return the training principle that the parameters describe."""
+    def _objectives(self, optimization: Optimization) -> list[Objective]:
+        """Return the training principles that the parameters describe, one per phase."""
 
     def fit(self, X, y=None, sample_weight=None):
         """Learn the density of the rows of X.
@@ -92,8 +93,7 @@ class EnergyDensity(Persistent, OutlierMixin, DensityMixin, BaseEstimator):
         checkpoint = Checkpoint.of(self, X, weight)
         generator = torch.Generator(self.device_).manual_seed(checkpoint.seed)
         prepared = self._prepare(X, weight, generator)
-        state = self._train(prepared, checkpoint, generator)
-        self._keep(state)
+        self._keep(self._train(prepared, checkpoint, generator))
         self.log_partition_ = self._log_partition(generator)
         self.offset_ = self._offset(X, prepared.held_out)
         return self
@@ -236,6 +236,47 @@ class EnergyDensity(Persistent, OutlierMixin, DensityMixin, BaseEstimator):
         rows = [model.potential_and_score(z)[1][:m].double().cpu() for z, m in blocks(self, X)]
         return finite(torch.cat(rows).numpy() / self._standardizer.scale)
 
+    def save(self, path):
+        """Write the fitted estimator to one file: tensors and a JSON header, no pickle.
+
+        Parameters
+        ----------
+        path : str or Path
+            File to write, in safetensors format.
+
+        Raises
+        ------
+        TypeError
+            If the base wraps a torch distribution or a parameter has no plain form.
+        """
+        check_is_fitted(self)
+        save_estimator(self, path)
+
+    @classmethod
+    def load(cls, path, energy=None):
+        """Read an estimator that `save` wrote; no code from the file is run.
+
+        Parameters
+        ----------
+        path : str or Path
+            File to read.
+        energy : callable, optional
+            The factory, for a model whose energy was a callable.
+
+        Returns
+        -------
+        estimator
+            Fitted, on the device that its ``device`` parameter names here.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is no saved estimator of this class, or its energy factory is missing.
+        """
+        return load_estimator(cls, path, energy)
+
     def set_params(self, **params):
         """Set parameters; ``energy__hidden_sizes`` works on an alias too.
 
@@ -252,7 +293,6 @@ class EnergyDensity(Persistent, OutlierMixin, DensityMixin, BaseEstimator):
         for name in {key.split("__")[0] for key in params if "__" in key} & set(ALIASES):
             value = params.get(name, getattr(self, name, None))
             if isinstance(value, str):
-                params = {name: resolve(value, *ALIASES[name], name), **params}
                 params[name] = resolve(value, *ALIASES[name], name)
         return super().set_params(**params)
 
@@ -261,8 +301,15 @@ class EnergyDensity(Persistent, OutlierMixin, DensityMixin, BaseEstimator):
         unnormalized = hasattr(self, "energy_") and self.log_partition_ is None
         return f"{text} (unnormalized)" if unnormalized else text
 
+    def __getstate__(self):
+        return portable_state(super().__getstate__())
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        place(self)
+
     def _continues(self) -> bool:
-        return bool(self.warm_start) and hasattr(self, "_train_state")
+        return bool(self.warm_start) and hasattr(self, "_train_states")
 
     def _model(self) -> Model:
         return Model(self.energy_, self.base_, self.temperature_)
@@ -296,10 +343,9 @@ class EnergyDensity(Persistent, OutlierMixin, DensityMixin, BaseEstimator):
 
     def _train(
         self, prepared: Prepared, checkpoint: Checkpoint, generator: torch.Generator
-    ) -> TrainState:
-        before = self._train_state if self._continues() else None
-        model = self._new_model(prepared, generator) if before is None else before.model
-        optimization = Optimization(self.learning_rate, weight_decay=self.weight_decay)
+    ) -> list[TrainState]:
+        before = self._train_states if self._continues() else None
+        model = before[-1].model if before else self._new_model(prepared, generator)
         settings = Settings(
             max_iter=self.max_iter,
             batch_size=self.batch_size,
@@ -308,17 +354,25 @@ class EnergyDensity(Persistent, OutlierMixin, DensityMixin, BaseEstimator):
             tol=self.tol,
             verbose=bool(self.verbose),
         )
-        return train(
-            model,
-            self._objective(optimization),
-            prepared.x,
-            sample_weight=prepared.weight,
-            validation=prepared.validation,
-            settings=settings,
-            generator=generator,
-            state=before,
-            checkpoint=checkpoint.path,
-        )
+        model.energy.requires_grad_(True).train()
+        states: list[TrainState] = []
+        optimization = Optimization(self.learning_rate, weight_decay=self.weight_decay)
+        for i, objective in enumerate(self._objectives(optimization)):
+            state = train(
+                model,
+                objective,
+                prepared.x,
+                sample_weight=prepared.weight,
+                validation=prepared.validation,
+                settings=settings,
+                generator=generator,
+                state=before[i] if before and i < len(before) else None,
+                checkpoint=checkpoint.phase(i),
+            )
+            states.append(state)
+            if state.interrupted:
+                break
+        return states
 
     def _new_model(self, prepared: Prepared, generator: torch.Generator) -> Model:
         aliases, kind = ALIASES["base"]
@@ -337,20 +391,25 @@ class EnergyDensity(Persistent, OutlierMixin, DensityMixin, BaseEstimator):
             return (self.n_features_in_,)
         return tuple(self.image_shape)
 
-    def _keep(self, state: TrainState) -> None:
+    def _keep(self, states: list[TrainState]) -> None:
         """Keep what was learnt; where it does not beat the base, the base."""
-        model, best = state.model, state.best
-        self.energy_ = model.energy.requires_grad_(False).eval()
+        model, best = states[-1].model, states[-1].best
         self.base_ = model.base
-        self.history_ = state.history
-        self.n_iter_ = state.iteration
+        self.history_, done = [], 0
+        for state in states:
+            self.history_ += [
+                {**row, "iteration": row["iteration"] + done} for row in state.history
+            ]
+            done += state.iteration
+        self.n_iter_ = states[0].iteration
         held_out = best.held_out if best is not None else None
         self.validation_gain_ = None if held_out is None else (held_out.gain, held_out.stderr)
-        if model.base is not None and held_out is not None and held_out.gain <= held_out.stderr:
-            self.energy_ = Zero()
-            self.validation_gain_ = (0.0, 0.0)
+        earned = held_out is None or held_out.gain > held_out.stderr
+        self.energy_ = copy.deepcopy(model.energy).requires_grad_(False).eval()
+        if model.base is not None and not earned:
+            self.energy_, self.validation_gain_ = Zero(), (0.0, 0.0)
         if self.warm_start:
-            self._train_state = state
+            self._train_states = states
 
     def _log_partition(self, generator: torch.Generator) -> LogPartition | None:
         automatic = isinstance(self.log_partition, str) and self.log_partition == "auto"

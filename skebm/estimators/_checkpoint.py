@@ -21,6 +21,10 @@ class Checkpoint(NamedTuple):
     seed: int
     path: Path | None
 
+    def phase(self, i: int) -> Path | None:
+        """Return the file of the i-th phase of training."""
+        return None if self.path is None else self.path.with_suffix(f".{i}.pt")
+
     @classmethod
     def of(cls, estimator: Any, X: np.ndarray, weight: np.ndarray | None) -> Checkpoint:
         """Draw a seed, or take over the one of an unfinished fit of these parameters and rows."""
@@ -34,7 +38,7 @@ class Checkpoint(NamedTuple):
         folder.mkdir(parents=True, exist_ok=True)
         parameters = {k: repr(v) for k, v in estimator.get_params().items() if k not in IGNORED}
         stem = f"skebm-{joblib.hash([type(estimator).__name__, parameters, X, weight])[:16]}"
-        found = sorted(folder.glob(f"{stem}-*.pt"), key=os.path.getmtime)
+        found = sorted(folder.glob(f"{stem}-*.0.pt"), key=os.path.getmtime)
         if found and estimator.random_state is None:
-            seed = int(found[-1].stem.rsplit("-", 1)[1])
+            seed = int(found[-1].name.split("-")[2].split(".")[0])
         return cls(seed, folder / f"{stem}-{seed}.pt")

@@ -52,7 +52,9 @@ def check_shared(estimator: Any) -> None:
     check_number("verbose", int(e.verbose) if isinstance(e.verbose, bool) else e.verbose, low=0)
     if not (isinstance(e.contamination, str) and e.contamination == "auto"):
         remedy = "Or use 'auto'."
-        check_number("contamination", e.contamination, low=0, high=0.5, open_low=True, remedy=remedy)
+        check_number(
+            "contamination", e.contamination, low=0, high=0.5, open_low=True, remedy=remedy
+        )
     _check_image_shape(e.image_shape, e.n_features_in_)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["Persistent"]
+__all__ = ["load_estimator", "place", "portable_state", "save_estimator"]
 
+import copy
 import importlib
 import json
 import warnings
@@ -16,176 +17,153 @@ import torch
 
 from skebm._components import decode, encode
 from skebm.bases import Base
-from skebm.data import Standardizer
+from skebm.data import Standardizer, resolve_device
 from skebm.energies import EnergyComponent, Zero, build_energy
 from skebm.estimators._parameters import ALIASES
 from skebm.partition import LogPartition
 
 FORMAT = 1
+GAUSSIAN = "skebm.bases.mixture.MixtureBase"  # the proposal of a model without a base
+MODULES = ("energy_", "base_", "_proposal")
+PLAIN = ("offset_", "n_iter_", "history_", "n_features_in_")  # fitted values that JSON holds
 
 
-class Persistent:
-    """Mixin: ``save``, ``load`` and device-free pickles for estimators."""
+def save_estimator(estimator: Any, path: str | Path) -> None:
+    """Write a fitted estimator to one safetensors file with a JSON header."""
+    from safetensors.torch import save_file
 
-    def save(self, path):
-        """Write the fitted estimator to one file: tensors and a JSON header, no pickle.
+    base, standardizer = estimator.base_, estimator._standardizer
+    if base is not None and not _rebuildable(base):
+        raise TypeError(
+            f"base must be one of skebm's own to be saved, got {type(base).__name__}. "
+            "Use pickle or joblib."
+        )
+    parts = {"energy": estimator.energy_, "base": base, "proposal": estimator._proposal}
+    if base is estimator._proposal:
+        del parts["proposal"]
+    tensors = {
+        f"{part}.{name}": tensor
+        for part, module in parts.items()
+        if module is not None
+        for name, tensor in module.state_dict().items()
+    }
+    tensors["standardizer.location"] = torch.from_numpy(standardizer.location)
+    tensors["standardizer.scale"] = torch.from_numpy(standardizer.scale)
+    tensors["data_noise"] = torch.from_numpy(estimator.data_noise_)
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    save_file(tensors, str(path), metadata={"skebm": json.dumps(_header(estimator))})
 
-        Parameters
-        ----------
-        path : str or Path
-            File to write (safetensors format).
 
-        Raises
-        ------
-        TypeError
-            If the base wraps a torch distribution or a parameter has no plain form.
-        """
-        from safetensors.torch import save_file
+def load_estimator(cls: type, path: str | Path, energy: Any) -> Any:
+    """Read what `save_estimator` wrote; no code from the file is run."""
+    from safetensors import SafetensorError, safe_open
 
-        if self.base_ is not None and not _rebuildable(self.base_):
-            raise TypeError(
-                f"base must be one of skebm's own to be saved, got {type(self.base_).__name__}. "
-                "Use pickle or joblib."
-            )
-        tensors = {f"energy.{k}": v for k, v in self.energy_.state_dict().items()}
-        for part in ("base", "proposal"):
-            module = self.base_ if part == "base" else self._proposal
-            if module is not None and not (part == "proposal" and module is self.base_):
-                tensors |= {f"{part}.{k}": v for k, v in module.state_dict().items()}
-        for name in ("location", "scale"):
-            tensors[f"standardizer.{name}"] = torch.from_numpy(getattr(self._standardizer, name))
-        tensors["data_noise"] = torch.from_numpy(self.data_noise_)
-        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-        save_file(tensors, str(path), metadata={"skebm": json.dumps(self._header())})
-
-    @classmethod
-    def load(cls, path, energy=None):
-        """Read an estimator that `save` wrote; no code from the file is run.
-
-        Parameters
-        ----------
-        path : str or Path
-            File to read.
-        energy : callable, optional
-            The factory, for a model whose energy was a callable.
-
-        Returns
-        -------
-        estimator
-            Fitted, on the device that its ``device`` parameter names here.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no such file.
-        ValueError
-            If the file is no saved estimator of this class, or its energy factory is missing.
-        """
-        from safetensors import safe_open
-
-        if not Path(path).exists():
-            raise FileNotFoundError(f"path must be an existing file, got {str(path)!r}.")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"path must be an existing file, got {str(path)!r}.")
+    try:
         with safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-        if "skebm" not in metadata:
-            raise ValueError(f"path must be a file that save wrote, got {str(path)!r}.")
-        header = json.loads(metadata["skebm"])
-        if header["class"] != cls.__name__:
-            raise ValueError(
-                f"path must hold a {cls.__name__}, got a {header['class']}. "
-                f"Use {header['class']}.load."
-            )
-        _warn_of_drift(header["versions"])
-        return cls._rebuild(header, tensors, energy)
-
-    def _header(self) -> dict[str, Any]:
-        params, factory = self.get_params(deep=False), False
-        if callable(params["energy"]) and not isinstance(params["energy"], EnergyComponent):
-            params["energy"], factory = "mlp", True
-        if isinstance(params["random_state"], np.random.RandomState):
-            params["random_state"] = None
-        for name in ("device", "checkpoint_dir"):
-            params[name] = None if params[name] is None else str(params[name])
-        return {
-            "format": FORMAT,
-            "class": type(self).__name__,
-            "versions": _versions(),
-            "params": {k: encode(v) for k, v in params.items()},
-            "factory": factory,
-            "zero": isinstance(self.energy_, Zero),
-            "base": None if self.base_ is None else _class_path(self.base_),
-            "log_partition": None if self.log_partition_ is None else list(self.log_partition_),
-            "fitted": {
-                "offset_": self.offset_,
-                "n_iter_": self.n_iter_,
-                "history_": self.history_,
-                "validation_gain_": self.validation_gain_,
-                "n_features_in_": self.n_features_in_,
-                "feature_names_in_": list(getattr(self, "feature_names_in_", [])) or None,
-            },
-        }
-
-    @classmethod
-    def _rebuild(cls, header: dict[str, Any], tensors: dict[str, torch.Tensor], energy: Any):
-        params = {k: decode(v) for k, v in header["params"].items()}
-        if header["factory"] and energy is None and not header["zero"]:
-            raise ValueError(
-                "energy must be given: the saved model's energy was a callable, got None. "
-                "Pass load(path, energy=...)."
-            )
-        if header["factory"]:
-            params["energy"] = energy
-        self = cls(**params)
-        fitted = dict(header["fitted"])
-        names = fitted.pop("feature_names_in_")
-        if names is not None:
-            self.feature_names_in_ = np.array(names, dtype=object)
-        for name, value in fitted.items():
-            setattr(self, name, tuple(value) if name == "validation_gain_" and value else value)
-        self.device_ = _device_here(self.device)
-        self._standardizer = Standardizer(
-            tensors["standardizer.location"].numpy(), tensors["standardizer.scale"].numpy()
+            tensors = {k: file.get_tensor(k) for k in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"path must be a file that save wrote, got {str(path)!r}.") from error
+    if "skebm" not in metadata:
+        raise ValueError(f"path must be a file that save wrote, got {str(path)!r}.")
+    header = json.loads(metadata["skebm"])
+    if header["class"] != cls.__name__:
+        raise ValueError(
+            f"path must hold a {cls.__name__}, got a {header['class']}. Use {header['class']}.load."
         )
-        self.data_noise_ = tensors["data_noise"].numpy()
-        self.base_ = _rebuild_base(header["base"], _part(tensors, "base."), self.device_)
-        proposal = _part(tensors, "proposal.")
-        gaussian = "skebm.bases.mixture.MixtureBase"
-        self._proposal = self.base_ or _rebuild_base(gaussian, proposal, self.device_)
-        self.energy_ = self._rebuild_energy(header["zero"], _part(tensors, "energy."))
-        values = header["log_partition"]
-        self.log_partition_ = None if values is None else LogPartition(*values)
-        return self
+    _warn_of_drift(header["versions"])
+    if header["factory"] and energy is None and not header["zero"]:
+        raise ValueError(
+            "energy must be given: the saved model's energy was a callable, got None. "
+            "Pass load(path, energy=...)."
+        )
+    return _rebuild(cls, header, tensors, energy)
 
-    def _rebuild_energy(self, zero: bool, tensors: dict[str, torch.Tensor]) -> torch.nn.Module:
-        if zero:
-            return Zero()
-        generator = torch.Generator(self.device_).manual_seed(0)
-        aliases = ALIASES["energy"][0]
-        module = build_energy(self.energy, aliases, self._energy_shape(), generator)
-        module.load_state_dict(tensors)
-        return module.requires_grad_(False).eval()
 
-    def __getstate__(self):
-        state = dict(super().__getstate__())
-        device = state.get("device_")
-        if device is not None and device.type != "cpu":  # copies: the estimator keeps its device
-            import copy
-
-            for name in ("energy_", "base_", "_proposal"):
-                state[name] = copy.deepcopy(state[name]).cpu() if state[name] is not None else None
-            state.pop("_train_state", None)
+def portable_state(state: dict[str, Any]) -> dict[str, Any]:
+    """Return an estimator's ``__dict__`` with its modules copied to the CPU, for pickle."""
+    device = state.get("device_")
+    if device is None or device.type == "cpu":
         return state
+    on_cpu = {k: copy.deepcopy(state[k]).cpu() for k in MODULES if state[k] is not None}
+    return {k: v for k, v in state.items() if k != "_train_states"} | on_cpu
 
-    def __setstate__(self, state):
-        super().__setstate__(state)
-        device = getattr(self, "device_", None)
-        if device is not None and device.type != "cpu":
-            self.device_ = _device_here(device)
-            for name in ("energy_", "base_", "_proposal"):
-                module = getattr(self, name)
-                if module is not None:
-                    module.to(self.device_)
+
+def place(estimator: Any) -> None:
+    """Move an unpickled estimator to its device, or to the CPU where that is missing."""
+    device = getattr(estimator, "device_", None)
+    if device is None or device.type == "cpu":
+        return
+    estimator.device_ = _device_here(device)
+    for name in MODULES:
+        module = getattr(estimator, name)
+        if module is not None:
+            module.to(estimator.device_)
+
+
+def _header(estimator: Any) -> dict[str, Any]:
+    params, factory = estimator.get_params(deep=False), False
+    if callable(params["energy"]) and not isinstance(params["energy"], EnergyComponent):
+        params["energy"], factory = "mlp", True
+    if isinstance(params["random_state"], np.random.RandomState):
+        params["random_state"] = None
+    for name in ("device", "checkpoint_dir"):
+        params[name] = None if params[name] is None else str(params[name])
+    log_partition = estimator.log_partition_
+    return {
+        "format": FORMAT,
+        "class": type(estimator).__name__,
+        "versions": _versions(),
+        "params": {k: encode(v) for k, v in params.items()},
+        "factory": factory,
+        "zero": isinstance(estimator.energy_, Zero),
+        "base": None if estimator.base_ is None else _class_path(estimator.base_),
+        "log_partition": None if log_partition is None else list(log_partition),
+        "gain": estimator.validation_gain_,
+        "names": list(getattr(estimator, "feature_names_in_", [])) or None,
+        "fitted": {name: getattr(estimator, name) for name in PLAIN},
+    }
+
+
+def _rebuild(
+    cls: type, header: dict[str, Any], tensors: dict[str, torch.Tensor], energy: Any
+) -> Any:
+    params = {k: decode(v) for k, v in header["params"].items()}
+    if header["factory"]:
+        params["energy"] = energy
+    estimator: Any = cls(**params)
+    for name, value in header["fitted"].items():
+        setattr(estimator, name, value)
+    if header["names"] is not None:
+        estimator.feature_names_in_ = np.array(header["names"], dtype=object)
+    estimator.validation_gain_ = header["gain"] and tuple(header["gain"])
+    estimator.device_ = device = _device_here(estimator.device)
+    estimator._standardizer = Standardizer(
+        tensors["standardizer.location"].numpy(), tensors["standardizer.scale"].numpy()
+    )
+    estimator.data_noise_ = tensors["data_noise"].numpy()
+    estimator.base_ = _rebuild_base(header["base"], _part(tensors, "base."), device)
+    estimator._proposal = estimator.base_
+    if estimator.base_ is None:
+        estimator._proposal = _rebuild_base(GAUSSIAN, _part(tensors, "proposal."), device)
+    estimator.energy_ = _rebuild_energy(estimator, header["zero"], _part(tensors, "energy."))
+    values = header["log_partition"]
+    estimator.log_partition_ = None if values is None else LogPartition(*values)
+    return estimator
+
+
+def _rebuild_energy(
+    estimator: Any, zero: bool, tensors: dict[str, torch.Tensor]
+) -> torch.nn.Module:
+    if zero:
+        return Zero()
+    generator = torch.Generator(estimator.device_).manual_seed(0)
+    aliases, shape = ALIASES["energy"][0], estimator._energy_shape()
+    module = build_energy(estimator.energy, aliases, shape, generator)
+    module.load_state_dict(tensors)
+    return module.requires_grad_(False).eval()
 
 
 def _versions() -> dict[str, str]:
@@ -205,8 +183,6 @@ def _warn_of_drift(saved: dict[str, str]) -> None:
 
 
 def _device_here(device: Any) -> torch.device:
-    from skebm.data import resolve_device
-
     try:
         return resolve_device(device)
     except ValueError:

@@ -51,7 +51,7 @@ def prepare(
         if degeneracy.reasons:
             warnings.warn(degeneracy.message(names), DataDegeneracyWarning, stacklevel=3)
     else:
-        noise += data_noise
+        noise += float(data_noise)
     validation = _add_noise(x[held_out], noise, generator) if len(held_out) else None
     w = None if weight is None else torch.from_numpy(weight[rows]).to(generator.device)
     return Prepared(standardizer, noise, x[rows], w, validation, held_out)
@@ -71,9 +71,7 @@ def choose_standardizer(
     return Standardizer.from_table(X, weight)
 
 
-def _split(
-    n: int, fraction: float, generator: torch.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _split(n: int, fraction: float, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
     if fraction == 0 or n < FEWEST_FOR_VALIDATION:
         return np.arange(n), np.arange(0)
     order = torch.randperm(n, generator=generator, device=generator.device).cpu().numpy()

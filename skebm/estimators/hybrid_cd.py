@@ -7,7 +7,12 @@ __all__ = ["HybridCDDensity"]
 from skebm._components import check_choice, check_number, resolve
 from skebm.estimators._base import EnergyDensity
 from skebm.estimators._parameters import ALIASES
-from skebm.objectives import ContrastiveDivergence, Objective, Optimization
+from skebm.objectives import (
+    ContrastiveDivergence,
+    ImportanceLikelihood,
+    Objective,
+    Optimization,
+)
 from skebm.objectives.contrastive_divergence import STARTS
 from skebm.samplers import MALA
 
@@ -48,8 +53,11 @@ class HybridCDDensity(EnergyDensity):
     data_noise : float or "auto", default="auto"
         Standard deviation of Gaussian noise on training rows, standardized units; ``"auto"`` adds
         none unless columns are constant, repeat values or depend on others, and then says so.
-    max_iter : int, default=1000
-        Energy updates.
+    refine : bool, default=True
+        After the chains, take up to `max_iter` updates of importance likelihood with the base as
+        proposal; needs a base and is skipped without one.
+    max_iter : int, default=600
+        Energy updates of each phase.
     batch_size : int, default=256
         Rows per update, drawn with replacement.
     learning_rate : float, default=0.002
@@ -96,7 +104,7 @@ class HybridCDDensity(EnergyDensity):
         One row per 25 updates: losses and brackets (nats), acceptance, step size, held-out log
         likelihood (nats per row, standardized space), its gain over the base and standard error.
     n_iter_ : int
-        Updates made.
+        Updates made by contrastive divergence.
     validation_gain_ : tuple of float or None
         Held-out gain over the base and its standard error, nats per row.
     data_noise_ : ndarray of shape (n_features_in_,)
@@ -121,8 +129,9 @@ class HybridCDDensity(EnergyDensity):
     `n_steps` gradients of two batches; scoring n rows takes one forward pass of base and energy.
     Validation rows are not used for training, so that thresholds and the comparison with the base
     are honest. Deviations from the paper: a base density; MALA instead of unadjusted chains; noise
-    chains start at base draws (at N(0, I) where ``base=None``); Adam with decoupled weight decay.
-    The paper's setting is ``base=None, sampler=Langevin(step_size, temperature)``.
+    chains start at base draws (at N(0, I) where ``base=None``), one for four rows; Adam with
+    decoupled weight decay; `refine`. The paper's setting is ``base=None, refine=False,
+    sampler=Langevin(step_size)`` with a `temperature`.
 
     References
     ----------
@@ -154,7 +163,8 @@ class HybridCDDensity(EnergyDensity):
         base="mixture",
         standardize=True,
         data_noise="auto",
-        max_iter=1000,
+        refine=True,
+        max_iter=600,
         batch_size=256,
         learning_rate=2e-3,
         weight_decay=0.01,
@@ -180,6 +190,7 @@ class HybridCDDensity(EnergyDensity):
         self.base = base
         self.standardize = standardize
         self.data_noise = data_noise
+        self.refine = refine
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -196,10 +207,17 @@ class HybridCDDensity(EnergyDensity):
         self.verbose = verbose
         self.random_state = random_state
 
-    def _objective(self, optimization: Optimization) -> Objective:
+    def _objectives(self, optimization: Optimization) -> list[Objective]:
+        phases: list[Objective] = [self._chains(optimization)]
+        if self.refine and self.base is not None:
+            phases.append(ImportanceLikelihood(optimization=optimization))
+        return phases
+
+    def _chains(self, optimization: Optimization) -> Objective:
         check_choice("init", self.init, STARTS)
         check_number("cd_weight", self.cd_weight, low=0)
         check_number("n_steps", self.n_steps, low=1, integer=True)
+        check_choice("refine", self.refine, (True, False))
         check_number("temperature", self.temperature, low=0, open_low=True)
         automatic = isinstance(self.step_size, str) and self.step_size == "auto"
         if not automatic:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 __all__ = ["ACTIVATIONS", "FeedForward"]
 
+import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch.nn.functional import linear
 
+SPAN = 8.0  # ratio of the highest to the lowest initial frequency
 SLOPE = 0.05  # of leaky ReLU: SP section 5 and the networks it builds on
 
 
@@ -35,7 +38,10 @@ ACTIVATIONS = {
 
 
 class FeedForward(torch.nn.Module):
-    """Fully connected network with one output.
+    r"""Fully connected network with one output and, if wanted, sine and cosine features in front.
+
+    With m frequencies, the first layer sees :math:`(x, \sin(xW), \cos(xW))` with a learned W
+    (d, m): narrow structure is then as easy to learn as wide.
 
     Parameters
     ----------
@@ -48,7 +54,12 @@ class FeedForward(torch.nn.Module):
     generator : torch.Generator
         Draws the initial weights, uniform in +-1/sqrt(fan in).
     input_scale : float, default=1.0
-        Factor on the first layer's initial weights; larger resolves finer structure.
+        Factor on the first layer's initial weights.
+    n_frequencies : int, default=0
+        m; 0 feeds x alone.
+    max_frequency : float, default=6.0
+        Columns of W are drawn from N(0, f^2 I / d) with f log-uniform up to this value from an
+        eighth of it, radians per standardized unit.
     zero_output : bool, default=False
         Start with an output of exactly 0.
 
@@ -57,11 +68,16 @@ class FeedForward(torch.nn.Module):
     ``forward`` costs ``2 n sum(a * b)`` floating-point operations over the weight shapes (a, b);
     ``value_and_gradient`` costs twice that and builds no autograd graph.
 
+    References
+    ----------
+    .. [1] M. Tancik et al., "Fourier Features Let Networks Learn High Frequency Functions in Low
+       Dimensional Domains", NeurIPS 2020. Section 4.
+
     Examples
     --------
     >>> import torch
     >>> from skebm.networks import FeedForward
-    >>> net = FeedForward(2, (8,), "silu", torch.Generator().manual_seed(0))
+    >>> net = FeedForward(2, (8,), "silu", torch.Generator().manual_seed(0), n_frequencies=4)
     >>> value, gradient = net.value_and_gradient(torch.zeros(3, 2))
     >>> value.shape, gradient.shape
     (torch.Size([3]), torch.Size([3, 2]))
@@ -75,46 +91,75 @@ class FeedForward(torch.nn.Module):
         generator: torch.Generator,
         *,
         input_scale: float = 1.0,
+        n_frequencies: int = 0,
+        max_frequency: float = 6.0,
         zero_output: bool = False,
     ) -> None:
         super().__init__()
-        sizes = (n_features, *hidden_sizes, 1)
-        self.layers = torch.nn.ModuleList(
-            torch.nn.utils.skip_init(torch.nn.Linear, a, b, device=generator.device)
-            for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-        )
         self.activation = activation
+        self.n_frequencies = n_frequencies
+        device = generator.device
+        if n_frequencies:
+            u = torch.rand(n_frequencies, generator=generator, device=device)
+            normal = torch.empty(n_features, n_frequencies, device=device)
+            normal.normal_(generator=generator)
+            shrink = max_frequency / math.sqrt(n_features)
+            scale = shrink * ((u - 1) * math.log(SPAN)).exp()
+            self.frequencies = torch.nn.Parameter(normal * scale)
+        sizes = (n_features + 2 * n_frequencies, *hidden_sizes, 1)
+        self.layers = torch.nn.ModuleList(
+            torch.nn.utils.skip_init(torch.nn.Linear, a, b, device=device)
+            for a, b in pairwise(sizes)
+        )
         with torch.no_grad():
-            for layer in self.layers:
+            for layer in self._linear():
                 bound = layer.in_features**-0.5
                 layer.weight.uniform_(-bound, bound, generator=generator)
                 layer.bias.uniform_(-bound, bound, generator=generator)
-            self.layers[0].weight *= input_scale
-            self.layers[0].bias *= input_scale
+            first, last = self._linear()[0], self._linear()[-1]
+            first.weight *= input_scale
+            first.bias *= input_scale
             if zero_output:
-                self.layers[-1].weight.zero_()
-                self.layers[-1].bias.zero_()
+                last.weight.zero_()
+                last.bias.zero_()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (n, d) to (n,)."""
         value = ACTIVATIONS[self.activation].value
-        for layer in self.layers[:-1]:
+        if self.n_frequencies:
+            phase = x @ self.frequencies
+            x = torch.cat([x, phase.sin(), phase.cos()], 1)
+        *inner, last = self._linear()
+        for layer in inner:
             x = value(layer(x))
-        return self.layers[-1](x).squeeze(-1)
+        return last(x).squeeze(-1)
 
     @torch.no_grad()
     def value_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the output (n,) and its gradient with respect to the input (n, d)."""
         value, backward = ACTIVATIONS[self.activation]
-        inner, hidden, a = [], [], x
-        for layer in self.layers[:-1]:
+        a = x
+        if self.n_frequencies:
+            phase = x @ self.frequencies
+            sine, cosine = phase.sin(), phase.cos()
+            a = torch.cat([x, sine, cosine], 1)
+        *inner, last = self._linear()
+        tape = []
+        for layer in inner:
             z = linear(a, layer.weight, layer.bias)
             a = value(z)
-            inner.append(z)
-            hidden.append(a)
-        last = self.layers[-1]
+            tape.append((layer, z, a))
         output = torch.addmv(last.bias, a, last.weight[0])
         gradient = last.weight.expand_as(a)
-        for i in range(len(inner) - 1, -1, -1):
-            gradient = backward(gradient, inner[i], hidden[i]) @ self.layers[i].weight
+        for layer, z, a in reversed(tape):
+            gradient = backward(gradient, z, a) @ layer.weight
+        if self.n_frequencies:
+            direct, by_sine, by_cosine = gradient.split(
+                (x.shape[1], self.n_frequencies, self.n_frequencies), 1
+            )
+            by_phase = by_sine * cosine - by_cosine * sine
+            gradient = torch.addmm(direct, by_phase, self.frequencies.T)
         return output, gradient
+
+    def _linear(self) -> list[torch.nn.Linear]:
+        return list(self.layers)  # type: ignore[arg-type]

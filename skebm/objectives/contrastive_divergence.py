@@ -38,6 +38,9 @@ class ContrastiveDivergence(Objective):
         None means ``MALA()``.
     n_steps : int, default=10
         Chain length L per update.
+    noise_share : float, default=0.25
+        With ``start="hybrid"``, chains from noise per row of the batch (dimensionless): their
+        bracket has the weight 1 against lambda, so fewer of them do.
     adapt_step : bool, default=True
         With MALA, move the step size after each update toward the sampler's `target_accept`;
         otherwise the sampler's own step stays.
@@ -53,8 +56,8 @@ class ContrastiveDivergence(Objective):
     -----
     Noise is a draw from the base where there is one, and from N(0, I) in standardized space
     otherwise (the paper's case). Means are taken over rows; the paper's printed sums without 1/N
-    are a typo. Negatives carry no gradient. Both chains run in one batch: L gradients of twice the
-    batch for ``"hybrid"``. A Langevin step size multiplies the gradient of E, as in HCD Eq. 9, and
+    are a typo. Negatives carry no gradient. Both chains run in one batch: L gradients of 1.25
+    times the batch for ``"hybrid"``. Step sizes multiply the gradient of E, as in HCD Eq. 9, and
     chains sample exp(-E/T) p0. The history holds mean, standard deviation over rows and
     signal-to-noise ratio of each bracket.
 
@@ -76,6 +79,7 @@ class ContrastiveDivergence(Objective):
         cd_weight: float = 25.0,
         sampler: Sampler | None = None,
         n_steps: int = 10,
+        noise_share: float = 0.25,
         adapt_step: bool = True,
         optimization: Optimization | None = None,
     ) -> None:
@@ -83,6 +87,7 @@ class ContrastiveDivergence(Objective):
         self.cd_weight = cd_weight
         self.sampler = sampler
         self.n_steps = n_steps
+        self.noise_share = noise_share
         self.adapt_step = adapt_step
         self.optimization = optimization
 
@@ -91,6 +96,7 @@ class ContrastiveDivergence(Objective):
         check_choice("init", self.start, STARTS)
         check_number("cd_weight", self.cd_weight, low=0)
         check_number("n_steps", self.n_steps, low=0, integer=True)
+        check_number("noise_share", self.noise_share, low=0, high=1, open_low=True)
         optimizer = (self.optimization or Optimization()).build(model.energy)
         buffers = reference_draws(model, x, generator)
         start = self._sampler(model).step_size
@@ -105,14 +111,15 @@ class ContrastiveDivergence(Objective):
         x = draw()
         starts = self._starts(model, x, generator)
         ends, info, state = self._run_chains(model, state, torch.cat(starts), generator)
-        energy = model.energy(torch.cat([x, ends])).split(len(x))
+        sizes = [len(x), *(len(start) for start in starts)]
+        energy = model.energy(torch.cat([x, ends])).split(sizes)
         brackets = self._brackets(energy)
-        loss = sum(weight * (high - low).mean() for _, weight, high, low in brackets)
+        loss = torch.stack([w * (high.mean() - low.mean()) for _, w, high, low in brackets]).sum()
         descend(state.optimizers["energy"], loss)
         row = {"loss": loss.detach(), "data_energy": energy[0].detach().mean()}
         row |= {"acceptance": info.acceptance, "step_size": info.step_size}
         for name, _, high, low in brackets:
-            row |= _statistics(name, (high - low).detach())
+            row |= _statistics(name, high.detach(), low.detach())
         return state, row
 
     def validate(
@@ -136,8 +143,9 @@ class ContrastiveDivergence(Objective):
     ) -> list[torch.Tensor]:
         starts = []
         if self.start != "data":
-            noise = torch.empty_like(x).normal_(generator=generator)
-            starts.append(noise if model.base is None else model.base.sample(len(x), generator))
+            n = len(x) if self.start == "noise" else max(2, round(self.noise_share * len(x)))
+            noise = torch.empty_like(x[:n]).normal_(generator=generator)
+            starts.append(noise if model.base is None else model.base.sample(n, generator))
         if self.start != "noise":
             starts.append(x)
         return starts
@@ -167,8 +175,13 @@ class ContrastiveDivergence(Objective):
         return brackets
 
 
-def _statistics(name: str, difference: torch.Tensor) -> dict[str, torch.Tensor]:
-    mean, std = difference.mean(), difference.std()
+def _statistics(name: str, data: torch.Tensor, ends: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Mean, standard deviation over rows and signal-to-noise ratio of a bracket.
+
+    Rows are paired where chains started at the data, independent where they started at noise.
+    """
+    mean = data.mean() - ends.mean()
+    std = (data - ends).std() if name == "cd" else (data.var() + ends.var()).sqrt()
     return {
         f"{name}_bracket": mean,
         f"{name}_bracket_std": std,

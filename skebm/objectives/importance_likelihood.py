@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["ImportanceLikelihood"]
 
+import math
+
 import torch
 
 from skebm._components import check_number
@@ -67,10 +69,11 @@ class ImportanceLikelihood(Objective):
         self, model: Model, state: State, draw: Draw, generator: torch.Generator
     ) -> tuple[State, dict[str, torch.Tensor]]:
         """Take one step of Eq. 10 with fresh points."""
+        assert model.base is not None  # init refused None
         x, u = draw(), model.base.sample(self.n_points, generator)
         energy = model.energy(torch.cat([x, u])) / model.temperature
         at_data, at_points = energy[: len(x)], energy[len(x) :]
-        log_z = (-at_points).logsumexp(0) - torch.tensor(float(len(u))).log()
+        log_z = (-at_points).logsumexp(0) - math.log(len(u))
         loss = at_data.mean() + log_z
         descend(state.optimizers["energy"], loss)
         weight = (-at_points.detach()).softmax(0)

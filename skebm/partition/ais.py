@@ -115,9 +115,7 @@ class AIS(PartitionMethod):
         self.max_levels = max_levels
         self.verbose = verbose
 
-    def estimate(
-        self, model: Model, proposal: Base, generator: torch.Generator
-    ) -> LogPartition:
+    def estimate(self, model: Model, proposal: Base, generator: torch.Generator) -> LogPartition:
         """Estimate log Z; see the class."""
         check_number("n_chains", self.n_chains, low=8, integer=True)
         check_number("n_steps", self.n_steps, low=1, integer=True)
@@ -139,7 +137,9 @@ class AIS(PartitionMethod):
         x = path.proposal.sample(max(self.n_chains // 4, 8), generator)
         sampler = MALA()
         log_step = torch.tensor(-2.3, device=x.device)
-        beta, betas, log_steps = 0.0, [], []
+        beta = 0.0
+        betas: list[float] = []
+        log_steps: list[torch.Tensor] = []
         while beta < 1 and len(betas) < self.max_levels - 1:
             beta = min(1.0, beta + _increment(path.difference(x), spread, 1 - beta))
             betas.append(beta)

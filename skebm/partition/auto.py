@@ -37,9 +37,7 @@ class Auto(PartitionMethod):
     Auto()
     """
 
-    def estimate(
-        self, model: Model, proposal: Base, generator: torch.Generator
-    ) -> LogPartition:
+    def estimate(self, model: Model, proposal: Base, generator: torch.Generator) -> LogPartition:
         """Estimate log Z; see the class."""
         by_draws = ImportanceSampling().estimate(model, proposal, generator)
         if proposal.n_features <= 2:

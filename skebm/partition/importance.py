@@ -55,9 +55,7 @@ class ImportanceSampling(PartitionMethod):
         self.max_samples = max_samples
         self.tol = tol
 
-    def estimate(
-        self, model: Model, proposal: Base, generator: torch.Generator
-    ) -> LogPartition:
+    def estimate(self, model: Model, proposal: Base, generator: torch.Generator) -> LogPartition:
         """Estimate log Z; see the class."""
         check_number("n_samples", self.n_samples, low=2, integer=True)
         check_number("max_samples", self.max_samples, low=2, integer=True)
@@ -71,8 +69,6 @@ class ImportanceSampling(PartitionMethod):
             n = int(n * max(2.0, factor))
 
 
-def _log_weights(
-    model: Model, proposal: Base, n: int, generator: torch.Generator
-) -> torch.Tensor:
+def _log_weights(model: Model, proposal: Base, n: int, generator: torch.Generator) -> torch.Tensor:
     sizes = [BLOCK] * (n // BLOCK) + [n % BLOCK] * (n % BLOCK > 0)
     return torch.cat([log_ratio(model, proposal, proposal.sample(m, generator)) for m in sizes])

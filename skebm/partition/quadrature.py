@@ -57,9 +57,7 @@ class Quadrature(PartitionMethod):
         self.tol = tol
         self.domain = domain
 
-    def estimate(
-        self, model: Model, proposal: Base, generator: torch.Generator
-    ) -> LogPartition:
+    def estimate(self, model: Model, proposal: Base, generator: torch.Generator) -> LogPartition:
         """Estimate log Z; see the class."""
         check_number("tol", self.tol, low=0, open_low=True)
         d = proposal.n_features
@@ -79,7 +77,11 @@ class Quadrature(PartitionMethod):
     def _box(self, proposal: Base, generator: torch.Generator) -> tuple:
         if self.domain is not None:
             low, high = (torch.as_tensor(side, dtype=torch.float64) for side in self.domain)
-            if low.shape != (proposal.n_features,) or high.shape != low.shape or (low >= high).any():
+            if (
+                low.shape != (proposal.n_features,)
+                or high.shape != low.shape
+                or (low >= high).any()
+            ):
                 raise ValueError(
                     f"domain must be two arrays of {proposal.n_features} numbers, low < high, got "
                     f"{self.domain!r}."

@@ -48,8 +48,8 @@ class Langevin(Sampler):
 
     Notes
     -----
-    On U = x^2 / (2 s^2) the stationary variance is b^2 / (1 - (1 - a / s^2)^2) exactly; the chain is
-    stable for a < 2 s^2 only. One gradient per step. The class methods convert the notations of the
+    On U = x^2 / (2 s^2) the stationary variance is exactly b^2 / (1 - (1 - a / s^2)^2), and the
+    chain is stable for a < 2 s^2 only. One gradient per step. The class methods convert the notations of the
     papers.
 
     References
