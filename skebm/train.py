@@ -69,7 +69,16 @@ class Settings(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The best snapshot so far: parameters of the energy and what they scored.
+    """The best snapshot so far.
+
+    Parameters
+    ----------
+    iteration : int
+        Updates made before it.
+    held_out : HeldOut or None
+        What it scored.
+    energy : dict of str to Tensor
+        Parameters of the energy.
 
     Examples
     --------

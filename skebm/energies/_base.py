@@ -93,6 +93,14 @@ def build_energy(
         If the factory returns no module.
     ValueError
         If the module holds batch normalization or maps n rows to anything but n finite numbers.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skebm.energies import MLP, build_energy
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> build_energy("mlp", {"mlp": MLP}, (3,), generator)(torch.zeros(2, 3))
+    tensor([0., 0.], grad_fn=<SqueezeBackward1>)
     """
     if callable(energy) and not isinstance(energy, EnergyComponent | str):
         with _forked(generator):

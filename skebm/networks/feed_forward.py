@@ -104,8 +104,8 @@ class FeedForward(torch.nn.Module):
             normal = torch.empty(n_features, n_frequencies, device=device)
             normal.normal_(generator=generator)
             shrink = max_frequency / math.sqrt(n_features)
-            scale = shrink * ((u - 1) * math.log(SPAN)).exp()
-            self.frequencies = torch.nn.Parameter(normal * scale)
+            scale = ((u - 1) * math.log(SPAN)).exp()
+            self.frequencies = torch.nn.Parameter((normal * scale).mul_(shrink))
         sizes = (n_features + 2 * n_frequencies, *hidden_sizes, 1)
         self.layers = torch.nn.ModuleList(
             torch.nn.utils.skip_init(torch.nn.Linear, a, b, device=device)
@@ -117,8 +117,8 @@ class FeedForward(torch.nn.Module):
                 layer.weight.uniform_(-bound, bound, generator=generator)
                 layer.bias.uniform_(-bound, bound, generator=generator)
             first, last = self._linear()[0], self._linear()[-1]
-            first.weight *= input_scale
-            first.bias *= input_scale
+            first.weight.mul_(input_scale)
+            first.bias.mul_(input_scale)
             if zero_output:
                 last.weight.zero_()
                 last.bias.zero_()

@@ -13,7 +13,12 @@ from skebm.samplers._base import Sampler, SamplerInfo, Target
 
 
 class LangevinState(NamedTuple):
-    """Positions (n, ...) of the chains.
+    """Where the chains stand.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, ...)
+        Positions, standardized space.
 
     Examples
     --------
@@ -49,8 +54,8 @@ class Langevin(Sampler):
     Notes
     -----
     On U = x^2 / (2 s^2) the stationary variance is exactly b^2 / (1 - (1 - a / s^2)^2), and the
-    chain is stable for a < 2 s^2 only. One gradient per step. The class methods convert the notations of the
-    papers.
+    chain is stable for a < 2 s^2 only. One gradient per step. The class methods convert the
+    notations of the papers.
 
     References
     ----------

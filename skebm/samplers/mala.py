@@ -13,7 +13,20 @@ from skebm.samplers._base import Sampler, SamplerInfo, Target
 
 
 class MALAState(NamedTuple):
-    """Positions, potentials, scores, log step size and the number of steps taken.
+    """Where the chains stand and what is known there.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, ...)
+        Positions, standardized space.
+    energy : Tensor of shape (n,)
+        Potentials U, nats.
+    score : Tensor of shape (n, ...)
+        Minus the gradient of U.
+    log_step : Tensor of shape ()
+        Log of the step size.
+    n_taken : int
+        Steps taken.
 
     Examples
     --------
