@@ -19,6 +19,7 @@ from skebm._components import resolve
 from skebm.bases import Base, Gaussian
 from skebm.data import resolve_device
 from skebm.energies import EnergyComponent, Model, Zero, build_energy
+from skebm.estimators._callbacks import CallbackSupportMixin, FitTask, with_callbacks
 from skebm.estimators._checkpoint import Checkpoint
 from skebm.estimators._parameters import ALIASES, check_shared
 from skebm.estimators._persistence import load_estimator, place, portable_state, save_estimator
@@ -50,7 +51,7 @@ class SampleInfo(NamedTuple):
     acceptance: float
 
 
-class EnergyDensity(OutlierMixin, DensityMixin, BaseEstimator):
+class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstimator):
     """Abstract density estimator and novelty detector over an energy and a base.
 
     Subclasses have a constructor and ``_objectives``. See `HybridCDDensity` for the parameters.
@@ -60,6 +61,7 @@ class EnergyDensity(OutlierMixin, DensityMixin, BaseEstimator):
     def _objectives(self, optimization: Optimization) -> list[Objective]:
         """Return the training principles that the parameters describe, one per phase."""
 
+    @with_callbacks
     def fit(self, X, y=None, sample_weight=None):
         """Learn the density of the rows of X.
 
@@ -90,12 +92,14 @@ class EnergyDensity(OutlierMixin, DensityMixin, BaseEstimator):
         weight = _checked_weight(sample_weight, X)
         check_shared(self)
         self.device_ = resolve_device(self.device)
+        task = FitTask(self, X, weight)
         checkpoint = Checkpoint.of(self, X, weight)
         generator = torch.Generator(self.device_).manual_seed(checkpoint.seed)
         prepared = self._prepare(X, weight, generator)
-        self._keep(self._train(prepared, checkpoint, generator))
+        self._keep(self._train(prepared, checkpoint, generator, task))
         self.log_partition_ = self._log_partition(generator)
         self.offset_ = self._offset(X, prepared.held_out)
+        task.end()
         return self
 
     def score_samples(self, X):
@@ -342,7 +346,11 @@ class EnergyDensity(OutlierMixin, DensityMixin, BaseEstimator):
         return prepared
 
     def _train(
-        self, prepared: Prepared, checkpoint: Checkpoint, generator: torch.Generator
+        self,
+        prepared: Prepared,
+        checkpoint: Checkpoint,
+        generator: torch.Generator,
+        task: FitTask,
     ) -> list[TrainState]:
         before = self._train_states if self._continues() else None
         model = before[-1].model if before else self._new_model(prepared, generator)
@@ -367,6 +375,7 @@ class EnergyDensity(OutlierMixin, DensityMixin, BaseEstimator):
                 settings=settings,
                 generator=generator,
                 state=before[i] if before and i < len(before) else None,
+                callbacks=[task.on_validation],
                 checkpoint=checkpoint.phase(i),
             )
             states.append(state)

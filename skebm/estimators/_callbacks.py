@@ -1,0 +1,44 @@
+"""scikit-learn's own callbacks, where this version of scikit-learn has them (1.9 and later)."""
+
+from __future__ import annotations
+
+__all__ = ["CallbackSupportMixin", "FitTask", "with_callbacks"]
+
+from collections.abc import Callable
+from typing import Any
+
+from skebm.train import TrainState
+
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # scikit-learn before 1.9: fit runs without callbacks
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Stands in for scikit-learn's mixin."""
+
+    def with_callbacks(method: Callable) -> Callable:
+        """Return the method as it is."""
+        return method
+
+
+class FitTask:
+    """One fit as a scikit-learn task, with a subtask per validation."""
+
+    def __init__(self, estimator: Any, X: Any, sample_weight: Any) -> None:
+        self.estimator, self.context = estimator, None
+        self.about = {"X": X, "y": None, "metadata": {"sample_weight": sample_weight}}
+        if hasattr(estimator, "_skl_callbacks"):
+            self.context = estimator._init_callback_context(max_subtasks=None)
+            self.context.call_on_fit_task_begin(estimator=estimator, **self.about)
+
+    def on_validation(self, state: TrainState) -> None:
+        """Tell the callbacks that another stretch of updates is done."""
+        if self.context is not None:
+            part = self.context.subcontext(task_name="validation")
+            part.call_on_fit_task_begin(estimator=self.estimator, **self.about)
+            part.call_on_fit_task_end(estimator=self.estimator, **self.about)
+
+    def end(self) -> None:
+        """Tell the callbacks that the fit is done."""
+        if self.context is not None:
+            self.context.call_on_fit_task_end(estimator=self.estimator, **self.about)
