@@ -64,8 +64,9 @@ class Standardizer(NamedTuple):
     def transform(self, X: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
         """Map rows (n, d) in the units of X to a float32 tensor in standardized space."""
         with np.errstate(over="ignore"):  # the largest doubles: clipped below
-            z = (np.asarray(X, dtype=np.float64) - self.location) / self.scale
-        z = np.clip(z, -LARGEST, LARGEST).astype(np.float32, order="C")
+            z = np.asarray(X, dtype=np.float64) - self.location
+            z /= self.scale
+        z = z.clip(-LARGEST, LARGEST, out=z).astype(np.float32, order="C")
         return torch.from_numpy(z).to(device)
 
     def inverse(self, z: torch.Tensor) -> np.ndarray:

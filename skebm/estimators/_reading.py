@@ -17,7 +17,7 @@ from skebm.exceptions import NormalizationWarning
 from skebm.partition._base import log_ratio
 from skebm.samplers import MALA, run
 
-BLOCK = {"cpu": 1024}  # rows; every block is padded to it, so a row's bits never depend on others
+BLOCK = {"cpu": 4096}  # rows; every block is padded to it, so a row's bits never depend on others
 DEVICE_BLOCK = 65536
 LARGEST = 1e300  # nats; stands for what float arithmetic calls infinite
 CANDIDATES_PER_SAMPLE = 8
