@@ -15,6 +15,7 @@ import math
 import numbers
 from typing import Any
 
+import numpy as np
 from sklearn.base import BaseEstimator
 
 
@@ -22,10 +23,21 @@ class Component(BaseEstimator):
     """Base class of every parameter object."""
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.get_params() == other.get_params()
+        if type(self) is not type(other):
+            return False
+        mine, theirs = self.get_params(deep=False), other.get_params(deep=False)
+        return all(_same(value, theirs[name]) for name, value in mine.items())
 
     def __hash__(self) -> int:
         return hash((type(self), repr(self.get_params())))
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
+        return len(a) == len(b) and all(_same(i, j) for i, j in zip(a, b, strict=True))
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return np.array_equal(a, b)
+    return a is b or a == b
 
 
 def resolve(value: Any, choices: dict[str, type], kind: type, name: str) -> Any:
@@ -119,6 +131,8 @@ def encode(value: Any) -> Any:
         return {"tuple": [encode(v) for v in value]}
     if isinstance(value, list):
         return [encode(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return {"array": value.tolist()}
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, numbers.Integral):
@@ -134,6 +148,8 @@ def decode(value: Any) -> Any:
         return [decode(v) for v in value]
     if not isinstance(value, dict):
         return value
+    if "array" in value:
+        return np.array(value["array"])
     if "tuple" in value:
         return tuple(decode(v) for v in value["tuple"])
     module, name = value["component"]

@@ -27,6 +27,7 @@ from skebm.objectives import HeldOut, Objective, State
 EXPLODED = 1e6  # mean energy of data, nats, that no model of standardized rows needs
 RUNAWAY = 5.0  # held-out nats lost against the best snapshot
 SECONDS_BETWEEN_CHECKPOINTS = 1.0
+PLAIN = ("n_averaged", "start", "history_start", "retries", "lr_factor", "finished")
 
 
 class Settings(NamedTuple):
@@ -112,6 +113,10 @@ class TrainState:
         Best snapshot.
     average : dict, optional
         Running mean of the energy's parameters where nothing is validated.
+    n_averaged : int
+        Parameter values in it.
+    start, history_start : int
+        Updates and history rows of earlier calls.
     retries : int
         Rescues so far.
     lr_factor : float
@@ -133,6 +138,9 @@ class TrainState:
     history: list[dict[str, float]] = field(default_factory=list)
     best: Best | None = None
     average: dict[str, torch.Tensor] | None = None
+    n_averaged: int = 0
+    start: int = 0
+    history_start: int = 0
     retries: int = 0
     lr_factor: float = 1.0
     finished: bool = False
@@ -153,9 +161,7 @@ class TrainState:
             "history": self.history,
             "best": best,
             "average": self.average,
-            "retries": self.retries,
-            "lr_factor": self.lr_factor,
-            "finished": self.finished,
+            **{name: getattr(self, name) for name in PLAIN},
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -168,8 +174,9 @@ class TrainState:
         if state["best"]:
             iteration, held_out, energy = state["best"]
             self.best = Best(iteration, held_out and HeldOut(*held_out), energy)
-        self.average, self.retries = state["average"], state["retries"]
-        self.lr_factor, self.finished = state["lr_factor"], state["finished"]
+        self.average = state["average"]
+        for name in PLAIN:
+            setattr(self, name, state[name])
 
 
 Callback = Callable[[TrainState], bool | None]
@@ -254,6 +261,9 @@ def train(
         state.model.energy.load_state_dict(model.energy.state_dict())
         state.finished = state.interrupted = False
         state.best = state.average = None  # of rows that may have been others
+        state.n_averaged = state.retries = 0
+        state.lr_factor, state.start = 1.0, state.iteration
+        state.history_start = len(state.history)
     loop = _Loop(objective, state, x, sample_weight, validation, settings, callbacks, checkpoint)
     if not state.finished:
         loop.run()
@@ -286,22 +296,18 @@ class _Loop:
             noise=settings.noise,
             generator=state.generator,
         )
-        self.start = 0 if not state.history else self._length_before()
+        if state.best is not None and state.best.held_out is None:
+            self.validation = None  # resumed: the objective had said that it cannot judge
         self.rows: list[dict[str, torch.Tensor]] = []
         self.written = -math.inf
         self.bar: Any = None
 
-    def _length_before(self) -> int:
-        """Updates of earlier calls: a warm start decays its learning rate afresh."""
-        resumed = self.checkpoint is not None and self.checkpoint.exists()
-        return 0 if resumed else self.state.iteration
-
     def run(self) -> None:
         state, settings = self.state, self.settings
-        end = self.start + settings.max_iter
+        end = state.start + settings.max_iter
         self.bar = tqdm(
             total=settings.max_iter,
-            initial=state.iteration - self.start,
+            initial=state.iteration - state.start,
             disable=not settings.verbose,
             desc="training",
         )
@@ -328,7 +334,7 @@ class _Loop:
 
     def _step(self) -> None:
         state = self.state
-        done = (state.iteration - self.start) / self.settings.max_iter
+        done = (state.iteration - state.start) / self.settings.max_iter
         factor = state.lr_factor * 0.5 * (1 + math.cos(math.pi * done))
         for optimizer in state.objective.optimizers.values():
             for group in optimizer.param_groups:
@@ -338,21 +344,20 @@ class _Loop:
         )
         state.iteration += 1
         self.rows.append(row)
-        if (state.average is not None or self.validation is None) and done >= 0.5:
+        if self.validation is None and done >= 0.5:
             self._accumulate()
         self.bar.update()
 
     def _accumulate(self) -> None:
         """Polyak average over the second half of the updates."""
         state, current = self.state, self.state.model.energy.state_dict()
+        state.n_averaged += 1
         if state.average is None:
             state.average = {k: v.clone() for k, v in current.items()}
             return
-        first = self.start + self.settings.max_iter // 2
-        weight = 1 / max(state.iteration - first + 1, 1)
         for name, value in state.average.items():
             if value.is_floating_point():
-                value.lerp_(current[name], weight)
+                value.lerp_(current[name], 1 / state.n_averaged)
 
     def _validate(self) -> bool:
         """Write a history row, keep the best snapshot, rescue; return whether to stop."""
@@ -380,7 +385,7 @@ class _Loop:
         held_out = self.objective.validate(
             state.model, state.objective, self.validation, state.generator
         )
-        if held_out is None and state.iteration == 0:
+        if held_out is None:
             self.validation = None  # the objective cannot judge: average instead
         return held_out
 
@@ -413,7 +418,8 @@ class _Loop:
 
     def _exhausted(self) -> bool:
         patience = self.settings.n_iter_no_change
-        values = [row["validation"] for row in self.state.history if "validation" in row]
+        rows = self.state.history[self.state.history_start :]
+        values = [row["validation"] for row in rows if "validation" in row]
         if patience is None or len(values) <= patience:
             return False
         return max(values[-patience:]) <= max(values[:-patience]) + self.settings.tol
@@ -432,6 +438,7 @@ class _Loop:
                 )
             return True  # runs away from a sound best snapshot: keep that one
         state.model.energy.load_state_dict(state.best.energy)
+        state.average, state.n_averaged = None, 0
         state.lr_factor *= 0.3
         for optimizer in state.objective.optimizers.values():
             optimizer.state.clear()

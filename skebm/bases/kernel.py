@@ -34,8 +34,7 @@ class Kernel(BaseComponent):
     Notes
     -----
     Density and score of n rows take ``4 n m d`` floating-point operations for m centers, in blocks
-    of 2048 rows. Where training rows exceed `n_centers`, a random subset (drawn in proportion to
-    the weights) is taken.
+    of 2048 rows. Where training rows exceed `n_centers`, a random subset is taken with its weights.
 
     References
     ----------
@@ -62,14 +61,11 @@ class Kernel(BaseComponent):
         check_number("n_centers", self.n_centers, low=1, integer=True)
         if self.bandwidth != "auto":
             check_number("bandwidth", self.bandwidth, low=0, open_low=True)
-        n = len(x)
-        if n > self.n_centers:
-            p = torch.ones(n, device=x.device) if weight is None else weight
-            x = x[torch.multinomial(p.float(), self.n_centers, generator=generator)]
-            weight = None
         w = torch.ones(len(x), device=x.device) if weight is None else weight.float()
-        keep = w > 0
-        centers, log_weights = x[keep].clone(), (w[keep] / w.sum()).log()
+        x, w = x[w > 0], w[w > 0]
+        rows = torch.randperm(len(x), generator=generator, device=x.device)[: self.n_centers]
+        rows = rows.sort().values
+        centers, log_weights = x[rows].clone(), (w[rows] / w[rows].sum()).log()
         h = self.bandwidth
         if h == "auto":
             h = _leave_one_out_bandwidth(centers, log_weights)

@@ -19,7 +19,7 @@ CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 36, 44, 52, 64)
 SHRINKAGES = (0.0, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
 LEAST_GAIN = 0.01  # held-out nats that a component has to bring: below, the energy does better
 PATIENCE = 3  # candidates without gain before the scan stops
-FEWEST_ROWS = 20  # below: one component, half shrunk; there is nothing to select on
+FEWEST_ROWS = 20  # below: half shrunk, one component by "auto"; there is nothing to select on
 REGULARIZATION = 1e-8  # on variances in standardized units: a width of 1e-4 is still resolved
 
 
@@ -34,8 +34,8 @@ class Mixture(BaseComponent):
     Parameters
     ----------
     n_components : int or "auto", default="auto"
-        A fixed number, or a scan up to `max_components` that stops after three candidates without
-        gain.
+        A fixed number (at most half the rows), or a scan up to `max_components` that stops after
+        three candidates without a gain of 0.01 nats per component.
     max_components : int, default=30
         Upper end of the scan; also bounded by rows / (columns + 1).
     max_selection_rows : int, default=4000
@@ -95,7 +95,7 @@ class Mixture(BaseComponent):
     def _select(self, rows: np.ndarray, random_state: np.random.RandomState) -> tuple[int, float]:
         n, d = rows.shape
         if n < FEWEST_ROWS:
-            return 1, 0.5
+            return 1 if self.n_components == "auto" else min(int(self.n_components), n // 2), 0.5
         if self.n_components == "auto":
             most = min(self.max_components, max(1, n // (d + 1)))
             candidates = [k for k in CANDIDATES if k <= most]

@@ -54,10 +54,11 @@ class Uniform(BaseComponent):
     def fit(
         self, x: torch.Tensor, weight: torch.Tensor | None, generator: torch.Generator
     ) -> UniformBase:
-        """Take the box from standardized rows (n, d); weights do not matter."""
+        """Take the box from standardized rows (n, d); rows of weight 0 are left out."""
         check_number("widening", self.widening, low=0)
         check_number("shoulder", self.shoulder, low=0, open_low=True)
-        low, high = x.amin(0), x.amax(0)
+        rows = x if weight is None else x[weight > 0]
+        low, high = rows.amin(0), rows.amax(0)
         span = torch.where(high > low, high - low, torch.ones_like(low))
         low, high = low - self.widening * span, high + self.widening * span
         return UniformBase(low, high, self.shoulder * (high - low).clamp(min=1e-6))

@@ -81,9 +81,10 @@ def find_degeneracy(z: np.ndarray) -> Degeneracy:
         gaps = np.array([np.diff(np.unique(z[:, j])).min() for j in atoms])
         noise[atoms] = np.clip(0.3 * gaps, NARROW, WIDE)
         reasons.append(("columns with repeated values", [int(j) for j in atoms]))
-    if not (noise > 0).any() and len(np.unique(z, axis=0)) < 0.99 * n:
-        noise[:] = COPIES
-        reasons.append(("copied rows", list(range(d))))
+    sound = np.flatnonzero(noise == 0)
+    if len(sound) and len(np.unique(z[:, sound], axis=0)) < 0.99 * n:
+        noise[sound] = COPIES
+        reasons.append(("copied rows", [int(j) for j in sound]))
     dependent = _dependent_columns(z, noise)
     if dependent:
         noise[dependent] = COPIES

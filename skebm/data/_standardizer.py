@@ -42,6 +42,8 @@ class Standardizer(NamedTuple):
     @classmethod
     def from_table(cls, X: np.ndarray, weight: np.ndarray | None = None) -> Standardizer:
         """Estimate location and scale from rows (weighted when `weight` is given)."""
+        if weight is not None:
+            X, weight = X[weight > 0], weight[weight > 0]
         shift = X[0]  # differences first: exact for large offsets
         mean = np.average(X - shift, axis=0, weights=weight)
         centered = (X - shift) - mean

@@ -90,7 +90,7 @@ def build_energy(
     Raises
     ------
     TypeError
-        If the factory returns no module.
+        If the factory returns no module, or is a module itself.
     ValueError
         If the module holds batch normalization or maps n rows to anything but n finite numbers.
 
@@ -102,6 +102,11 @@ def build_energy(
     >>> build_energy("mlp", {"mlp": MLP}, (3,), generator)(torch.zeros(2, 3))
     tensor([0., 0.], grad_fn=<SqueezeBackward1>)
     """
+    if isinstance(energy, torch.nn.Module):
+        raise TypeError(
+            f"energy must be a factory of a torch.nn.Module, got the module {type(energy).__name__}"
+            " itself. Pass lambda n_features: module, so that every fit starts afresh."
+        )
     if callable(energy) and not isinstance(energy, EnergyComponent | str):
         with _forked(generator):
             module = energy(shape[0] if len(shape) == 1 else shape)

@@ -362,7 +362,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
             tol=self.tol,
             verbose=bool(self.verbose),
         )
-        model.energy.requires_grad_(True).train()
+        model.energy.requires_grad_(True).eval()  # dropout would draw from torch's global state
         states: list[TrainState] = []
         optimization = Optimization(self.learning_rate, weight_decay=self.weight_decay)
         for i, objective in enumerate(self._objectives(optimization)):

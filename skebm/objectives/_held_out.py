@@ -23,7 +23,8 @@ class HeldOut(NamedTuple):
     Parameters
     ----------
     value : float
-        Mean log density; larger is better; minus infinity where log Z cannot be trusted.
+        Mean log density minus the standard error of log Z: larger is better, and a vague log Z
+        does not look good; minus infinity where log Z cannot be trusted.
     gain : float
         Mean log density minus the base's on the same rows.
     stderr : float

@@ -181,7 +181,10 @@ def _statistics(name: str, data: torch.Tensor, ends: torch.Tensor) -> dict[str, 
     Rows are paired where chains started at the data, independent where they started at noise.
     """
     mean = data.mean() - ends.mean()
-    std = (data - ends).std() if name == "cd" else (data.var() + ends.var()).sqrt()
+    if name == "cd":
+        std = (data - ends).std(correction=0)
+    else:
+        std = (data.var(correction=0) + ends.var(correction=0)).sqrt()
     return {
         f"{name}_bracket": mean,
         f"{name}_bracket_std": std,

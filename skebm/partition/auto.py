@@ -20,10 +20,11 @@ from skebm.partition.quadrature import Quadrature
 class Auto(PartitionMethod):
     """Quadrature up to two columns, else importance sampling, else annealing.
 
-    Up to two columns the quadrature is compared with importance sampling; a disagreement beyond
-    four standard errors (plus 0.02 nats) warns with both values. Above, importance sampling from
-    the base is used where its standard error is at most 0.02 nats with an effective sample size of
-    at least 1,000; annealed importance sampling otherwise.
+    Up to two columns the quadrature is compared with importance sampling, and gives way to it where
+    the grid has not settled; a disagreement beyond four standard errors (plus 0.02 nats) warns with
+    both values. Above, importance sampling from the base is used where its standard error is at
+    most 0.02 nats with an effective sample size of at least 1,000; annealed importance sampling
+    otherwise.
 
     Notes
     -----
@@ -42,6 +43,8 @@ class Auto(PartitionMethod):
         by_draws = ImportanceSampling().estimate(model, proposal, generator)
         if proposal.n_features <= 2:
             by_grid = Quadrature().estimate(model, proposal, generator)
+            if by_draws.trusted and by_draws.stderr < by_grid.stderr:
+                return by_draws  # the grid has not settled
             _compare(by_grid, by_draws)
             return by_grid
         if by_draws.stderr <= 0.02 and by_draws.ess >= 1000:
