@@ -210,12 +210,12 @@ def test_sample_moments():
 @pytest.mark.parametrize("name", ALL)
 def test_samples_repeat_and_leave_the_global_generator_alone(name):
     density = ALL[name]()
-    np.random.seed(3)  # noqa: NPY002 - the global generator is what is watched
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    np.random.seed(3)
+    before = np.random.get_state()[1].copy()
     first = density.sample(5, random_state=7)
     np.testing.assert_array_equal(first, density.sample(5, np.random.RandomState(7)))
     assert not np.array_equal(first, density.sample(5, random_state=8))
-    np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+    np.testing.assert_array_equal(before, np.random.get_state()[1])
 
 
 @pytest.mark.parametrize("name", ["mixture", "grid_25", "two_moons"])

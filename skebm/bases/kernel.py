@@ -34,7 +34,8 @@ class Kernel(BaseComponent):
     Notes
     -----
     Density and score of n rows take ``4 n m d`` floating-point operations for m centers, in blocks
-    of 2048 rows. Where training rows exceed `n_centers`, a random subset is taken with its weights.
+    of 2048 rows. Where training rows exceed `n_centers`, a systematic sample in proportion to the
+    weights carries the kernels.
 
     References
     ----------
@@ -63,13 +64,25 @@ class Kernel(BaseComponent):
             check_number("bandwidth", self.bandwidth, low=0, open_low=True)
         w = torch.ones(len(x), device=x.device) if weight is None else weight.float()
         x, w = x[w > 0], w[w > 0]
-        rows = torch.randperm(len(x), generator=generator, device=x.device)[: self.n_centers]
-        rows = rows.sort().values
-        centers, log_weights = x[rows].clone(), (w[rows] / w[rows].sum()).log()
+        if len(x) > self.n_centers:
+            x, w = _subset(x, w, self.n_centers, generator)
+        centers, log_weights = x.clone(), (w / w.sum()).log()
         h = self.bandwidth
         if h == "auto":
             h = _leave_one_out_bandwidth(centers, log_weights)
         return KernelBase(centers, log_weights, torch.tensor(float(h), device=x.device))
+
+
+def _subset(
+    x: torch.Tensor, w: torch.Tensor, m: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Systematic sample of m rows in proportion to w; a heavy row stays once, with its share."""
+    u = torch.rand(1, generator=generator, device=x.device, dtype=torch.float64)
+    grid = (torch.arange(m, device=x.device) + u) / m
+    cumulative = w.double().cumsum(0)
+    picked = torch.searchsorted(cumulative / cumulative[-1], grid).clamp_(max=len(x) - 1)
+    rows, counts = picked.unique(return_counts=True)
+    return x[rows], counts.float()
 
 
 def _leave_one_out_bandwidth(centers: torch.Tensor, log_weights: torch.Tensor) -> float:

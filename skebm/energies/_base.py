@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["EnergyComponent", "build_energy", "energy_and_score"]
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -17,7 +18,12 @@ _BATCH_NORM = torch.nn.modules.batchnorm._BatchNorm
 
 
 class EnergyComponent(Component):
-    """Parameters of an energy; ``build`` makes the module."""
+    """Parameters of an energy; ``build`` makes the module.
+
+    With ``flat = True`` the module takes flat rows of images too.
+    """
+
+    flat = False
 
     @abstractmethod
     def build(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.nn.Module:
@@ -85,7 +91,7 @@ def build_energy(
     Returns
     -------
     torch.nn.Module
-        On the generator's device.
+        On the generator's device; takes flat rows (n, d) where `shape` is an image's too.
 
     Raises
     ------
@@ -111,7 +117,9 @@ def build_energy(
         with _forked(generator):
             module = energy(shape[0] if len(shape) == 1 else shape)
     else:
-        module = resolve(energy, choices, EnergyComponent, "energy").build(shape, generator)
+        component = resolve(energy, choices, EnergyComponent, "energy")
+        shape = (math.prod(shape),) if component.flat else shape
+        module = component.build(shape, generator)
     if not isinstance(module, torch.nn.Module):
         raise TypeError(
             f"energy must be a factory of a torch.nn.Module, got one that returns {module!r}. "
@@ -119,7 +127,20 @@ def build_energy(
         )
     module = module.to(generator.device)
     _check_contract(module, shape, generator.device)
-    return module
+    return module if len(shape) == 1 else Reshaped(module, shape)
+
+
+class Reshaped(torch.nn.Module):
+    """An energy of images behind the contract of flat rows."""
+
+    def __init__(self, module: torch.nn.Module, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.module = module
+        self.shape = tuple(shape)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map flat rows (n, d) to (n,)."""
+        return self.module(x.view(-1, *self.shape))
 
 
 def _check_contract(module: torch.nn.Module, shape: tuple[int, ...], device: torch.device) -> None:

@@ -68,6 +68,8 @@ class MLP(EnergyComponent):
     (torch.Size([5]), torch.Size([5, 2]))
     """
 
+    flat = True
+
     def __init__(
         self,
         hidden_sizes: tuple[int, ...] = (128, 128),
@@ -86,7 +88,7 @@ class MLP(EnergyComponent):
 
     def build(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.nn.Module:
         """Return a fresh module for flat rows of ``shape[0]`` columns."""
-        self._check(shape)
+        self._check()
         automatic = FREQUENCIES if shape[0] <= FEW_COLUMNS else 0
         n_frequencies = automatic if self.n_frequencies == "auto" else int(self.n_frequencies)
         network = FeedForward(
@@ -103,7 +105,7 @@ class MLP(EnergyComponent):
             return network
         return SquaredOutput(network, learn_beta=self.output == "linear-quadratic")
 
-    def _check(self, shape: tuple[int, ...]) -> None:
+    def _check(self) -> None:
         sizes = self.hidden_sizes
         if not isinstance(sizes, tuple | list) or not sizes:
             raise TypeError(
@@ -118,10 +120,6 @@ class MLP(EnergyComponent):
             check_number("n_frequencies", self.n_frequencies, low=0, integer=True)
         check_number("max_frequency", self.max_frequency, low=0, open_low=True)
         check_number("input_scale", self.input_scale, low=0, open_low=True)
-        if len(shape) != 1:
-            raise ValueError(
-                f"MLP must get flat rows, got shape {shape}. Use a convnet for images."
-            )
 
 
 class SquaredOutput(torch.nn.Module):

@@ -18,7 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from skebm._components import resolve
 from skebm.bases import Base, Gaussian
 from skebm.data import resolve_device
-from skebm.energies import EnergyComponent, Model, Zero, build_energy
+from skebm.energies import Model, Zero, build_energy
 from skebm.estimators._callbacks import CallbackSupportMixin, FitTask, with_callbacks
 from skebm.estimators._checkpoint import Checkpoint
 from skebm.estimators._parameters import ALIASES, check_shared
@@ -87,18 +87,25 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
             If training diverges and smaller steps do not help.
         """
         X = validate_data(
-            self, X, dtype=np.float64, ensure_min_samples=2, reset=not self._continues()
+            self, X, dtype=np.float64, order="C", ensure_min_samples=2, reset=not self._continues()
         )
-        weight = _checked_weight(sample_weight, X)
+        X, weight = _weighted_rows(X, sample_weight)
         check_shared(self)
+        objectives = self._objectives(
+            Optimization(self.learning_rate, weight_decay=self.weight_decay)
+        )
         self.device_ = resolve_device(self.device)
+        self.temperature_ = float(getattr(self, "temperature", 1.0))
         task = FitTask(self, X, weight)
         checkpoint = Checkpoint.of(self, X, weight)
         generator = torch.Generator(self.device_).manual_seed(checkpoint.seed)
         prepared = self._prepare(X, weight, generator)
-        self._keep(self._train(prepared, checkpoint, generator, task))
+        states = self._train(objectives, prepared, checkpoint, generator, task)
+        self._keep(states)
         self.log_partition_ = self._log_partition(generator)
         self.offset_ = self._offset(X, prepared.held_out)
+        if not states[-1].interrupted:
+            checkpoint.close()
         task.end()
         return self
 
@@ -116,7 +123,9 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
             Log density in nats, in the units of X, finite; unnormalized where ``log_partition_`` is
             None. A row's value does not depend on the other rows.
         """
-        X = self._checked(X)
+        return self._log_density(self._checked(X))
+
+    def _log_density(self, X: np.ndarray) -> np.ndarray:
         model = self._model()
         log_z = 0.0 if self.log_partition_ is None else self.log_partition_.value
         shift = log_z + self._standardizer.log_volume
@@ -312,6 +321,9 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         super().__setstate__(state)
         place(self)
 
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "offset_")
+
     def _continues(self) -> bool:
         return bool(self.warm_start) and hasattr(self, "_train_states")
 
@@ -347,6 +359,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
 
     def _train(
         self,
+        objectives: list[Objective],
         prepared: Prepared,
         checkpoint: Checkpoint,
         generator: torch.Generator,
@@ -364,8 +377,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         )
         model.energy.requires_grad_(True).eval()  # dropout would draw from torch's global state
         states: list[TrainState] = []
-        optimization = Optimization(self.learning_rate, weight_decay=self.weight_decay)
-        for i, objective in enumerate(self._objectives(optimization)):
+        for i, objective in enumerate(objectives):
             state = train(
                 model,
                 objective,
@@ -395,10 +407,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         return Model(energy, base, float(self.temperature_))
 
     def _energy_shape(self) -> tuple[int, ...]:
-        flat = isinstance(self.energy, str | EnergyComponent) and self.image_shape is None
-        if flat or self.image_shape is None:
-            return (self.n_features_in_,)
-        return tuple(self.image_shape)
+        return (self.n_features_in_,) if self.image_shape is None else tuple(self.image_shape)
 
     def _keep(self, states: list[TrainState]) -> None:
         """Keep what was learnt; where it does not beat the base, the base."""
@@ -449,7 +458,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         return result
 
     def _offset(self, X: np.ndarray, held_out: np.ndarray) -> float:
-        scores = self.score_samples(X)
+        scores = self._log_density(X)
         if self.contamination != "auto":
             return float(np.percentile(scores, 100 * self.contamination))
         fresh = scores[held_out] if len(held_out) else scores
@@ -458,13 +467,14 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         return max(offset, float(lowest.mean()))
 
 
-def _checked_weight(sample_weight: Any, X: np.ndarray) -> np.ndarray | None:
+def _weighted_rows(X: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Check the weights and leave out rows of weight 0."""
     if sample_weight is None:
-        return None
+        return X, None
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     if np.count_nonzero(weight) < 2:
         raise ValueError(
             "sample_weight must be positive for at least 2 rows, got "
             f"{np.count_nonzero(weight)}. Leave it out to weight all rows alike."
         )
-    return weight
+    return X[weight > 0], weight[weight > 0]

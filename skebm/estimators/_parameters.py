@@ -4,11 +4,12 @@ from __future__ import annotations
 
 __all__ = ["ALIASES", "check_shared"]
 
+import os
 from typing import Any
 
 import numpy as np
 
-from skebm._components import check_choice, check_number
+from skebm._components import check_choice, check_number, resolve
 from skebm.bases import BaseComponent, Gaussian, Kernel, Mixture, Uniform
 from skebm.energies import MLP, EnergyComponent
 from skebm.partition import AIS, Auto, ImportanceSampling, PartitionMethod, Quadrature
@@ -55,6 +56,13 @@ def check_shared(estimator: Any) -> None:
         check_number(
             "contamination", e.contamination, low=0, high=0.5, open_low=True, remedy=remedy
         )
+    if e.checkpoint_dir is not None and not isinstance(e.checkpoint_dir, str | os.PathLike):
+        raise TypeError(f"checkpoint_dir must be a path or None, got {e.checkpoint_dir!r}.")
+    for name in ("base", "log_partition"):
+        if getattr(e, name) is not None:
+            resolve(getattr(e, name), *ALIASES[name], name)
+    if not callable(e.energy):
+        resolve(e.energy, *ALIASES["energy"], "energy")
     _check_image_shape(e.image_shape, e.n_features_in_)
 
 

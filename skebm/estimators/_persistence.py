@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = ["load_estimator", "place", "portable_state", "save_estimator"]
 
 import copy
-import importlib
 import json
 import warnings
 from pathlib import Path
@@ -25,7 +24,13 @@ from skebm.partition import LogPartition
 FORMAT = 1
 GAUSSIAN = "skebm.bases.mixture.MixtureBase"  # the proposal of a model without a base
 MODULES = ("energy_", "base_", "_proposal")
-PLAIN = ("offset_", "n_iter_", "history_", "n_features_in_")  # fitted values that JSON holds
+PLAIN = (
+    "offset_",
+    "n_iter_",
+    "history_",
+    "n_features_in_",
+    "temperature_",
+)  # fitted values that JSON holds
 
 
 def save_estimator(estimator: Any, path: str | Path) -> None:
@@ -119,7 +124,7 @@ def _header(estimator: Any) -> dict[str, Any]:
         "params": {k: encode(v) for k, v in params.items()},
         "factory": factory,
         "zero": isinstance(estimator.energy_, Zero),
-        "base": None if estimator.base_ is None else _class_path(estimator.base_),
+        "base": None if estimator.base_ is None else _path(type(estimator.base_)),
         "log_partition": None if log_partition is None else list(log_partition),
         "gain": estimator.validation_gain_,
         "names": list(getattr(estimator, "feature_names_in_", [])) or None,
@@ -194,8 +199,8 @@ def _device_here(device: Any) -> torch.device:
         return torch.device("cpu")
 
 
-def _class_path(module: torch.nn.Module) -> str:
-    return f"{type(module).__module__}.{type(module).__name__}"
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__name__}"
 
 
 def _rebuildable(base: Base) -> bool:
@@ -207,11 +212,10 @@ def _rebuild_base(
 ) -> Base | None:
     if path is None:
         return None
-    module, name = path.rsplit(".", 1)
-    if not module.startswith("skebm.bases."):
-        raise ValueError(f"the file names a base outside skebm: {path}.")
-    cls = getattr(importlib.import_module(module), name)
-    return cls(**{k: v.to(device) for k, v in tensors.items()})
+    known = {_path(cls): cls for cls in Base.__subclasses__()}
+    if path not in known or not path.startswith("skebm."):
+        raise ValueError(f"path must name a base of skebm, got {path!r} in the file.")
+    return known[path](**{k: v.to(device) for k, v in tensors.items()})
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

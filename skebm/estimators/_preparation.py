@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from skebm.bases.mixture import repeat_by_weight
 from skebm.data import Standardizer, find_degeneracy
 from skebm.exceptions import DataDegeneracyWarning
 
@@ -24,7 +25,7 @@ class Prepared(NamedTuple):
     x: torch.Tensor
     weight: torch.Tensor | None
     validation: torch.Tensor | None  # with its share of the noise, as the model will see rows
-    held_out: np.ndarray  # row numbers of X behind `validation`
+    held_out: np.ndarray  # row numbers of X behind `validation`; heavy rows repeat
 
     def noised(self, generator: torch.Generator) -> torch.Tensor:
         """Return the training rows with one draw of the noise added."""
@@ -43,6 +44,10 @@ def prepare(
 ) -> Prepared:
     """Split, standardize and decide on the noise."""
     rows, held_out = _split(len(X), validation_fraction, generator)
+    if weight is not None and len(held_out):  # judge in proportion to the weights
+        index, share = torch.from_numpy(held_out), torch.from_numpy(weight[held_out])
+        index, share = index.to(generator.device), share.to(generator.device)
+        held_out = repeat_by_weight(index, share, generator).cpu().numpy()
     x = standardizer.transform(X, generator.device)
     noise = np.zeros(X.shape[1])
     if data_noise == "auto":

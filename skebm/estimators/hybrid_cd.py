@@ -237,8 +237,3 @@ class HybridCDDensity(EnergyDensity):
             adapt_step=automatic,
             optimization=optimization,
         )
-
-    @property
-    def temperature_(self) -> float:
-        """Temperature T of the model (dimensionless)."""
-        return float(self.temperature)

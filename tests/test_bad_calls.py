@@ -1,0 +1,296 @@
+"""Every bad call has its error: the parameter, the rule and the value, at fit and not before."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from sklearn.exceptions import NotFittedError
+
+from skebm import HybridCDDensity
+from skebm.bases import Gaussian, Kernel, Mixture, TorchDistribution, Uniform
+from skebm.energies import MLP
+from skebm.partition import AIS, ImportanceSampling, Quadrature
+from skebm.samplers import MALA, Langevin
+
+X = np.random.RandomState(0).randn(40, 4)
+NAN, INF = X.copy(), X.copy()
+NAN[3, 1], INF[3, 1] = np.nan, np.inf
+
+
+def tiny(**params):
+    defaults = {
+        "base": "gaussian",
+        "max_iter": 1,
+        "n_steps": 1,
+        "energy": MLP(hidden_sizes=(4,), n_frequencies=2),
+        "log_partition": ImportanceSampling(n_samples=256, max_samples=256),
+        "validation_fraction": 0,
+        "random_state": 0,
+    }
+    return HybridCDDensity(**{**defaults, **params})
+
+
+class Typo:
+    """Not a component of anything."""
+
+    def __repr__(self):
+        return "Typo()"
+
+
+def batch_norm(shape):
+    return torch.nn.Sequential(
+        torch.nn.Linear(shape, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 1)
+    )
+
+
+# (parameters, error, fragments of the message: the name, the rule and the value)
+PARAMETERS = [
+    ({"init": "nois"}, ValueError, ["init", "['data', 'noise', 'hybrid']", "'nois'"]),
+    ({"init": None}, TypeError, ["init", "one of", "None"]),
+    ({"cd_weight": -1.5}, ValueError, ["cd_weight", ">= 0", "-1.5"]),
+    ({"cd_weight": "25"}, TypeError, ["cd_weight", "a number", "'25'"]),
+    ({"cd_weight": float("inf")}, ValueError, ["cd_weight", "inf"]),
+    ({"sampler": "hmcc"}, ValueError, ["sampler", "'langevin', 'mala'", "'hmcc'"]),
+    ({"sampler": Typo()}, TypeError, ["sampler", "instance of Sampler", "Typo()"]),
+    ({"sampler": MALA}, TypeError, ["sampler", "instance of Sampler", "MALA"]),
+    ({"sampler": Langevin(step_size=-1.0)}, ValueError, ["step_size", "> 0", "-1.0"]),
+    ({"n_steps": 0}, ValueError, ["n_steps", "an integer >= 1", "0"]),
+    ({"n_steps": 1.5}, TypeError, ["n_steps", "an integer >= 1", "1.5"]),
+    ({"n_steps": True}, TypeError, ["n_steps", "an integer", "True"]),
+    ({"step_size": 0.0}, ValueError, ["step_size", "> 0", "0.0", "'auto'"]),
+    ({"step_size": "big"}, TypeError, ["step_size", "a number", "'big'"]),
+    ({"temperature": 0}, ValueError, ["temperature", "> 0", "got 0"]),
+    ({"temperature": -1.0}, ValueError, ["temperature", "> 0", "-1.0"]),
+    ({"temperature": "hot"}, TypeError, ["temperature", "a number > 0", "'hot'"]),
+    ({"temperature": None}, TypeError, ["temperature", "a number > 0", "None"]),
+    ({"temperature": np.nan}, ValueError, ["temperature", "> 0", "nan"]),
+    ({"energy": "mpl"}, ValueError, ["energy", "['mlp']", "'mpl'"]),
+    ({"energy": 3}, TypeError, ["energy", "instance of EnergyComponent", "3"]),
+    ({"energy": None}, TypeError, ["energy", "one of", "None"]),
+    ({"energy": MLP(hidden_sizes=())}, TypeError, ["hidden_sizes", "nonempty tuple", "()"]),
+    ({"energy": MLP(hidden_sizes=(4, 0))}, ValueError, ["hidden_sizes", ">= 1", "0"]),
+    ({"energy": MLP(hidden_sizes=7)}, TypeError, ["hidden_sizes", "tuple", "7"]),
+    ({"energy": MLP(activation="relu6")}, ValueError, ["activation", "'silu'", "'relu6'"]),
+    ({"energy": MLP(output="cubic")}, ValueError, ["output", "'quadratic'", "'cubic'"]),
+    ({"energy": MLP(n_frequencies=-1)}, ValueError, ["n_frequencies", ">= 0", "-1"]),
+    ({"energy": lambda d: "a module"}, TypeError, ["energy", "torch.nn.Module", "'a module'"]),
+    ({"energy": batch_norm}, ValueError, ["energy", "batch normalization", "BatchNorm1d at '1'"]),
+    ({"energy": lambda d: torch.nn.Linear(d, 1)}, ValueError, ["energy", "(n, 4)", "(3, 1)"]),
+    ({"base": "gausian"}, ValueError, ["base", "'gaussian', 'kernel'", "'gausian'"]),
+    ({"base": Typo()}, TypeError, ["base", "instance of BaseComponent", "Typo()"]),
+    ({"base": MLP()}, TypeError, ["base", "instance of BaseComponent", "MLP()"]),
+    ({"base": Gaussian}, TypeError, ["base", "instance of BaseComponent", "Gaussian"]),
+    ({"base": Kernel(n_centers=0)}, ValueError, ["n_centers", ">= 1", "0"]),
+    ({"base": Kernel(bandwidth=-0.5)}, ValueError, ["bandwidth", "> 0", "-0.5"]),
+    ({"base": Mixture(n_components=2.5)}, TypeError, ["n_components", "an integer", "2.5"]),
+    ({"base": Uniform(widening=-1)}, ValueError, ["widening", ">= 0", "-1"]),
+    ({"base": TorchDistribution(Typo())}, TypeError, ["distribution", "log_prob", "Typo()"]),
+    (
+        {"base": TorchDistribution(torch.distributions.Normal(0.0, 1.0))},
+        ValueError,
+        ["distribution", "shape (n,)", "for 2 rows"],
+    ),
+    ({"standardize": "yes"}, ValueError, ["standardize", "[True, False]", "'yes'"]),
+    ({"standardize": None}, TypeError, ["standardize", "[True, False]", "None"]),
+    ({"data_noise": -0.1}, ValueError, ["data_noise", ">= 0", "-0.1", "'auto'"]),
+    ({"data_noise": "automatic"}, TypeError, ["data_noise", "a number", "'automatic'"]),
+    ({"refine": "no"}, ValueError, ["refine", "[True, False]", "'no'"]),
+    ({"max_iter": 0}, ValueError, ["max_iter", "an integer >= 1", "0"]),
+    ({"max_iter": 10.0}, TypeError, ["max_iter", "an integer >= 1", "10.0"]),
+    ({"batch_size": -4}, ValueError, ["batch_size", ">= 1", "-4"]),
+    ({"batch_size": None}, TypeError, ["batch_size", "an integer", "None"]),
+    ({"learning_rate": 0.0}, ValueError, ["learning_rate", "> 0", "0.0"]),
+    ({"learning_rate": "fast"}, TypeError, ["learning_rate", "a number", "'fast'"]),
+    ({"weight_decay": -1e-3}, ValueError, ["weight_decay", ">= 0", "-0.001"]),
+    ({"validation_fraction": 1.0}, ValueError, ["validation_fraction", "<= 0.9", "1.0"]),
+    ({"validation_fraction": -0.1}, ValueError, ["validation_fraction", ">= 0", "-0.1"]),
+    ({"validation_fraction": None}, TypeError, ["validation_fraction", "a number", "None"]),
+    ({"n_iter_no_change": 0}, ValueError, ["n_iter_no_change", ">= 1", "0"]),
+    ({"n_iter_no_change": 2.0}, TypeError, ["n_iter_no_change", "an integer", "2.0"]),
+    ({"tol": -1.0}, ValueError, ["tol", ">= 0", "-1.0"]),
+    ({"log_partition": "exact"}, ValueError, ["log_partition", "'auto', 'importance'", "'exact'"]),
+    ({"log_partition": 1.0}, TypeError, ["log_partition", "instance of PartitionMethod", "1.0"]),
+    ({"log_partition": AIS(n_chains=0)}, ValueError, ["n_chains", ">= 8", "0"]),
+    ({"log_partition": Quadrature()}, ValueError, ["3", "4"]),  # four columns are too many
+    ({"contamination": 0.6}, ValueError, ["contamination", "> 0 and <= 0.5", "0.6", "'auto'"]),
+    ({"contamination": 0.0}, ValueError, ["contamination", "> 0 and <= 0.5", "0.0"]),
+    ({"contamination": "some"}, TypeError, ["contamination", "a number", "'some'"]),
+    ({"image_shape": (1, 2, 3)}, ValueError, ["image_shape", "4 columns", "(1, 2, 3)"]),
+    ({"image_shape": (2, 2)}, TypeError, ["image_shape", "(channels, height, width)", "(2, 2)"]),
+    ({"image_shape": 4}, TypeError, ["image_shape", "(channels, height, width)", "4"]),
+    ({"image_shape": (1, 2, 2.0)}, TypeError, ["image_shape", "an integer", "2.0"]),
+    ({"image_shape": (1, -2, -2)}, ValueError, ["image_shape", ">= 1", "-2"]),
+    ({"device": "gpu"}, ValueError, ["device", "'auto', 'cpu', 'cuda'", "'gpu'"]),
+    ({"device": 1.5}, ValueError, ["device", "torch.device", "1.5"]),
+    ({"checkpoint_dir": 3}, TypeError, ["checkpoint_dir", "3"]),
+    ({"warm_start": "no"}, ValueError, ["warm_start", "[True, False]", "'no'"]),
+    ({"verbose": -1}, ValueError, ["verbose", ">= 0", "-1"]),
+    ({"verbose": "loud"}, TypeError, ["verbose", "a number", "'loud'"]),
+    ({"random_state": "seed"}, ValueError, ["'seed'", "seed"]),  # scikit-learn's own words
+]
+
+
+def name(value):
+    return str(value) if isinstance(value, dict) else None
+
+
+def has(message, fragments):
+    missing = [fragment for fragment in fragments if fragment not in message]
+    assert not missing, f"{missing} not in {message!r}"
+
+
+@pytest.mark.parametrize(("params", "error", "fragments"), PARAMETERS)
+def test_a_bad_parameter_is_named_at_fit(params, error, fragments):
+    est = tiny(**params)  # construction never complains
+    assert est.get_params(deep=False)[next(iter(params))] is next(iter(params.values()))
+    with pytest.raises(error) as caught:
+        est.fit(X)
+    assert type(caught.value) is error
+    has(str(caught.value), fragments)
+
+
+def test_every_parameter_is_in_the_table():
+    tested = {key for params, *_ in PARAMETERS for key in params}
+    assert tested == set(HybridCDDensity().get_params())
+
+
+def test_the_table_s_estimator_is_sound_without_its_fault():
+    assert np.isfinite(tiny().fit(X).score_samples(X)).all()
+
+
+@pytest.mark.parametrize("alias", ["log_partition", "sampler", "energy", "base"])
+def test_an_unknown_alias_fails_before_training(alias, monkeypatch):
+    def train(*args, **kwargs):
+        raise AssertionError("trained before it looked")
+
+    monkeypatch.setattr("skebm.estimators._base.train", train)
+    with pytest.raises(ValueError, match=f"{alias} must be one of .*got 'typo'"):
+        tiny(**{alias: "typo"}).fit(X)
+
+
+def test_an_unknown_log_partition_fails_where_the_energy_is_dropped_too(monkeypatch):
+    est = tiny(log_partition="typo", validation_fraction=0.2, learning_rate=1e-12)
+    with pytest.raises(ValueError, match="log_partition must be one of .*got 'typo'"):
+        est.fit(X)
+
+
+TABLES = [
+    (NAN, ValueError, "NaN"),
+    (INF, ValueError, "infinity"),
+    (X[:1], ValueError, "minimum of 2 is required"),
+    (X[:0], ValueError, "minimum of 2 is required"),
+    (X[:, :0], ValueError, "0 feature"),
+    (X[0], ValueError, "Expected 2D array, got 1D"),
+    (X[None], ValueError, "dim 3"),
+    (X.astype(complex), ValueError, "Complex data not supported"),
+    (np.array([["a", "b"], ["c", "d"]]), ValueError, "could not convert string"),
+    (None, ValueError, "Expected 2D array"),
+]
+
+
+@pytest.mark.parametrize(("table", "error", "message"), TABLES, ids=lambda v: None)
+def test_a_bad_table_is_refused(table, error, message):
+    with pytest.raises(error, match=message):
+        tiny().fit(table)
+
+
+def test_a_sparse_table_is_refused():
+    sparse = pytest.importorskip("scipy.sparse").csr_matrix(X)
+    with pytest.raises(TypeError, match="[Ss]parse"):
+        tiny().fit(sparse)
+
+
+WEIGHTS = [
+    (-np.ones(40), ValueError, "[Nn]egative values.*sample_weight"),
+    (np.r_[-1e-9, np.ones(39)], ValueError, "[Nn]egative values.*sample_weight"),
+    (np.ones(39), ValueError, r"sample_weight.shape == \(39,\)"),
+    (np.ones((40, 1)), ValueError, "[Ss]ample weights must be 1D"),
+    (np.zeros(40), ValueError, "sample_weight|[Ss]ample weights"),
+    (np.r_[1.0, np.zeros(39)], ValueError, "sample_weight must be positive for at least 2 rows"),
+    (np.r_[np.nan, np.ones(39)], ValueError, "sample_weight contains NaN"),
+    (["a"] * 40, ValueError, "could not convert string"),
+]
+
+
+@pytest.mark.parametrize(("weight", "error", "message"), WEIGHTS, ids=lambda v: None)
+def test_bad_weights_are_refused(weight, error, message):
+    with pytest.raises(error, match=message):
+        tiny().fit(X, sample_weight=weight)
+
+
+READS = ["score_samples", "score", "decision_function", "predict", "energy_samples"]
+READS += ["score_function"]
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return tiny().fit(X)
+
+
+@pytest.mark.parametrize("read", READS)
+def test_reads_refuse_bad_rows(read, fitted):
+    with pytest.raises(ValueError, match="3 features.*expecting 4"):
+        getattr(fitted, read)(X[:, :3])
+    with pytest.raises(ValueError, match="NaN"):
+        getattr(fitted, read)(NAN)
+    with pytest.raises(ValueError, match="Expected 2D array"):
+        getattr(fitted, read)(X[0])
+    with pytest.raises(ValueError, match="minimum of 1 is required"):
+        getattr(fitted, read)(X[:0])
+
+
+@pytest.mark.parametrize("read", READS)
+def test_reads_need_a_fit(read):
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        getattr(tiny(), read)(X)
+
+
+@pytest.mark.parametrize("failure", [{"energy": "typo"}, {"n_steps": 0}, {"temperature": 0}])
+def test_a_failed_fit_leaves_an_unfitted_estimator(failure):
+    est = tiny(**failure)
+    with pytest.raises(ValueError, match="must be"):
+        est.fit(X)
+    with pytest.raises(NotFittedError):
+        est.score_samples(X)
+    with pytest.raises(NotFittedError):
+        est.sample()
+
+
+def test_sample_needs_a_fit():
+    with pytest.raises(NotFittedError):
+        tiny().sample(3)
+
+
+@pytest.mark.parametrize(
+    ("n", "error"),
+    [(0, ValueError), (-3, ValueError), (2.5, TypeError), ("5", TypeError), (None, TypeError)],
+)
+def test_sample_refuses_a_bad_number(n, error, fitted):
+    with pytest.raises(
+        error, match=rf"n_samples must be an integer >= 1, got {re.escape(repr(n))}"
+    ):
+        fitted.sample(n)
+
+
+def test_sample_refuses_a_bad_seed(fitted):
+    with pytest.raises(ValueError, match="'seed'"):
+        fitted.sample(3, random_state="seed")
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"nonsense": 1}, "Invalid parameter 'nonsense'"),
+        ({"energy__width": 1}, "Invalid parameter 'width'"),
+        ({"base": "typo", "base__n_centers": 4}, "base must be one of .*got 'typo'"),
+    ],
+)
+def test_set_params_refuses_unknown_names(params, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(energy="mlp").set_params(**params)
+
+
+def test_the_constructor_refuses_unknown_names():
+    with pytest.raises(TypeError, match="bandwidth"):
+        HybridCDDensity(bandwidth=1.0)

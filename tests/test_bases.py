@@ -1,0 +1,275 @@
+"""Bases are normalized densities: they integrate to 1, their score is a gradient, draws follow."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import logsumexp
+from sklearn.neighbors import KernelDensity
+from torch.distributions import Independent, Normal
+
+from skebm.bases import Gaussian, Kernel, Mixture, TorchDistribution, Uniform
+from tests.closed_forms import assert_mean, assert_variance, autograd_score, grid
+from tests.generators import gen
+
+
+def three_modes(n, d, seed=0):
+    """Rows at three modes of sd 0.15, standardized."""
+    generator = gen(seed)
+    centers = torch.tensor([[-1.2, 0.0], [0.0, 1.3], [1.2, -1.0]])[:, :d]
+    which = torch.randint(3, (n,), generator=generator)
+    return centers[which] + 0.15 * torch.randn(n, d, generator=generator)
+
+
+def normal(d):
+    return Independent(Normal(0.3 * torch.ones(d), 0.8 * torch.ones(d)), 1)
+
+
+COMPONENTS = {
+    "gaussian": lambda d: Gaussian(),
+    "mixture": lambda d: Mixture(n_components=3),
+    "kernel": lambda d: Kernel(bandwidth=0.2),
+    "uniform": lambda d: Uniform(shoulder=0.05),
+    "torch": lambda d: TorchDistribution(normal(d)),
+}
+names = pytest.mark.parametrize("name", COMPONENTS)
+dims = pytest.mark.parametrize("d", [1, 2])
+
+
+def fitted(name, d, n=300):
+    return COMPONENTS[name](d).fit(three_modes(n, d), None, gen(1))
+
+
+@names
+@dims
+def test_the_density_integrates_to_one(name, d):
+    base = fitted(name, d)
+    x, cell = grid(-5, 5, 4000 if d == 1 else 250, d)
+    total = base.log_prob(x.float()).double().exp().sum() * cell
+    assert float(total) == pytest.approx(1, abs=2e-4)
+
+
+@names
+@dims
+def test_the_score_is_the_gradient(name, d):
+    base = fitted(name, d).double()
+    log_density = base.distribution.log_prob if name == "torch" else base.log_prob
+    x = 2 * torch.randn(50, d, dtype=torch.float64, generator=gen(2))
+    log_prob, score = base.log_prob_and_score(x)
+    torch.testing.assert_close(log_prob, base.log_prob(x), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(score, autograd_score(log_density, x), rtol=1e-9, atol=1e-9)
+    assert not log_prob.requires_grad and not score.requires_grad
+
+
+@names
+@dims
+def test_draws_follow_the_density(name, d):
+    base = fitted(name, d)
+    x, cell = grid(-5, 5, 4000 if d == 1 else 250, d)
+    log_prob = base.log_prob(x.float()).double()
+    p = log_prob.exp() * cell
+    draws = base.sample(20_000, gen(3))
+    assert draws.shape == (20_000, d) and draws.dtype == torch.float32
+    assert_mean(base.log_prob(draws), float((p * log_prob).sum()), 0.02)
+    for j in range(d):
+        mean = float((p * x[:, j]).sum())
+        assert_mean(draws[:, j], mean, 0.02)
+        assert_variance(draws[:, j], float((p * (x[:, j] - mean) ** 2).sum()), 0.02)
+    wave = torch.sin(2 * x).prod(1)  # a moment that modes of the wrong weight would move
+    assert_mean(torch.sin(2 * draws).prod(1), float((p * wave).sum()), 0.01)
+
+
+@names
+def test_same_seed_same_bits_and_no_global_randomness(name):
+    before = torch.get_rng_state()
+    one, two = fitted(name, 2), fitted(name, 2)
+    assert one.sample(9, gen(0)).equal(two.sample(9, gen(0)))
+    assert not one.sample(9, gen(0)).equal(one.sample(9, gen(1)))
+    assert torch.get_rng_state().equal(before)
+
+
+@names
+@pytest.mark.parametrize("n, d", [(5, 2), (5, 8), (2, 3), (30, 40)])
+def test_few_rows(name, n, d):
+    x = torch.randn(n, d, generator=gen(0))
+    base = COMPONENTS[name](d).fit(x, None, gen(1))
+    assert base.n_features == d
+    for rows in (x, base.sample(200, gen(2)), 100 * x):
+        log_prob, score = base.log_prob_and_score(rows)
+        assert log_prob.isfinite().all() and score.isfinite().all()
+
+
+@names
+def test_state_rebuilds_the_base(name):
+    base, x = fitted(name, 2), three_modes(5, 2, seed=4)
+    if name == "torch":
+        assert not base.state_dict()
+        return
+    assert type(base)(**base.state_dict()).log_prob(x).equal(base.log_prob(x))
+    assert not list(base.parameters())
+
+
+@pytest.mark.parametrize("name", ["gaussian", "mixture", "kernel", "uniform"])
+def test_rows_of_weight_zero_do_not_show(name):
+    x, far = three_modes(300, 2), 30 + three_modes(60, 2)
+    weight = torch.cat([torch.ones(300), torch.zeros(60)])
+    base = COMPONENTS[name](2).fit(torch.cat([x, far]), weight, gen(1))
+    assert base.sample(500, gen(2)).max() < 10
+    plain = fitted(name, 2)
+    gap = (base.log_prob(x) - plain.log_prob(x)).mean()
+    assert abs(gap) < (1e-5 if name == "kernel" else 0.05)  # resampling repeats some rows
+
+
+@pytest.mark.parametrize("name", ["gaussian", "mixture", "kernel"])
+def test_weights_count_rows(name):
+    x = three_modes(300, 2)
+    weight = torch.where(x[:, 0] > 0.6, 4.0, 1.0)  # the third mode counts four times
+    base = COMPONENTS[name](2).fit(x, weight, gen(1))
+    truth = (weight[:, None] * x).sum(0) / weight.sum()
+    draws = base.sample(20_000, gen(2))
+    assert abs(draws[:, 0].mean() - truth[0]) < 0.03 < abs(x[:, 0].mean() - truth[0])
+
+
+# -- gaussian --------------------------------------------------------------------------------------
+
+
+def test_gaussian_is_the_shrunk_moments():
+    generator = gen(0)
+    x = torch.randn(5000, 2, generator=generator) @ torch.tensor([[1.0, 0.5], [0.0, 0.7]]) + 3
+    base = Gaussian().fit(x, None, generator)
+    covariance = torch.linalg.inv((base.factors[0] @ base.factors[0].T).double())
+    torch.testing.assert_close(base.means[0], x.mean(0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(covariance.float(), x.T.cov(), rtol=0.02, atol=0.02)
+    exact = torch.distributions.MultivariateNormal(base.means[0].double(), covariance)
+    np.testing.assert_allclose(base.log_prob(x), exact.log_prob(x.double()), rtol=1e-4, atol=1e-4)
+
+
+# -- mixture ---------------------------------------------------------------------------------------
+
+
+def test_mixture_finds_three_clear_modes():
+    base = Mixture(max_components=6).fit(three_modes(300, 2), None, gen(1))
+    assert len(base.means) == 3
+    order = base.means[:, 0].argsort()
+    torch.testing.assert_close(
+        base.means[order], torch.tensor([[-1.2, 0.0], [0.0, 1.3], [1.2, -1.0]]), atol=0.06, rtol=0
+    )
+
+
+def test_mixture_takes_one_component_for_a_gaussian():
+    x = torch.randn(200, 3, generator=gen(0))
+    assert len(Mixture(max_components=4).fit(x, None, gen(1)).means) == 1
+
+
+def test_mixture_of_copies_and_of_a_narrow_line_is_regular():
+    x = three_modes(40, 2).repeat(5, 1)
+    x[:, 1] = x[:, 0]
+    base = Mixture(n_components=3).fit(x, None, gen(0))
+    assert base.log_prob(x).isfinite().all()
+
+
+def test_mixture_keeps_the_number_that_was_asked_for():
+    assert len(Mixture(n_components=2).fit(three_modes(15, 2), None, gen(0)).means) == 2
+
+
+# -- kernel ----------------------------------------------------------------------------------------
+
+
+@dims
+def test_bandwidth_is_the_leave_one_out_optimum(d):
+    x = three_modes(120, d)
+    base = Kernel().fit(x, None, gen(0))
+    d2 = ((x[:, None] - x).double() ** 2).sum(-1).numpy()
+    np.fill_diagonal(d2, np.inf)
+    widths = np.logspace(-2, 1, 25)
+    values = [logsumexp(-d2 / (2 * h**2), axis=1).mean() - d * np.log(h) for h in widths]
+    assert float(base.bandwidth) == pytest.approx(widths[np.argmax(values)], rel=1e-4)
+    assert 0.02 < float(base.bandwidth) < 0.5
+
+
+def test_kernel_matches_sklearn():
+    x, fresh = three_modes(100, 2), three_modes(20, 2, seed=5)
+    base = Kernel(bandwidth=0.3).fit(x, None, gen(0))
+    exact = KernelDensity(bandwidth=0.3).fit(x.numpy()).score_samples(fresh.numpy())
+    np.testing.assert_allclose(base.log_prob(fresh), exact, rtol=1e-4, atol=1e-4)
+
+
+def test_kernel_takes_at_most_its_centers():
+    x = three_modes(300, 2)
+    base = Kernel(n_centers=50).fit(x, None, gen(0))
+    assert len(base.centers) == 50 == len(base.centers.unique(dim=0))
+    assert (base.centers[:, None] == x).all(-1).any(1).all()
+
+
+def test_kernel_with_fewer_weighted_rows_than_centers():
+    x, weight = three_modes(300, 2), torch.zeros(300)
+    weight[:20] = 1
+    base = Kernel(n_centers=50).fit(x, weight, gen(0))
+    assert (base.centers[:, None] == x[:20]).all(-1).any(1).all()
+
+
+def test_a_heavy_row_stays_heavy_in_a_subset():
+    x = torch.cat([torch.full((1, 1), 5.0), torch.randn(299, 1, generator=gen(0))])
+    weight = torch.cat([torch.tensor([299.0]), torch.ones(299)])
+    base = Kernel(n_centers=100, bandwidth=0.1).fit(x, weight, gen(1))
+    assert_mean(base.sample(4000, gen(2))[:, 0] > 4, 0.5, 0.01)
+
+
+# -- uniform ---------------------------------------------------------------------------------------
+
+
+def test_uniform_is_flat_inside_and_falls_outside():
+    base = Uniform(widening=0.5, shoulder=0.1).fit(torch.tensor([[0.0], [2.0]]), None, gen(0))
+    volume = 4 + np.sqrt(2 * np.pi) * 0.4  # [-1, 3] and shoulders of a tenth of its width
+    inside, score = base.log_prob_and_score(torch.linspace(-1, 3, 9)[:, None])
+    np.testing.assert_allclose(inside, -np.log(volume), rtol=1e-6)
+    assert (score == 0).all()
+    out = base.log_prob(3 + torch.logspace(-2, 8, 40)[:, None])
+    assert out.isfinite().all() and (out.diff() < 0).all() and out[0] < inside[0]
+    one_shoulder_off = float(base.log_prob(torch.tensor([[3.4]])))
+    assert one_shoulder_off == pytest.approx(-np.log(volume) - 0.5, rel=1e-5)
+
+
+def test_uniform_around_a_constant_column():
+    base = Uniform().fit(torch.full((4, 1), 2.0), None, gen(0))
+    assert base.low < 2 < base.high
+
+
+# -- torch distributions ---------------------------------------------------------------------------
+
+
+def test_torch_distribution_may_be_a_factory_of_the_rows():
+    seen = []
+
+    def factory(x):
+        seen.append(x)
+        return Independent(Normal(x.mean(0), x.std(0)), 1)
+
+    x = three_modes(50, 2)
+    base = TorchDistribution(factory).fit(x, None, gen(0))
+    assert seen[0] is x
+    torch.testing.assert_close(base.distribution.mean, x.mean(0))
+
+
+# -- errors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "component, error, match",
+    [
+        (Mixture(n_components=0), ValueError, "n_components .* got 0"),
+        (Mixture(n_components=2.5), TypeError, r"n_components .* got 2\.5"),
+        (Mixture(max_components=0), ValueError, "max_components .* got 0"),
+        (Mixture(max_selection_rows=1), ValueError, "max_selection_rows .* got 1"),
+        (Kernel(n_centers=0), ValueError, "n_centers .* got 0"),
+        (Kernel(bandwidth=0.0), ValueError, r"bandwidth .* got 0\.0"),
+        (Kernel(bandwidth="cv"), TypeError, "bandwidth .* got 'cv'"),
+        (Uniform(widening=-0.1), ValueError, r"widening .* got -0\.1"),
+        (Uniform(shoulder=0), ValueError, "shoulder .* got 0"),
+        (TorchDistribution(3), TypeError, "distribution .* got 3"),
+        (TorchDistribution(Normal(0.0, 1.0)), ValueError, "Independent"),
+    ],
+    ids=repr,
+)
+def test_bad_parameters(component, error, match):
+    with pytest.raises(error, match=match):
+        component.fit(three_modes(30, 2), None, gen(0))

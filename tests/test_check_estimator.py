@@ -1,0 +1,42 @@
+"""scikit-learn's own checks; one is expected to fail, and has to."""
+
+import pytest
+from sklearn.utils.estimator_checks import check_estimator
+
+from skebm import HybridCDDensity
+from skebm.energies import MLP
+from skebm.partition import ImportanceSampling
+
+EXPECTED_FAILURES = {
+    "check_sample_weight_equivalence_on_dense_data": (
+        "minibatch training: a weight of 2 is drawn twice as often, a repeated row shifts the draws"
+    ),
+}
+
+
+@pytest.mark.filterwarnings(
+    # the checks' own tables hold atoms and copies, and two updates promise no precise log Z
+    "ignore::skebm.exceptions.DataDegeneracyWarning",
+    "ignore::skebm.exceptions.NormalizationWarning",
+)
+@pytest.mark.parametrize("base", ["gaussian", "kernel"])
+def test_scikit_learns_checks_pass_but_for_the_expected_one(base):
+    estimator = HybridCDDensity(
+        base=base,
+        max_iter=2,
+        n_steps=1,
+        energy=MLP(hidden_sizes=(4,), n_frequencies=2),
+        log_partition=ImportanceSampling(n_samples=1024, max_samples=1024),
+    )
+    results = check_estimator(
+        estimator, expected_failed_checks=EXPECTED_FAILURES, on_skip=None, on_fail=None
+    )
+    status = {
+        state: {r["check_name"]: r["exception"] for r in results if r["status"] == state}
+        for state in ("failed", "xfail", "passed")
+    }
+    assert status["failed"] == {}
+    assert set(status["xfail"]) == set(EXPECTED_FAILURES)  # one that passes is expected no longer
+    ran = set(status["passed"])
+    assert {"check_outliers_train", "check_outliers_fit_predict", "check_fit_idempotent"} <= ran
+    assert {"check_methods_subset_invariance", "check_sample_weights_shape"} <= ran

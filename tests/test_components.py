@@ -1,0 +1,183 @@
+"""Parameter objects: stored verbatim, cloned, encoded, and refused with the house's errors."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from skebm._components import Component, check_choice, check_number, decode, encode, resolve
+from skebm.bases import BaseComponent, Gaussian, Kernel, Mixture, Uniform
+from skebm.energies import MLP, EnergyComponent
+from skebm.objectives import ContrastiveDivergence, ImportanceLikelihood, Optimization
+from skebm.partition import AIS, Auto, ImportanceSampling, Quadrature
+from skebm.samplers import MALA, Langevin
+
+COMPONENTS = [
+    AIS(n_chains=64),
+    Auto(),
+    ContrastiveDivergence(sampler=Langevin(0.3), optimization=Optimization(betas=(0.1, 0.2))),
+    Gaussian(),
+    ImportanceLikelihood(n_points=7),
+    ImportanceSampling(tol=0.5),
+    Kernel(bandwidth=0.2),
+    Langevin(noise_std=0.1),
+    MALA(n_warmup=5),
+    MLP(hidden_sizes=(3, 4), output="quadratic"),
+    Mixture(n_components=4),
+    Quadrature(domain=((0.0, 0.0), (1.0, 2.0))),
+    Uniform(widening=0.0),
+]
+each = pytest.mark.parametrize("component", COMPONENTS, ids=lambda c: type(c).__name__)
+
+
+@each
+def test_clones_equal_and_are_not_the_original(component):
+    copy = clone(component)
+    assert copy == component and copy is not component and hash(copy) == hash(component)
+    assert component != type(component)(**_first_changed(component)) or not component.get_params()
+
+
+def _first_changed(component):
+    params = component.get_params(deep=False)
+    return {**params, next(iter(params)): "changed"} if params else {}
+
+
+@each
+def test_parameters_are_stored_verbatim_and_set(component):
+    for name, value in component.get_params(deep=False).items():
+        fresh = type(component)(**{**component.get_params(deep=False), name: value})
+        assert getattr(fresh, name) is value
+        assert fresh.set_params(**{name: "other"}).get_params(deep=False)[name] == "other"
+
+
+def test_set_params_reaches_into_components():
+    objective = ContrastiveDivergence(sampler=Langevin(0.3))
+    objective.set_params(sampler__step_size=0.7)
+    assert objective.sampler.step_size == 0.7
+    with pytest.raises(ValueError, match="stepsize"):
+        objective.set_params(sampler__stepsize=0.7)
+
+
+@each
+def test_json_brings_components_back(component):
+    assert decode(json.loads(json.dumps(encode(component)))) == component
+
+
+def test_encode_keeps_tuples_and_plain_numbers():
+    value = (1, [2.5, None, True], "a", (np.int64(3), np.float32(0.5)))
+    back = decode(json.loads(json.dumps(encode(value))))
+    assert back == (1, [2.5, None, True], "a", (3, 0.5)) and type(back[3][0]) is int
+
+
+class Foreign(Component):
+    pass
+
+
+@pytest.mark.parametrize("value", [Foreign(), abs, {"a": 1}, object()])
+def test_encode_refuses_what_has_no_plain_form(value):
+    with pytest.raises(TypeError, match=r"not part of skebm|no plain form"):
+        encode(value)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        ["os", "system"],
+        ["builtins", "eval"],
+        ["skebmx.evil", "Component"],
+        ["tests.test_components", "Foreign"],
+        ["skebm._components", "importlib"],
+        ["skebm._components", "check_number"],
+        ["skebm.energies.zero", "Zero"],
+        ["skebm.energies.zero", "Missing"],
+    ],
+)
+def test_decode_builds_components_of_skebm_only(where):
+    with pytest.raises(ValueError, match=rf"the file names .*{re.escape('.'.join(where))}"):
+        decode({"component": where, "params": {}})
+
+
+def test_equal_components_with_arrays_compare():
+    one, two = (Quadrature(domain=(np.zeros(2), np.ones(2))) for _ in range(2))
+    assert one == one and one == two
+
+
+# -- resolve and checks ----------------------------------------------------------------------------
+
+
+def test_resolve_takes_aliases_and_instances():
+    choices = {"gaussian": Gaussian, "mixture": Mixture}
+    mine = Mixture(3)
+    assert resolve("gaussian", choices, BaseComponent, "base") == Gaussian()
+    assert resolve(mine, choices, BaseComponent, "base") is mine
+
+
+@pytest.mark.parametrize(
+    "value, error",
+    [("gauss", ValueError), (3, TypeError), (Gaussian, TypeError), (MLP(), TypeError)],
+)
+def test_resolve_says_what_it_got_and_what_there_is(value, error):
+    match = re.escape("base must be one of ['gaussian'] or an instance of BaseComponent, got ")
+    with pytest.raises(error, match=match + re.escape(repr(value))):
+        resolve(value, {"gaussian": Gaussian}, BaseComponent, "base")
+    assert not isinstance(value, BaseComponent) and issubclass(MLP, EnergyComponent)
+
+
+@pytest.mark.parametrize(
+    "value, rule, error, message",
+    [
+        (-1, {"low": 0}, ValueError, "k must be a number >= 0, got -1."),
+        (0, {"low": 0, "open_low": True}, ValueError, "k must be a number > 0, got 0."),
+        (2, {"low": 0, "high": 1}, ValueError, "k must be a number >= 0 and <= 1, got 2."),
+        (1.5, {"low": 1, "integer": True}, TypeError, "k must be an integer >= 1, got 1.5."),
+        (True, {"integer": True}, TypeError, "k must be an integer, got True."),
+        ("3", {}, TypeError, "k must be a number, got '3'."),
+        (None, {}, TypeError, "k must be a number, got None."),
+        (float("nan"), {"low": 0}, ValueError, "k must be a number >= 0, got nan."),
+        (float("inf"), {}, ValueError, "k must be a number, got inf."),
+        (-1, {"low": 0, "remedy": "Use 3."}, ValueError, "k must be a number >= 0, got -1. Use 3."),
+    ],
+)
+def test_numbers_out_of_range(value, rule, error, message):
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+        check_number("k", value, **rule)
+
+
+@pytest.mark.parametrize("value", [0, 1.0, np.float32(0.5), np.int64(1), 10**30])
+def test_numbers_in_range(value):
+    check_number("k", value, low=0)
+
+
+def test_choices():
+    check_choice("k", "a", ("a", None))
+    check_choice("k", None, ("a", None))
+    with pytest.raises(ValueError, match=r"^k must be one of \['a', None\], got 'b'\. Use a\.$"):
+        check_choice("k", "b", ("a", None), "Use a.")
+    with pytest.raises(TypeError, match=r"^k must be one of \['a'\], got 3\.$"):
+        check_choice("k", 3, ("a",))
+
+
+# -- one Langevin kernel, four notations: algorithms.md 0.2 ----------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sampler, drift, noise, temperature",
+    [
+        (Langevin.from_alpha_beta(1e-3, 1e-4), 5e-4, 0.01, 0.1),  # USP toy
+        (Langevin.from_alpha_beta(2.0, 0.01), 1.0, 0.1, 0.005),  # USP FMNIST
+        (Langevin.from_eta(0.01), 0.01, 0.02**0.5, 1.0),  # SP toy
+        (Langevin.from_eta(5e-6), 5e-6, 1e-5**0.5, 1.0),  # SP MNIST
+        (Langevin.from_temperature(0.05, 5e-3), 0.05, 5e-4**0.5, 5e-3),  # HCD rings
+        (Langevin.from_temperature(1.0, 5e-5), 1.0, 0.01, 5e-5),  # HCD images
+        (Langevin.from_epsilon(0.02), 0.01, 0.02**0.5, 1.0),  # LSD Eq. 18
+        (Langevin.from_decoupled(1.0, 0.01), 1.0, 0.01, 5e-5),  # LSD Eq. 19
+        (Langevin.from_decoupled(1.0, 0.125), 1.0, 0.125, 7.8125e-3),  # Anatomy toy
+        (Langevin.from_decoupled(1.0, 7.5e-3), 1.0, 7.5e-3, 2.8125e-5),  # Anatomy flowers
+    ],
+)
+def test_langevin_notations(sampler, drift, noise, temperature):
+    assert sampler.step_size == pytest.approx(drift, rel=1e-12)
+    assert sampler.noise_scale == pytest.approx(noise, rel=1e-12)
+    assert sampler.effective_temperature == pytest.approx(temperature, rel=1e-9)

@@ -1,0 +1,214 @@
+"""Energies against autograd, and the contract that a user's module has to keep."""
+
+import numpy as np
+import pytest
+import torch
+
+from skebm.bases.mixture import MixtureBase
+from skebm.energies import MLP, Model, Zero, build_energy, energy_and_score
+from skebm.networks import FeedForward
+from tests.closed_forms import Quadratic, autograd_score
+from tests.generators import gen
+
+CHOICES = {"mlp": MLP}
+
+
+def randomized(component, d=3, seed=0):
+    """A module in float64 whose every parameter is nonzero."""
+    module = component.build((d,), gen(seed)).double()
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(0.7 * torch.randn(p.shape, dtype=p.dtype, generator=gen(seed + p.numel())))
+    return module
+
+
+def rows(n=7, d=3, seed=1, dtype=torch.float64):
+    return torch.randn(n, d, dtype=dtype, generator=gen(seed))
+
+
+@pytest.mark.parametrize("output", ["identity", "quadratic", "linear-quadratic"])
+@pytest.mark.parametrize("hidden_sizes", [(5,), (6, 4), (4, 5, 3)])
+@pytest.mark.parametrize("activation", ["silu", "softplus", "tanh", "leaky_relu"])
+@pytest.mark.parametrize("n_frequencies", [0, 4])
+def test_closed_form_gradient_is_autograd(n_frequencies, activation, hidden_sizes, output):
+    energy = randomized(MLP(hidden_sizes, activation, output, n_frequencies=n_frequencies))
+    x = rows()
+    value, gradient = energy.value_and_gradient(x)
+    torch.testing.assert_close(value, energy(x), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient, autograd_score(energy, x), rtol=1e-10, atol=1e-12)
+    assert gradient.abs().max() > 1e-3
+    assert not value.requires_grad and not gradient.requires_grad
+
+
+def test_quadratic_output_is_half_the_square():
+    energy, x = randomized(MLP((6,), output="quadratic")), rows()
+    f, grad_f = energy.network.value_and_gradient(x)
+    value, gradient = energy.value_and_gradient(x)
+    torch.testing.assert_close(value, f.square() / 2, rtol=1e-13, atol=0)
+    torch.testing.assert_close(gradient, f[:, None] * grad_f, rtol=1e-13, atol=0)
+    assert (value >= 0).all()
+
+
+def test_beta_starts_at_zero_and_learns():
+    energy = MLP((6,), output="linear-quadratic").build((3,), gen(0)).double()
+    x = rows()
+    f = energy.network(x)
+    assert energy.beta == 0 and torch.equal(energy(x), f)
+    energy(x).sum().backward()
+    torch.testing.assert_close(energy.beta.grad, f.square().sum() / 2)
+    with torch.no_grad():
+        energy.beta.fill_(2.0)
+    torch.testing.assert_close(energy(x), f + f.square())
+    assert "beta" in dict(energy.named_parameters())
+
+
+def test_starts():
+    x = rows(dtype=torch.float32)
+    assert (MLP((8,)).build((3,), gen(0))(x) == 0).all()
+    assert (MLP((8,), output="quadratic").build((3,), gen(0))(x) > 0).any()
+    one, same, other = (MLP((8,), output="quadratic").build((3,), gen(s))(x) for s in (0, 0, 1))
+    assert one.equal(same) and not one.equal(other)
+
+
+def test_input_scale_multiplies_the_first_layer_alone():
+    plain = FeedForward(3, (5, 4), "tanh", gen(0))
+    scaled = FeedForward(3, (5, 4), "tanh", gen(0), input_scale=3.0)
+    assert scaled.layers[0].weight.equal(3 * plain.layers[0].weight)
+    assert scaled.layers[1].weight.equal(plain.layers[1].weight)
+    bound = 5**-0.5
+    assert 0.8 * bound < plain.layers[1].weight.abs().max() <= bound
+
+
+@pytest.mark.parametrize(
+    "parameters, error, match",
+    [
+        ({"hidden_sizes": ()}, TypeError, r"hidden_sizes .* got \(\)"),
+        ({"hidden_sizes": 5}, TypeError, "hidden_sizes .* got 5"),
+        ({"hidden_sizes": (0,)}, ValueError, "hidden_sizes .* got 0"),
+        ({"hidden_sizes": (2.5,)}, TypeError, r"hidden_sizes .* got 2\.5"),
+        ({"activation": "relu"}, ValueError, "activation .* got 'relu'"),
+        ({"output": "cubic"}, ValueError, "output .* got 'cubic'"),
+        ({"input_scale": 0.0}, ValueError, r"input_scale .* got 0\.0"),
+    ],
+)
+def test_bad_parameters(parameters, error, match):
+    with pytest.raises(error, match=match):
+        MLP(**parameters).build((2,), gen(0))
+
+
+def test_images_reach_an_mlp_as_flat_rows_and_a_factory_as_images():
+    flat = build_energy("mlp", CHOICES, (1, 8, 8), gen(0))
+    assert flat(torch.zeros(3, 64)).shape == (3,)
+    seen = []
+
+    class Convnet(torch.nn.Module):
+        def forward(self, x):
+            seen.append(x.shape)
+            return x.square().sum((1, 2, 3))
+
+    shaped = build_energy(lambda shape: Convnet(), CHOICES, (1, 8, 8), gen(0))
+    assert shaped(torch.ones(3, 64)).tolist() == [64.0] * 3
+    assert seen[-1] == (3, 1, 8, 8)
+
+
+# -- any module ------------------------------------------------------------------------------------
+
+
+class Squeezed(torch.nn.Sequential):
+    def forward(self, x):
+        return super().forward(x).squeeze(-1)
+
+
+def factory(d):
+    return Squeezed(torch.nn.Linear(d, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+
+
+def test_a_factory_gets_the_columns_and_draws_from_the_generator():
+    before = torch.get_rng_state()
+    one, same, other = (build_energy(factory, CHOICES, (3,), gen(s)) for s in (0, 0, 1))
+    assert torch.get_rng_state().equal(before)
+    assert one[0].weight.equal(same[0].weight) and not one[0].weight.equal(other[0].weight)
+
+
+def test_an_image_factory_gets_the_shape():
+    seen = []
+    build_energy(lambda s: seen.append(s) or Flat(), CHOICES, (1, 2, 3), gen(0))
+    assert seen == [(1, 2, 3)]
+
+
+class Flat(torch.nn.Module):
+    def forward(self, x):
+        return x.flatten(1).square().sum(1)
+
+
+def test_score_of_any_module_is_autograd_without_a_graph():
+    energy, x = build_energy(factory, CHOICES, (3,), gen(0)).double(), rows()
+    for context in (torch.no_grad, torch.enable_grad):
+        with context():
+            value, score = energy_and_score(energy, x)
+        assert not value.requires_grad and not score.requires_grad
+        torch.testing.assert_close(score, -autograd_score(energy, x), rtol=1e-12, atol=1e-14)
+    assert all(p.grad is None for p in energy.parameters()) and not x.requires_grad
+
+
+def test_aliases_and_components():
+    assert isinstance(build_energy("mlp", CHOICES, (2,), gen(0)), FeedForward)
+    assert build_energy(MLP((3,)), CHOICES, (2,), gen(0)).layers[1].weight.shape == (1, 3)
+    with pytest.raises(ValueError, match=r"energy must be one of .* got 'mpl'"):
+        build_energy("mpl", CHOICES, (2,), gen(0))
+
+
+@pytest.mark.parametrize(
+    "bad, error, match",
+    [
+        (lambda d: Squeezed(torch.nn.BatchNorm1d(d), torch.nn.Linear(d, 1)), ValueError, "at '0'"),
+        (lambda d: torch.nn.Linear(d, 1), ValueError, r"got shape \(3, 1\)"),
+        (lambda d: torch.nn.Flatten(0), ValueError, r"got shape \(6,\)"),
+        (lambda d: 3.0, TypeError, r"returns 3\.0"),
+        (lambda d: torch.sum, TypeError, "returns <built-in"),
+        (lambda d: Quadratic(k=float("nan")), ValueError, "finite"),
+    ],
+    ids=["batch norm", "unsqueezed", "too many", "number", "function", "nan"],
+)
+def test_modules_that_break_the_contract(bad, error, match):
+    with pytest.raises(error, match=match):
+        build_energy(bad, CHOICES, (2,), gen(0))
+
+
+def test_a_module_instead_of_a_factory_is_named():
+    with pytest.raises(TypeError, match="energy must be"):
+        build_energy(factory(2), CHOICES, (2,), gen(0))
+
+
+# -- Model -----------------------------------------------------------------------------------------
+
+
+def two_gaussians():
+    cov = np.array([[[1.0, 0.3], [0.3, 0.5]], [[0.4, 0.0], [0.0, 2.0]]])
+    means = np.array([[0.0, 1.0], [2.0, -1.0]])
+    return MixtureBase.from_moments(np.array([0.3, 0.7]), means, cov, "cpu", torch.float64)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.25])
+@pytest.mark.parametrize("base", [None, two_gaussians()], ids=["no base", "mixture"])
+@pytest.mark.parametrize("kind", ["mlp", "module"])
+def test_potential_and_score(kind, base, temperature):
+    energy = randomized(MLP((6,)), 2) if kind == "mlp" else factory(2).double()
+    model, x = Model(energy, base, temperature), rows(d=2)
+    potential, score = model.potential_and_score(x)
+    expected = energy(x) / temperature - (0 if base is None else base.log_prob(x))
+    torch.testing.assert_close(potential, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(model.potential(x), expected, rtol=1e-12, atol=1e-12)
+
+    def log_density(leaf):
+        return -energy(leaf) / temperature + (0 if base is None else base.log_prob(leaf))
+
+    torch.testing.assert_close(score, autograd_score(log_density, x), rtol=1e-10, atol=1e-12)
+    assert not potential.requires_grad and not score.requires_grad
+
+
+def test_zero_is_the_base():
+    base, x = two_gaussians(), rows(d=2)
+    potential, score = Model(Zero(), base, 0.1).potential_and_score(x)
+    torch.testing.assert_close(potential, -base.log_prob(x))
+    torch.testing.assert_close(score, autograd_score(base.log_prob, x))

@@ -1,0 +1,212 @@
+"""log Z of Gaussian energies, which every method has to give within its own error."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from skebm.energies import Model, Zero
+from skebm.exceptions import NormalizationWarning
+from skebm.partition import AIS, Auto, ImportanceSampling, LogPartition, Quadrature
+from skebm.partition._base import from_log_weights
+from tests.closed_forms import (
+    Quadratic,
+    assert_estimate,
+    gaussian_log_z,
+    normal_base,
+    tilted_log_z,
+)
+from tests.generators import gen
+
+
+def problem(d, kind):
+    """A model, a proposal and log Z; the tilt shrinks with d as a trained energy's does."""
+    k, proposal = 0.5 / d**0.5, normal_base(d)
+    if kind == "base is proposal":
+        return Model(Quadratic(k), proposal, 1.0), proposal, tilted_log_z(d, k)
+    if kind == "cold":
+        return Model(Quadratic(0.3 * k), proposal, 0.3), proposal, tilted_log_z(d, k)
+    if kind == "no base":
+        return Model(Quadratic(1 + k), None, 1.0), proposal, gaussian_log_z(d, 1 + k)
+    base, variance = normal_base(d, 1.1), 1.1**2  # another base than the proposal
+    return Model(Quadratic(k), base, 1.0), proposal, tilted_log_z(d, k * variance)
+
+
+METHODS = {
+    "quadrature": (Quadrature(), (1, 2, 3)),
+    "importance": (ImportanceSampling(), (1, 2, 3, 10, 30)),
+    "ais": (AIS(n_chains=512, n_steps=1), (1, 2, 3, 10, 30)),
+}
+CASES = [(name, d) for name, (_, dims) in METHODS.items() for d in dims]
+
+
+@pytest.mark.parametrize("kind", ["base is proposal", "no base", "another base", "cold"])
+@pytest.mark.parametrize("name, d", CASES)
+def test_gaussian_log_z(name, d, kind):
+    model, proposal, truth = problem(d, kind)
+    result = METHODS[name][0].estimate(model, proposal, gen(0))
+    assert result.method == name and result.trusted
+    if name == "quadrature":
+        assert result.value == pytest.approx(truth, abs=2e-4) and result.stderr <= 1e-3
+    else:
+        assert_estimate(result.value, result.stderr, truth, 0.05)
+
+
+def test_quadrature_resolves_a_narrow_well():
+    model = Model(Quadratic(1e6, mean=0.4), None, 1.0)  # sd 0.001 in a box of about 12
+    result = Quadrature(tol=1e-4).estimate(model, normal_base(1), gen(0))
+    assert result.value == pytest.approx(gaussian_log_z(1, 1e6), abs=1e-3)
+
+
+def test_quadrature_on_a_given_box():
+    model = Model(Quadratic(), None, 1.0)
+    box = (np.full(2, -8.0), np.full(2, 8.0))
+    result = Quadrature(domain=box).estimate(model, normal_base(2, 0.01, 5.0), gen(0))
+    assert result.value == pytest.approx(gaussian_log_z(2), abs=1e-4)
+
+
+def test_quadrature_admits_mass_outside_its_box():
+    result = Quadrature(domain=([-1.0], [1.0])).estimate(
+        Model(Quadratic(), None, 1.0), normal_base(1), gen(0)
+    )
+    assert abs(result.value - gaussian_log_z(1)) <= 4 * result.stderr
+
+
+@pytest.mark.parametrize("method", [ImportanceSampling(n_samples=1024), AIS(n_chains=64)], ids=repr)
+def test_same_seed_same_number_and_no_global_randomness(method):
+    before = torch.get_rng_state()
+    model, proposal, _ = problem(2, "no base")
+    one, two, other = (method.estimate(model, proposal, gen(s)).value for s in (0, 0, 1))
+    assert one == two != other and torch.get_rng_state().equal(before)
+
+
+def test_a_zero_energy_is_normalized_exactly():
+    proposal = normal_base(3)
+    for method in (ImportanceSampling(n_samples=64), AIS(n_chains=64)):
+        result = method.estimate(Model(Zero(), proposal, 1.0), proposal, gen(0))
+        assert result.value == pytest.approx(0, abs=1e-6) and result.stderr < 1e-6
+
+
+# -- annealing -------------------------------------------------------------------------------------
+
+
+def test_ais_bridges_what_importance_sampling_cannot():
+    proposal, d = normal_base(5, scale=3.0, mean=3.0), 5
+    model, truth = Model(Quadratic(), None, 1.0), gaussian_log_z(5)
+    result = AIS(n_chains=512, n_steps=1, max_spread=0.005).estimate(model, proposal, gen(0))
+    assert_estimate(result.value, result.stderr, truth, 0.05)
+    direct = ImportanceSampling(n_samples=512, max_samples=512).estimate(model, proposal, gen(0))
+    assert direct.stderr > 3 * result.stderr and d == proposal.n_features
+
+
+def test_ais_errors_are_honest():
+    model, proposal, truth = problem(3, "no base")
+    method = AIS(n_chains=32, n_steps=1, max_spread=0.2, min_ess=0)
+    results = [method.estimate(model, proposal, gen(s)) for s in range(20)]
+    z = np.array([(r.value - truth) / r.stderr for r in results])
+    assert 0.5 < z.std() < 1.6 and abs(z.mean()) < 4 / math.sqrt(20)
+
+
+# -- importance sampling ---------------------------------------------------------------------------
+
+
+def test_importance_errors_are_honest():
+    model, proposal, truth = problem(3, "no base")
+    method = ImportanceSampling(n_samples=512, max_samples=512)
+    results = [method.estimate(model, proposal, gen(s)) for s in range(20)]
+    z = np.array([(r.value - truth) / r.stderr for r in results])
+    assert 0.5 < z.std() < 1.6 and abs(z.mean()) < 4 / math.sqrt(20)
+
+
+def test_importance_sampling_doubles_until_the_tolerance():
+    model, proposal, truth = problem(5, "no base")
+    coarse = ImportanceSampling(n_samples=64, max_samples=64).estimate(model, proposal, gen(0))
+    fine = ImportanceSampling(n_samples=64, tol=0.01).estimate(model, proposal, gen(0))
+    assert coarse.stderr > 0.02 and fine.stderr <= 0.01 and fine.ess > 10 * coarse.ess
+    assert_estimate(fine.value, fine.stderr, truth, 0.01)
+
+
+def test_weights_far_from_zero_give_the_same_error():
+    log_w = torch.randn(200, generator=gen(0), dtype=torch.float64)
+    near, far = from_log_weights(log_w, "x"), from_log_weights(log_w + 1e4, "x")
+    w = log_w.exp().numpy()
+    assert near.value == pytest.approx(np.log(w.mean()), rel=1e-12)
+    assert near.stderr == pytest.approx(w.std(ddof=1) / w.mean() / 200**0.5, rel=1e-12)
+    assert near.ess == pytest.approx(w.sum() ** 2 / (w**2).sum(), rel=1e-12)
+    assert far.value == pytest.approx(near.value + 1e4, rel=1e-12)
+    assert far.stderr == pytest.approx(near.stderr, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "value, stderr, ess, trusted",
+    [
+        (0.0, 0.1, 50.0, True),
+        (0.0, 0.11, 1e4, False),
+        (0.0, 0.01, 49.0, False),
+        (math.nan, 0.01, 1e4, False),
+        (0.0, math.nan, 1e4, False),
+        (math.inf, 0.01, 1e4, False),
+    ],
+)
+def test_trust(value, stderr, ess, trusted):
+    assert LogPartition(value, stderr, ess, "x").trusted is trusted
+
+
+# -- auto ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d, method", [(1, "quadrature"), (2, "quadrature"), (3, "importance")])
+def test_auto_takes_the_method_of_the_dimension(d, method):
+    model, proposal, truth = problem(d, "base is proposal")
+    result = Auto().estimate(model, proposal, gen(0))
+    assert result.method == method
+    assert_estimate(result.value, max(result.stderr, 1e-4), truth, 0.02)
+
+
+def test_auto_anneals_where_draws_miss():
+    model, proposal = Model(Quadratic(), None, 1.0), normal_base(6, scale=3.0, mean=3.0)
+    result = Auto().estimate(model, proposal, gen(0))
+    assert result.method == "ais"
+    assert_estimate(result.value, result.stderr, gaussian_log_z(6), 0.05)
+
+
+class Spike(torch.nn.Module):
+    """A spike of width 2e-4 on a flat energy: it has a third of the mass of N(0, 1) and it."""
+
+    def forward(self, x):
+        return -(2500 * (-0.5 * ((x[:, 0] - 0.1237) / 2e-4).square()).exp()).log1p()
+
+
+def test_auto_warns_where_grid_and_draws_disagree():
+    proposal = normal_base(1)
+    mass = 2500 * 2e-4 * math.exp(-0.5 * 0.1237**2)  # sqrt(2 pi) cancels
+    with pytest.warns(NormalizationWarning, match=r"by quadrature and 0\.\d+ \+- .* importance"):
+        result = Auto().estimate(Model(Spike(), proposal, 1.0), proposal, gen(3))
+    assert abs(result.value - math.log1p(mass)) > 0.2
+
+
+# -- errors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "method, d, error, match",
+    [
+        (Quadrature(), 4, ValueError, "quadrature for 4 columns"),
+        (Quadrature(tol=0), 1, ValueError, "tol .* got 0"),
+        (Quadrature(domain=([0.0], [1.0])), 2, ValueError, "domain must be two arrays of 2"),
+        (Quadrature(domain=([1.0], [0.0])), 1, ValueError, "low < high"),
+        (ImportanceSampling(n_samples=1), 1, ValueError, "n_samples .* got 1"),
+        (ImportanceSampling(max_samples=1.5), 1, TypeError, r"max_samples .* got 1\.5"),
+        (ImportanceSampling(tol=-1), 1, ValueError, "tol .* got -1"),
+        (AIS(n_chains=4), 1, ValueError, "n_chains .* got 4"),
+        (AIS(n_steps=0), 1, ValueError, "n_steps .* got 0"),
+        (AIS(max_spread=0.0), 1, ValueError, r"max_spread .* got 0\.0"),
+        (AIS(min_ess=2), 1, ValueError, "min_ess .* got 2"),
+        (AIS(max_levels=0), 1, ValueError, "max_levels .* got 0"),
+    ],
+    ids=repr,
+)
+def test_bad_parameters(method, d, error, match):
+    with pytest.raises(error, match=match):
+        method.estimate(Model(Quadratic(), None, 1.0), normal_base(d), gen(0))
