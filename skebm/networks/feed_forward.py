@@ -5,35 +5,57 @@ from __future__ import annotations
 __all__ = ["ACTIVATIONS", "FeedForward"]
 
 import math
+import threading
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-from torch.nn.functional import linear
+from torch.nn.functional import leaky_relu, silu, softplus
 
 SPAN = 8.0  # ratio of the highest to the lowest initial frequency
 SLOPE = 0.05  # of leaky ReLU: SP section 5 and the networks it builds on
+CHUNK_BYTES = 1 << 19  # of one hidden layer: a few of them stay in a core's cache
+ROWS = 64  # scratch memory is made for multiples of this
+_ONE = torch.ones(())
+_MEMORY = threading.local()  # scratch for hidden layers, one set per thread
 
 
 class Activation(NamedTuple):
-    """A function and the product of an incoming gradient with its derivative."""
+    """A function, and its in-place form that also writes the derivative."""
 
     value: Callable[[torch.Tensor], torch.Tensor]
-    backward: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # grad, z, a
+    with_derivative: Callable[[torch.Tensor, torch.Tensor], None]  # z becomes the value
 
 
-_aten = torch.ops.aten
+def _silu(z: torch.Tensor, derivative: torch.Tensor) -> None:
+    torch.sigmoid(z, out=derivative)
+    z.mul_(derivative)
+    derivative.lerp_(_ONE.to(z), z)  # s + a (1 - s), with a = z s
+
+
+def _softplus(z: torch.Tensor, derivative: torch.Tensor) -> None:
+    torch.sigmoid(z, out=derivative)
+    derivative.masked_fill_(z > 20, 1)  # beyond, softplus is the identity
+    z.copy_(softplus(z))
+
+
+def _tanh(z: torch.Tensor, derivative: torch.Tensor) -> None:
+    z.tanh_()
+    torch.mul(z, z, out=derivative).neg_().add_(1)
+
+
+def _leaky_relu(z: torch.Tensor, derivative: torch.Tensor) -> None:
+    derivative.copy_(z > 0).mul_(1 - SLOPE).add_(SLOPE)
+    z.mul_(derivative)
+
+
 ACTIVATIONS = {
-    "silu": Activation(torch.nn.functional.silu, lambda g, z, a: _aten.silu_backward(g, z)),
-    "softplus": Activation(
-        torch.nn.functional.softplus, lambda g, z, a: _aten.softplus_backward(g, z, 1, 20)
-    ),
-    "tanh": Activation(torch.tanh, lambda g, z, a: _aten.tanh_backward(g, a)),
-    "leaky_relu": Activation(
-        lambda z: torch.nn.functional.leaky_relu(z, SLOPE),
-        lambda g, z, a: _aten.leaky_relu_backward(g, z, SLOPE, False),
-    ),
+    "silu": Activation(silu, _silu),
+    "softplus": Activation(softplus, _softplus),
+    "tanh": Activation(torch.tanh, _tanh),
+    "leaky_relu": Activation(partial(leaky_relu, negative_slope=SLOPE), _leaky_relu),
 }
 
 
@@ -137,22 +159,33 @@ class FeedForward(torch.nn.Module):
     @torch.no_grad()
     def value_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the output (n,) and its gradient with respect to the input (n, d)."""
-        value, backward = ACTIVATIONS[self.activation]
+        widest = max(layer.out_features for layer in self._linear())
+        n_chunks = -(-len(x) * widest * x.element_size() // CHUNK_BYTES)
+        if n_chunks <= 1 or x.device.type != "cpu":
+            return self._chunk(x)
+        values, gradients = zip(*map(self._chunk, x.chunk(n_chunks)), strict=True)
+        return torch.cat(values), torch.cat(gradients)
+
+    def _chunk(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        *inner, last = self._linear()
+        activate = ACTIVATIONS[self.activation].with_derivative
         a = x
         if self.n_frequencies:
             phase = x @ self.frequencies
             sine, cosine = phase.sin(), phase.cos()
             a = torch.cat([x, sine, cosine], 1)
-        *inner, last = self._linear()
-        tape = []
-        for layer in inner:
-            z = linear(a, layer.weight, layer.bias)
-            a = value(z)
-            tape.append((layer, z, a))
+        hidden, derivatives = _scratch(x, tuple(layer.out_features for layer in inner))
+        for layer, z, derivative in zip(inner, hidden, derivatives, strict=True):
+            torch.mm(a, layer.weight.T, out=z).add_(layer.bias)  # addmm copies the bias first
+            activate(z, derivative)
+            a = z
         output = torch.addmv(last.bias, a, last.weight[0])
-        gradient = last.weight.expand_as(a)
-        for layer, z, a in reversed(tape):
-            gradient = backward(gradient, z, a) @ layer.weight
+        # hidden layers are no longer needed: each takes the gradient that flows into it
+        gradient, weight = derivatives[-1], inner[-1].weight * last.weight.T
+        for i in range(len(inner) - 1, 0, -1):
+            gradient = torch.mm(gradient, weight, out=hidden[i - 1]).mul_(derivatives[i - 1])
+            weight = inner[i - 1].weight
+        gradient = gradient @ weight
         if self.n_frequencies:
             direct, by_sine, by_cosine = gradient.split(
                 (x.shape[1], self.n_frequencies, self.n_frequencies), 1
@@ -163,3 +196,28 @@ class FeedForward(torch.nn.Module):
 
     def _linear(self) -> list[torch.nn.Linear]:
         return list(self.layers)  # type: ignore[arg-type]
+
+
+def _scratch(
+    x: torch.Tensor, widths: tuple[int, ...]
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Return two uninitialized (n, width) tensors per hidden layer, kept from call to call.
+
+    Fresh memory of this size would be handed back to the system and paid for again at each step.
+    """
+    if x.device.type != "cpu":
+        return _layers(x, len(x), widths)
+    most = -(-len(x) // ROWS) * ROWS  # one set serves all smaller inputs
+    key = (most, widths, x.dtype)
+    if getattr(_MEMORY, "key", None) != key:
+        _MEMORY.key, _MEMORY.layers = key, _layers(x, most, widths)
+    hidden, derivatives = _MEMORY.layers
+    n = len(x)
+    return [layer[:n] for layer in hidden], [layer[:n] for layer in derivatives]
+
+
+def _layers(
+    x: torch.Tensor, n: int, widths: tuple[int, ...]
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    one, two = ([x.new_empty(n, width) for width in widths] for _ in range(2))
+    return one, two
