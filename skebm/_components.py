@@ -133,6 +133,8 @@ def encode(value: Any) -> Any:
         return [encode(v) for v in value]
     if isinstance(value, np.ndarray):
         return {"array": value.tolist()}
+    if isinstance(value, np.bool_):
+        return bool(value)
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, numbers.Integral):

@@ -30,7 +30,7 @@ from skebm.objectives import Objective, Optimization
 from skebm.partition import ImportanceSampling, LogPartition
 from skebm.train import Settings, TrainState, train
 
-HELD_OUT_QUANTILE = 0.05
+HELD_OUT_QUANTILE, FEW_HELD_OUT = 0.05, 40
 
 
 class SampleInfo(NamedTuple):
@@ -463,6 +463,8 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
             return float(np.percentile(scores, 100 * self.contamination))
         fresh = scores[held_out] if len(held_out) else scores
         offset = float(np.quantile(fresh, HELD_OUT_QUANTILE))
+        if len(held_out) < FEW_HELD_OUT:  # their 5 % quantile is about their smallest score
+            offset = min(offset, float(np.quantile(scores, HELD_OUT_QUANTILE)))
         lowest = np.unique(scores)[:2]  # halfway between them: one row is flagged, none is on it
         return max(offset, float(lowest.mean()))
 

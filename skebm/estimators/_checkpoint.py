@@ -4,7 +4,11 @@ from __future__ import annotations
 
 __all__ = ["Checkpoint"]
 
+import marshal
 import os
+import pickle
+import types
+import uuid
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +16,7 @@ import joblib
 import numpy as np
 from sklearn.utils import check_random_state
 
-from skebm._components import encode
+from skebm._components import Component
 
 IGNORED = ("checkpoint_dir", "verbose", "warm_start")  # they change no number
 
@@ -58,11 +62,15 @@ class Checkpoint(NamedTuple):
 
 
 def _plain(value: Any) -> Any:
-    """Return what tells a parameter apart in another process too."""
+    """Return what tells a parameter apart, in another process too."""
+    if isinstance(value, Component):
+        params = value.get_params(deep=False)
+        return [type(value).__qualname__, {k: _plain(v) for k, v in params.items()}]
+    if isinstance(value, np.random.RandomState):
+        return joblib.hash(value.get_state())
+    if isinstance(value, types.FunctionType):
+        return [value.__qualname__, marshal.dumps(value.__code__)]
     try:
-        return encode(value)
-    except TypeError:
-        if isinstance(value, np.random.RandomState):
-            return joblib.hash(value.get_state())
-        name = getattr(value, "__qualname__", type(value).__qualname__)
-        return f"{getattr(value, '__module__', '')}.{name}"
+        return joblib.hash(value)
+    except (pickle.PicklingError, TypeError, AttributeError):
+        return uuid.uuid4().hex  # nothing to tell it by: such a fit is never resumed

@@ -73,8 +73,9 @@ class HybridCDDensity(EnergyDensity):
     log_partition : {"auto", "quadrature", "importance", "ais"}, instance or None, default="auto"
         How log Z is estimated; None leaves ``score_samples`` unnormalized.
     contamination : float or "auto", default="auto"
-        ``"auto"``: ``offset_`` is the 5 % quantile of held-out scores, moved up if needed so that
-        at least one training row is flagged. A float in (0, 0.5]: that fraction of the training
+        ``"auto"``: ``offset_`` is the 5 % quantile of held-out scores (with fewer than 40 of them
+        the lower of theirs and all rows'), moved up if needed so that at least one row of X is
+        flagged. A float in (0, 0.5]: that fraction of the training
         rows is flagged.
     image_shape : tuple of int, optional
         (channels, height, width) of flattened rows; one global affine map to [-1, 1] then replaces
