@@ -17,7 +17,7 @@ from torch.nn.functional import leaky_relu, silu, softplus
 SPAN = 8.0  # ratio of the highest to the lowest initial frequency
 SLOPE = 0.05  # of leaky ReLU: SP section 5 and the networks it builds on
 CHUNK_BYTES = 1 << 19  # of one hidden layer: a few of them stay in a core's cache
-ROWS = 64  # scratch memory is made for multiples of this
+MOST_KEPT = 4  # sizes of scratch memory per thread
 _ONE = torch.ones(())
 _MEMORY = threading.local()  # scratch for hidden layers, one set per thread
 
@@ -181,11 +181,11 @@ class FeedForward(torch.nn.Module):
             a = z
         output = torch.addmv(last.bias, a, last.weight[0])
         # hidden layers are no longer needed: each takes the gradient that flows into it
-        gradient, weight = derivatives[-1], inner[-1].weight * last.weight.T
+        gradient = derivatives[-1].mul_(last.weight)
         for i in range(len(inner) - 1, 0, -1):
-            gradient = torch.mm(gradient, weight, out=hidden[i - 1]).mul_(derivatives[i - 1])
-            weight = inner[i - 1].weight
-        gradient = gradient @ weight
+            torch.mm(gradient, inner[i].weight, out=hidden[i - 1])
+            gradient = hidden[i - 1].mul_(derivatives[i - 1])
+        gradient = gradient @ inner[0].weight
         if self.n_frequencies:
             direct, by_sine, by_cosine = gradient.split(
                 (x.shape[1], self.n_frequencies, self.n_frequencies), 1
@@ -205,19 +205,10 @@ def _scratch(
 
     Fresh memory of this size would be handed back to the system and paid for again at each step.
     """
-    if x.device.type != "cpu":
-        return _layers(x, len(x), widths)
-    most = -(-len(x) // ROWS) * ROWS  # one set serves all smaller inputs
-    key = (most, widths, x.dtype)
-    if getattr(_MEMORY, "key", None) != key:
-        _MEMORY.key, _MEMORY.layers = key, _layers(x, most, widths)
-    hidden, derivatives = _MEMORY.layers
-    n = len(x)
-    return [layer[:n] for layer in hidden], [layer[:n] for layer in derivatives]
-
-
-def _layers(
-    x: torch.Tensor, n: int, widths: tuple[int, ...]
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    one, two = ([x.new_empty(n, width) for width in widths] for _ in range(2))
-    return one, two
+    key = (len(x), widths, x.dtype)
+    kept: dict = _MEMORY.__dict__.setdefault("layers", {}) if x.device.type == "cpu" else {}
+    if key not in kept:
+        if len(kept) == MOST_KEPT:
+            kept.clear()
+        kept[key] = tuple([x.new_empty(len(x), width) for width in widths] for _ in range(2))
+    return kept[key]
