@@ -24,7 +24,7 @@ from skebm.estimators._checkpoint import Checkpoint
 from skebm.estimators._parameters import ALIASES, check_shared
 from skebm.estimators._persistence import load_estimator, place, portable_state, save_estimator
 from skebm.estimators._preparation import Prepared, choose_standardizer, prepare
-from skebm.estimators._reading import blocks, draw_samples, finite
+from skebm.estimators._reading import draw_samples, evaluate, finite
 from skebm.exceptions import NormalizationWarning
 from skebm.objectives import Objective, Optimization
 from skebm.partition import ImportanceSampling, LogPartition
@@ -129,8 +129,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         model = self._model()
         log_z = 0.0 if self.log_partition_ is None else self.log_partition_.value
         shift = log_z + self._standardizer.log_volume
-        values = [-model.potential(z)[:m].double().cpu() for z, m in blocks(self, X)]
-        return finite(torch.cat(values).numpy() - shift)
+        return finite(-evaluate(self, X, model.potential) - shift)
 
     def score(self, X, y=None):
         """Return the mean log density of the rows.
@@ -227,9 +226,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
             E in nats, a function on standardized space; defined up to a constant.
         """
         X = self._checked(X)
-        with torch.no_grad():
-            values = [self.energy_(z)[:m].double().cpu() for z, m in blocks(self, X)]
-        return finite(torch.cat(values).numpy())
+        return finite(evaluate(self, X, self.energy_))
 
     def score_function(self, X):
         """Return the gradient of the log density at each row.
@@ -246,8 +243,8 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         """
         X = self._checked(X)
         model = self._model()
-        rows = [model.potential_and_score(z)[1][:m].double().cpu() for z, m in blocks(self, X)]
-        return finite(torch.cat(rows).numpy() / self._standardizer.scale)
+        score = evaluate(self, X, lambda z: model.potential_and_score(z)[1], X.shape[1:])
+        return finite(score / self._standardizer.scale)
 
     def save(self, path):
         """Write the fitted estimator to one file: tensors and a JSON header, no pickle.

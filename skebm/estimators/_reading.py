@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["blocks", "draw_samples", "finite"]
+__all__ = ["draw_samples", "evaluate", "finite"]
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,16 +25,26 @@ FEWEST_CANDIDATES, MOST_CANDIDATES = 8192, 1 << 20
 N_WARMUP, N_MOVES = 60, 60
 
 
-def blocks(estimator: Any, X: np.ndarray) -> Iterator[tuple[torch.Tensor, int]]:
-    """Yield standardized float32 blocks of one size and the number of true rows in each."""
+def evaluate(
+    estimator: Any,
+    X: np.ndarray,
+    function: Callable[[torch.Tensor], torch.Tensor],
+    row_shape: tuple[int, ...] = (),
+) -> np.ndarray:
+    """Apply a function of standardized float32 rows block by block; (n, *row_shape) in float64.
+
+    Memory beyond the result is that of one block, whatever the number of rows.
+    """
     size = BLOCK.get(estimator.device_.type, DEVICE_BLOCK)
-    transform = estimator._standardizer.transform
+    out = np.empty((len(X), *row_shape))
     for start in range(0, len(X), size):
-        z = transform(X[start : start + size], estimator.device_)
+        z = estimator._standardizer.transform(X[start : start + size], estimator.device_)
         m = len(z)
         if m < size:
             z = torch.cat([z, z.new_zeros(size - m, z.shape[1])])
-        yield z, m
+        with torch.no_grad():
+            out[start : start + m] = function(z)[:m].cpu().numpy()
+    return out
 
 
 def finite(values: np.ndarray) -> np.ndarray:
