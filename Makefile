@@ -1,6 +1,6 @@
 # A fresh clone needs python3 with venv, and make. Variables can be set on the command line:
 #   make test PYTHON=python3.12 PYTEST_ARGS="-m 'not slow'"
-#   make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+#   make demo PIP_ARGS=--no-cache-dir
 PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=

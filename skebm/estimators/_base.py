@@ -101,7 +101,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         generator = torch.Generator(self.device_).manual_seed(checkpoint.seed)
         prepared = self._prepare(X, weight, generator)
         states = self._train(objectives, prepared, checkpoint, generator, task)
-        self._keep(states)
+        self._keep(states, self._can_judge(prepared))
         self.log_partition_ = self._log_partition(generator)
         self.offset_ = self._offset(X, prepared.held_out)
         if not states[-1].interrupted:
@@ -365,7 +365,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         before = self._train_states if self._continues() else None
         model = before[-1].model if before else self._new_model(prepared, generator)
         settings = Settings(
-            max_iter=self.max_iter,
+            max_iter=self.max_iter if self._can_judge(prepared) else 1,
             batch_size=self.batch_size,
             noise=torch.from_numpy(prepared.noise).to(prepared.x) if prepared.noise.any() else None,
             n_iter_no_change=self.n_iter_no_change,
@@ -406,7 +406,12 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
     def _energy_shape(self) -> tuple[int, ...]:
         return (self.n_features_in_,) if self.image_shape is None else tuple(self.image_shape)
 
-    def _keep(self, states: list[TrainState]) -> None:
+    def _can_judge(self, prepared: Prepared) -> bool:
+        """Whether an energy could earn its place; with too few rows to hold out, it cannot."""
+        asked = self.base is not None and self.validation_fraction > 0
+        return prepared.validation is not None or not asked
+
+    def _keep(self, states: list[TrainState], judged: bool) -> None:
         """Keep what was learnt; where it does not beat the base, the base."""
         model, best = states[-1].model, states[-1].best
         self.base_ = model.base
@@ -419,7 +424,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         self.n_iter_ = states[0].iteration
         held_out = best.held_out if best is not None else None
         self.validation_gain_ = None if held_out is None else (held_out.gain, held_out.stderr)
-        earned = held_out is None or held_out.gain > held_out.stderr
+        earned = judged and (held_out is None or held_out.gain > held_out.stderr)
         self.energy_ = copy.deepcopy(model.energy).requires_grad_(False).eval()
         if model.base is not None and not earned:
             self.energy_, self.validation_gain_ = Zero(), (0.0, 0.0)

@@ -65,7 +65,8 @@ class HybridCDDensity(EnergyDensity):
     weight_decay : float, default=0.01
         Decoupled decay of the energy's weights; larger stays nearer to the base.
     validation_fraction : float, default=0.1
-        Share of the rows held out to judge progress (none below 20 rows).
+        Share of the rows held out to judge progress. Below 20 rows none are, and the model is its
+        base; with 0 the energy is trained unjudged and its parameters are averaged.
     n_iter_no_change : int or None, default=12
         Validations (25 updates each) without a gain of `tol` after which training stops.
     tol : float, default=0.0
