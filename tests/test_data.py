@@ -218,4 +218,4 @@ def test_copied_rows_are_found_beside_a_binary_column():
 
 def test_the_message_names_columns_reason_and_noise():
     message = find_degeneracy(with_column(np.zeros(400))).message(["a", "b", "c"])
-    assert "constant columns (1: b; noise 0.2)" in message and "Drop" in message
+    assert "constant columns (1: b; noise 0.2)" in message and "data_noise=0" in message

@@ -38,8 +38,8 @@ class Degeneracy(NamedTuple):
             parts.append(f"{reason} ({len(columns)}: {shown}; noise {width})")
         return (
             "The table has " + "; ".join(parts) + ". A continuous likelihood is unbounded there, so"
-            " Gaussian noise of that standard deviation (standardized units) was added to these"
-            " columns of the training rows. Drop or one-hot such columns, or set data_noise."
+            " Gaussian noise of that standard deviation (standardized units) is added to these"
+            " columns in training. That is sound for most tables; data_noise=0 turns it off."
         )
 
 

@@ -111,7 +111,7 @@ def build_energy(
     if isinstance(energy, torch.nn.Module):
         raise TypeError(
             f"energy must be a factory of a torch.nn.Module, got the module {type(energy).__name__}"
-            " itself. Pass lambda n_features: module, so that every fit starts afresh."
+            " itself. Pass a function of the number of columns that makes a new one at each call."
         )
     if callable(energy) and not isinstance(energy, EnergyComponent | str):
         with _forked(generator):

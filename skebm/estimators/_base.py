@@ -258,6 +258,8 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         ------
         TypeError
             If the base wraps a torch distribution or a parameter has no plain form.
+        FileNotFoundError
+            If the folder does not exist.
         """
         check_is_fitted(self)
         save_estimator(self, path)
@@ -468,7 +470,8 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         if len(held_out) < FEW_HELD_OUT:  # their 5 % quantile is about their smallest score
             offset = min(offset, float(np.quantile(scores, HELD_OUT_QUANTILE)))
         lowest = np.unique(scores)[:2]  # halfway between them: one row is flagged, none is on it
-        return max(offset, float(lowest.mean()))
+        between = lowest.mean() if lowest.mean() > lowest[0] else lowest[-1]
+        return max(offset, float(between))
 
 
 def _weighted_rows(X: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, np.ndarray | None]:

@@ -13,6 +13,7 @@ from skebm._components import check_choice, check_number, resolve
 from skebm.bases import BaseComponent, Gaussian, Kernel, Mixture, Uniform
 from skebm.energies import MLP, EnergyComponent
 from skebm.partition import AIS, Auto, ImportanceSampling, PartitionMethod, Quadrature
+from skebm.partition.quadrature import check_columns
 from skebm.samplers import MALA, Langevin, Sampler
 
 # parameter -> (aliases, kind of component)
@@ -61,6 +62,8 @@ def check_shared(estimator: Any) -> None:
     for name in ("base", "log_partition"):
         if getattr(e, name) is not None:
             resolve(getattr(e, name), *ALIASES[name], name)
+    if e.log_partition == "quadrature" or isinstance(e.log_partition, Quadrature):
+        check_columns(e.n_features_in_)
     if not callable(e.energy):
         resolve(e.energy, *ALIASES["energy"], "energy")
     _check_image_shape(e.image_shape, e.n_features_in_)

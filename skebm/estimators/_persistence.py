@@ -37,6 +37,9 @@ def save_estimator(estimator: Any, path: str | Path) -> None:
     """Write a fitted estimator to one safetensors file with a JSON header."""
     from safetensors.torch import save_file
 
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"path must lie in an existing folder, got {str(path)!r}.")
     base, standardizer = estimator.base_, estimator._standardizer
     if base is not None and not _rebuildable(base):
         raise TypeError(
@@ -79,7 +82,7 @@ def load_estimator(cls: type, path: str | Path, energy: Any) -> Any:
             f"path must hold a {cls.__name__}, got a {header['class']}. Use {header['class']}.load."
         )
     _warn_of_drift(header["versions"])
-    if header["factory"] and energy is None and not header["zero"]:
+    if header["factory"] and energy is None:
         raise ValueError(
             "energy must be given: the saved model's energy was a callable, got None. "
             "Pass load(path, energy=...)."

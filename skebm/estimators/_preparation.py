@@ -54,7 +54,7 @@ def prepare(
         degeneracy = find_degeneracy(((X - standardizer.location) / standardizer.scale)[rows])
         noise = degeneracy.noise
         if degeneracy.reasons:
-            warnings.warn(degeneracy.message(names), DataDegeneracyWarning, stacklevel=3)
+            warnings.warn(degeneracy.message(names), DataDegeneracyWarning, stacklevel=5)
     else:
         noise += float(data_noise)
     validation = _add_noise(x[held_out], noise, generator) if len(held_out) else None

@@ -43,8 +43,9 @@ class HybridCDDensity(EnergyDensity):
     temperature : float, default=1.0
         T (dimensionless); the density is exp(-E/T).
     energy : {"mlp"}, energy component or callable, default="mlp"
-        The energy; a callable gets the number of columns (or the image shape) and returns a
-        ``torch.nn.Module``. ``energy__hidden_sizes`` works in ``set_params``.
+        The energy; a callable gets the number of columns (or the image shape) and returns a new
+        ``torch.nn.Module`` that maps (n, n_features) to (n,) nats, without batch normalization.
+        ``energy__hidden_sizes`` works in ``set_params``.
     base : {"mixture", "gaussian", "kernel", "uniform"}, base component or None, default="mixture"
         The normalized reference density; None means p0 = 1, which needs an energy that grows (such
         as ``MLP(output="quadratic")``).
@@ -76,7 +77,7 @@ class HybridCDDensity(EnergyDensity):
     contamination : float or "auto", default="auto"
         ``"auto"``: ``offset_`` is the 5 % quantile of held-out scores (with fewer than 40 of them
         the lower of theirs and all rows'), moved up if needed so that at least one row of X is
-        flagged. A float in (0, 0.5]: that fraction of the training
+        flagged (none where all score alike). A float in (0, 0.5]: that fraction of the training
         rows is flagged.
     image_shape : tuple of int, optional
         (channels, height, width) of flattened rows; one global affine map to [-1, 1] then replaces
@@ -103,8 +104,9 @@ class HybridCDDensity(EnergyDensity):
     offset_ : float
         Threshold on ``score_samples``, nats.
     history_ : list of dict
-        One row per 25 updates: losses and brackets (nats), acceptance, step size, held-out log
-        likelihood (nats per row, standardized space), its gain over the base and standard error.
+        One row per 25 updates, those of `refine` after those of the chains: losses and brackets
+        (nats), acceptance, step size, held-out log likelihood (nats per row, standardized space),
+        its gain over the base and standard error.
     n_iter_ : int
         Updates made by contrastive divergence.
     validation_gain_ : tuple of float or None

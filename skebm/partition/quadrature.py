@@ -62,11 +62,7 @@ class Quadrature(PartitionMethod):
         """Estimate log Z; see the class."""
         check_number("tol", self.tol, low=0, open_low=True)
         d = proposal.n_features
-        if d not in FINEST:
-            raise ValueError(
-                f"log_partition must be importance or AIS above 3 columns, got quadrature for {d} "
-                "columns. Use 'auto'."
-            )
+        check_columns(d)
         low, high = self._box(proposal, generator)
         m, previous = COARSEST[d], -math.inf
         while True:
@@ -92,6 +88,15 @@ class Quadrature(PartitionMethod):
         x = proposal.sample(N_SCOUTS, generator).double()
         low, high = x.amin(0).cpu(), x.amax(0).cpu()
         return low - 0.25 * (high - low), high + 0.25 * (high - low)
+
+
+def check_columns(d: int) -> None:
+    """Raise the house's error above three columns."""
+    if d not in FINEST:
+        raise ValueError(
+            f"log_partition must be importance or AIS above 3 columns, got quadrature for {d} "
+            "columns. Use 'auto'."
+        )
 
 
 def _log_integral(
