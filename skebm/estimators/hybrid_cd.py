@@ -111,7 +111,7 @@ class HybridCDDensity(EnergyDensity):
         Updates made by contrastive divergence.
     validation_gain_ : tuple of float or None
         Held-out gain over the base and its standard error, nats per row.
-    data_noise_ : ndarray of shape (n_features_in_,)
+    data_noise_ : ndarray of shape (n_features,)
         Noise per column, standardized units.
     temperature_ : float
         T.
