@@ -302,7 +302,7 @@ def test_load_falls_back_to_the_cpu(saved, fitted):
     ],
 )
 def test_load_builds_no_class_that_is_not_a_component_of_skebm(component, message, saved):
-    poison = {"component": component, "params": {"args": "touch /tmp/pwned"}}
+    poison = {"component": component, "params": {"args": "touch poisoned"}}
     edit(saved, lambda header: header["params"].update(energy=poison))
     with pytest.raises(ValueError, match=message):
         HybridCDDensity.load(saved)

@@ -33,8 +33,8 @@ class MLP(EnergyComponent):
     n_frequencies : int or "auto", default="auto"
         Sine and cosine features of that many learned frequencies stand beside x in front of the
         first layer; 0 is the plain perceptron of the papers. ``"auto"`` is 64 up to three columns,
-        where they learn narrow structure that a perceptron misses, and 0 above, where they
-        generalize less.
+        where they learn narrow structure that a perceptron misses, and 0 above, where at
+        this `max_frequency` they tend to overfit.
     max_frequency : float, default=6.0
         Largest initial frequency, radians per standardized unit; larger resolves finer structure
         and generalizes less.
@@ -55,7 +55,7 @@ class MLP(EnergyComponent):
 
     References
     ----------
-    .. [1] L. Bunino, "On the difficulty of training MCMC-Based Maximum Likelihood Learning of
+    .. [1] M. Bunino, "On the difficulty of training MCMC-Based Maximum Likelihood Learning of
        Energy-Based Models". Eq. 20 and the unnumbered equation of the appendix with beta.
 
     Examples

@@ -90,7 +90,7 @@ class AIS(PartitionMethod):
 
     References
     ----------
-    .. [1] R. Neal, "Annealed importance sampling", Statistics and Computing 11, 2001. Eq. 11.
+    .. [1] R. Neal, "Annealed importance sampling", Statistics and Computing 11, 2001. Section 2.
 
     Examples
     --------

@@ -39,7 +39,7 @@ class ImportanceSampling(PartitionMethod):
 
     References
     ----------
-    .. [1] A. Owen, "Monte Carlo theory, methods and examples", 2013. Section 9.2.
+    .. [1] A. Owen, "Monte Carlo theory, methods and examples", 2013. Section 9.1.
 
     Examples
     --------
