@@ -9,10 +9,12 @@ from skebm.datasets import (
     Checkerboard,
     GaussianDensity,
     GaussianMixtureDensity,
+    RingsDensity,
     TwoMoonsDensity,
     load_novelty,
     read_npz_table,
 )
+from tests.closed_forms import assert_variance, gaussian_entropy, rice_mean
 
 COV = np.array([[2.0, 0.6], [0.6, 0.5]])
 SMOOTH = {
@@ -27,6 +29,8 @@ SMOOTH = {
     "grid_25": datasets.grid_25,
     "two_moons": datasets.two_moons,
     "two_moons_narrow": lambda: TwoMoonsDensity(noise=0.05),
+    "rings_10d": datasets.rings_10d,
+    "rings_2d": lambda: RingsDensity((0.5, 2.0), wide=0.2, n_features=2),
 }
 ALL = {**SMOOTH, "checkerboard": datasets.checkerboard}
 PLANAR = {  # half width of a box that holds the density, grid points per axis
@@ -36,6 +40,7 @@ PLANAR = {  # half width of a box that holds the density, grid points per axis
     "eight_modes": (2.5, 150),
     "grid_25": (1.7, 500),
     "two_moons": (3.2, 200),
+    "rings_2d": (4, 200),
     "checkerboard": (4.5, 180),
 }
 
@@ -62,6 +67,7 @@ def grid(name):
         ("six_modes", 0.024465),
         ("eight_modes", 1.093234),
         ("grid_25", -2.013851),
+        ("rings_10d", -20.538319),
     ],
 )
 def test_entropy_of_the_toys(name, entropy):
@@ -138,6 +144,75 @@ def test_two_moons_far_away_have_the_gradient_of_a_point():
     np.testing.assert_allclose(score, [[0.0, (1 - 1e4) / 0.01]], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("wide", [0.1, 0.7])
+def test_rings_agree_with_a_sum_over_the_angle(wide):
+    x = np.concatenate([[[0, 0], [1, 0], [0, 2.5]], 2 * np.random.RandomState(0).randn(15, 2)])
+    angle = 2 * np.pi * np.arange(2000) / 2000  # the trapezoidal rule, exact for periodic ones
+    circle = np.column_stack([np.cos(angle), np.sin(angle)])
+    truth = 0.0
+    for radius in (1, 2, 3):
+        squares = np.square(x[:, None] - radius * circle).sum(axis=2)
+        truth += np.exp(-squares / (2 * wide**2)).mean(axis=1) / (6 * np.pi * wide**2)
+    density = RingsDensity(wide=wide)
+    np.testing.assert_allclose(density.log_marginal(x), np.log(truth), rtol=1e-12, atol=1e-12)
+
+
+def test_rings_marginal_integrates_the_other_columns_out():
+    density = RingsDensity(wide=0.2, narrow=0.05, n_features=4)
+    xy = np.random.RandomState(0).randn(4, 2)
+    z = np.linspace(-8, 8, 65)  # standard deviations
+    columns = np.stack(np.meshgrid(0.2 * z, 0.05 * z), axis=-1).reshape(-1, 2)
+    for row in xy:
+        rows = np.column_stack([np.tile(row, (len(columns), 1)), columns])
+        integral = np.exp(density.log_density(rows)).sum() * 0.2 * 0.05 * (z[1] - z[0]) ** 2
+        assert np.log(integral) == pytest.approx(density.log_marginal([row])[0], abs=1e-12)
+
+
+def test_rings_in_ten_columns_are_a_plane_times_gaussians():
+    density = datasets.rings_10d()
+    variances = [0.01] + [1e-4] * 7
+    x = density.sample(50, random_state=0)
+    x[:10, 2:] = 0  # the slice
+    others = GaussianDensity(np.diag(variances))
+    truth = density.log_marginal(x[:, :2]) + others.log_density(x[:, 2:])
+    np.testing.assert_allclose(density.log_density(x), truth, rtol=1e-13)
+    np.testing.assert_allclose(density.score(x)[:, 2:], others.score(x[:, 2:]), rtol=1e-13)
+    plane = RingsDensity(n_features=2)
+    assert plane.entropy == pytest.approx(2.648949, abs=1e-6)
+    assert density.entropy == pytest.approx(
+        plane.entropy + gaussian_entropy(np.diag(variances)), abs=1e-12
+    )
+    np.testing.assert_allclose(plane.score(x[:, :2]), density.score(x)[:, :2], rtol=1e-13)
+
+
+def test_a_ring_of_radius_zero_is_a_gaussian():
+    x = np.random.RandomState(0).randn(20, 3)
+    ring, gaussian = RingsDensity([0.0], 0.5, n_features=3), GaussianDensity(0.25 * np.eye(3))
+    np.testing.assert_allclose(ring.log_density(x), gaussian.log_density(x), rtol=1e-13)
+    np.testing.assert_allclose(ring.score(x), gaussian.score(x), rtol=1e-13)
+    assert ring.entropy == pytest.approx(gaussian.entropy, abs=1e-12)
+
+
+def test_rings_at_the_center_and_far_out():
+    density = datasets.rings_10d()
+    np.testing.assert_array_equal(density.score(np.zeros((1, 10))), 0)
+    center = np.log(np.exp(-0.5 * np.square([10, 20, 30])).mean() / (2 * np.pi * 0.01))
+    assert density.log_marginal([[0.0, 0.0]])[0] == pytest.approx(center, rel=1e-13)
+    far = 10.0 ** np.arange(3, 301, 9)
+    for direction in (np.eye(10)[0], -np.eye(10)[1], np.eye(10)[9], np.ones(10)):
+        x = far[:, None] * direction
+        log_density, score = density.log_density(x), density.score(x)
+        np.testing.assert_array_equal(np.isfinite(log_density), far < 1e150)
+        assert (log_density[far >= 1e150] == -np.inf).all()
+        assert np.isfinite(score).all()
+        length = np.maximum(1, np.hypot(x[:, 0], x[:, 1]))
+        to_ring = x[:, 0] * (1 - 3 / length)  # from there only the outer ring matters
+        np.testing.assert_allclose(score[:, 0], -100 * to_ring, rtol=1e-8)
+        np.testing.assert_allclose(score[:, 9], -1e4 * x[:, 9], rtol=1e-13)
+    top = np.full((1, 10), np.finfo(float).max)
+    assert density.log_density(top) == -np.inf and (density.score(top) == -np.inf).all()
+
+
 def test_checkerboard_cells():
     x = [[0.5, 0.5], [0.5, 2.5], [-0.5, 0.5], [-0.5, -0.5], [-4, -4], [4, 0], [5, 5], [0, 0]]
     inside = np.array([True, False, False, True, True, False, False, True])
@@ -202,6 +277,16 @@ def test_sample_moments():
     assert_mean(moons[:, 0], 0.5, largest_stderr=0.01)
     assert_mean(moons[:, 1], 0.25, largest_stderr=0.01)
     assert_mean(moons[:, 0] ** 2, 0.5 * (0.5 + 1.5) + 0.01, largest_stderr=0.01)
+    rings = datasets.rings_10d().sample(30_000, random_state=1)
+    length = np.hypot(rings[:, 0], rings[:, 1])
+    for radius, mean in [(1, 1.00501), (2, 2.00250), (3, 3.00167)]:
+        assert rice_mean(radius, 0.1) == pytest.approx(mean, abs=6e-6)
+        here = np.abs(length - radius) < 0.5
+        assert_mean(here.astype(float), 1 / 3, largest_stderr=0.003)
+        assert_mean(length[here], rice_mean(radius, 0.1), largest_stderr=0.0011)
+        assert_mean(np.square(length[here]), radius**2 + 0.02, largest_stderr=0.007)
+    for column, variance in zip(rings[:, 2:].T, [0.01] + [1e-4] * 7, strict=True):
+        assert_variance(column, variance, largest_stderr=0.009)
     cells = np.floor(Checkerboard().sample(20_000, random_state=1) / 2)
     for corner in np.unique(cells, axis=0):
         assert_mean((cells == corner).all(axis=1).astype(float), 1 / 8, largest_stderr=0.003)
@@ -218,7 +303,7 @@ def test_samples_repeat_and_leave_the_global_generator_alone(name):
     np.testing.assert_array_equal(before, np.random.get_state()[1])
 
 
-@pytest.mark.parametrize("name", ["mixture", "grid_25", "two_moons"])
+@pytest.mark.parametrize("name", ["mixture", "grid_25", "two_moons", "rings_10d"])
 def test_a_row_does_not_depend_on_its_block(name, monkeypatch):
     density = ALL[name]()
     x = density.sample(50, random_state=0)
@@ -246,6 +331,14 @@ def test_a_row_does_not_depend_on_its_block(name, monkeypatch):
         (lambda: GaussianMixtureDensity([[0.0]] * 2, 1, [-1, 2]), "weights must be > 0, got -1"),
         (lambda: GaussianMixtureDensity([[0.0]], 1, [0.5, 0.5]), r"weights .*got \(2,\)"),
         (lambda: TwoMoonsDensity(0.0), "noise must be .*> 0, got 0.0"),
+        (lambda: RingsDensity([]), r"radii must have shape \(k,\), got \(0,\)"),
+        (lambda: RingsDensity([1, -2]), "radii must be >= 0, got -2"),
+        (lambda: RingsDensity([np.inf]), "radii must be finite, got 1"),
+        (lambda: RingsDensity(wide=0), "wide must be a number > 0, got 0"),
+        (lambda: RingsDensity(narrow=-0.5), "narrow must be a number > 0, got -0.5"),
+        (lambda: RingsDensity(n_features=1), "n_features must be an integer >= 2, got 1"),
+        (lambda: datasets.rings_10d().log_density([[0.0, 0.0]]), "X must have 10 columns, got 2"),
+        (lambda: datasets.rings_10d().log_marginal([[0.0]]), "X must have 2 columns, got 1"),
         (lambda: datasets.six_modes().log_density([[0.0]]), "X must have 2 columns, got 1"),
         (lambda: datasets.six_modes().score([[0.0, np.nan]]), "NaN"),
         (lambda: Checkerboard().sample(0), "n must be .*>= 1, got 0"),

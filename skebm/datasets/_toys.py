@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["checkerboard", "eight_modes", "grid_25", "six_modes", "two_modes_1d", "two_moons"]
+__all__ = [
+    "checkerboard",
+    "eight_modes",
+    "grid_25",
+    "rings_10d",
+    "six_modes",
+    "two_modes_1d",
+    "two_moons",
+]
 
 import numpy as np
 
 from skebm.datasets._checkerboard import Checkerboard
 from skebm.datasets._mixture import GaussianMixtureDensity
+from skebm.datasets._rings import RingsDensity
 from skebm.datasets._two_moons import TwoMoonsDensity
 
 
@@ -101,6 +110,29 @@ def grid_25() -> GaussianMixtureDensity:
     axis = 2.0 * np.arange(-2, 3)
     centers = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
     return GaussianMixtureDensity(centers / 2.828, 0.05 / 2.828)
+
+
+def rings_10d() -> RingsDensity:
+    """Return three thin rings of radius 1, 2 and 3 in the first two of ten columns.
+
+    Returns
+    -------
+    RingsDensity
+        Density with d = 10 and entropy -20.538319 nats; its first two columns have entropy
+        2.648949 nats.
+
+    References
+    ----------
+    .. [1] A. Abdulsalam and J. G. Makin, "Revisiting Contrastive Divergence for Density Estimation
+       and Sample Generation". Section A.1.
+
+    Examples
+    --------
+    >>> from skebm.datasets import rings_10d
+    >>> print(f"{rings_10d().entropy:.6f}")
+    -20.538319
+    """
+    return RingsDensity()
 
 
 def checkerboard() -> Checkerboard:
