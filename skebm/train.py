@@ -234,8 +234,9 @@ def train(
 
     Notes
     -----
-    The learning rate follows half a cosine to 0. The parameters before the first update are the
-    first snapshot. Ctrl-C returns what was learnt with a ``ConvergenceWarning``.
+    The learning rate follows half a cosine to 0, unless its optimizer says otherwise. The
+    parameters before the first update are the first snapshot. Ctrl-C returns what was learnt with a
+    ``ConvergenceWarning``.
 
     Examples
     --------
@@ -287,7 +288,7 @@ class _Loop:
         callbacks: Sequence[Callback],
         checkpoint: Path | None,
     ) -> None:
-        self.objective, self.state, self.settings = objective, state, settings
+        self.objective, self.state, self.settings, self.x = objective, state, settings, x
         self.validation, self.callbacks, self.checkpoint = validation, callbacks, checkpoint
         self.draw = weighted_draws(
             x,
@@ -335,10 +336,11 @@ class _Loop:
     def _step(self) -> None:
         state = self.state
         done = (state.iteration - state.start) / self.settings.max_iter
-        factor = state.lr_factor * 0.5 * (1 + math.cos(math.pi * done))
+        decay = 0.5 * (1 + math.cos(math.pi * done))
         for optimizer in state.objective.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * factor
+                factor = decay if group.get("decays", True) else 1.0
+                group["lr"] = group["initial_lr"] * state.lr_factor * factor
         state.objective, row = self.objective.step(
             state.model, state.objective, self.draw, state.generator
         )
@@ -414,13 +416,15 @@ class _Loop:
         best = self.state.best
         if best is None or held_out is None or best.held_out is None:
             return True  # the start; or nothing to compare: the last sound one
+        if best.held_out.value == held_out.value == -math.inf:
+            return True  # neither can be judged: the later one
         return held_out.value > best.held_out.value
 
     def _exhausted(self) -> bool:
         patience = self.settings.n_iter_no_change
         rows = self.state.history[self.state.history_start :]
         values = [row["validation"] for row in rows if "validation" in row]
-        if patience is None or len(values) <= patience:
+        if patience is None or len(values) <= patience or max(values) == -math.inf:
             return False
         return max(values[-patience:]) <= max(values[:-patience]) + self.settings.tol
 
@@ -440,11 +444,9 @@ class _Loop:
         state.model.energy.load_state_dict(state.best.energy)
         state.average, state.n_averaged = None, 0
         state.lr_factor *= 0.3
-        for optimizer in state.objective.optimizers.values():
-            optimizer.state.clear()
-        for name, value in state.objective.buffers.items():
-            if not value.isfinite().all():
-                state.objective.buffers[name] = torch.nan_to_num(value, nan=-4.0)
+        state.objective = self.objective.recover(
+            state.model, state.objective, self.x, state.generator
+        )
         return False
 
     def _write(self, now: bool = False) -> None:

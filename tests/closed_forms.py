@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import torch
+from scipy.linalg import solve_discrete_lyapunov
+from scipy.special import erf, i0e, i1e
 
 from skebm.bases.mixture import MixtureBase
 
@@ -76,6 +78,17 @@ def langevin_variance(a, b, s=1.0):
     return b**2 / (1 - (1 - a / s**2) ** 2)
 
 
+def sghmc_covariance(eta, friction, mass, k, scheme="symplectic"):
+    """Stationary covariance of (x, r) on U = k x^2 / 2: the discrete Lyapunov equation."""
+    keep, s = 1 - eta * friction / mass, math.sqrt(2 * eta * friction)
+    momentum = np.array([-eta * k, keep])  # r' as a combination of (x, r)
+    moving, noise = (momentum, s) if scheme == "symplectic" else (np.array([0.0, 1.0]), 0.0)
+    step = np.array([np.array([1.0, 0.0]) + eta / mass * moving, momentum])
+    by = np.array([[eta / mass * noise], [s]])
+    assert abs(np.linalg.eigvals(step)).max() < 1, "diverges"
+    return solve_discrete_lyapunov(step, by @ by.T)
+
+
 def mala_acceptance(eps, x, z):
     """Acceptance probability on N(0, 1) of the proposal x - eps x + sqrt(2 eps) z."""
     y = x - eps * x + math.sqrt(2 * eps) * z
@@ -94,3 +107,69 @@ def grid(low, high, n, d):
 def autograd_score(log_prob, x):
     leaf = x.detach().clone().requires_grad_(True)
     return torch.autograd.grad(log_prob(leaf).sum(), leaf)[0]
+
+
+# -- divergences, boxes, rings ---------------------------------------------------------------------
+
+
+def gaussian_kl(mean_p, cov_p, mean_q, cov_q):
+    """KL(p || q) of two Gaussians, nats."""
+    shift, solved = np.subtract(mean_q, mean_p), np.linalg.solve(cov_q, cov_p)
+    square = shift @ np.linalg.solve(cov_q, shift)
+    return 0.5 * (np.trace(solved) + square - len(shift) - np.linalg.slogdet(solved)[1])
+
+
+def normal_box_mass(low, high, means, scales):
+    """Mass in a box of each Gaussian with independent columns, shape (k,)."""
+    left, right = ((side - np.asarray(means)) / (math.sqrt(2) * scales) for side in (low, high))
+    return np.prod(0.5 * (erf(right) - erf(left)), axis=-1)
+
+
+def rice_mean(radius, s):
+    """Mean length of a vector of that length plus N(0, s^2 I) in the plane."""
+    half = radius**2 / (4 * s**2)
+    return s * math.sqrt(math.pi / 2) * ((1 + 2 * half) * i0e(half) + 2 * half * i1e(half))
+
+
+# -- series ----------------------------------------------------------------------------------------
+
+
+def ar1(rho, n, m, rng):
+    """Stationary series x_t = rho x_{t-1} + e_t with e ~ N(0, 1), shape (n, m)."""
+    x = rng.normal(size=(n, m))
+    x[0] /= math.sqrt(1 - rho**2)
+    for t in range(1, n):
+        x[t] += rho * x[t - 1]
+    return x
+
+
+def ar1_time(rho):
+    """Draws per independent draw: 1 + 2 sum of rho^t."""
+    return (1 + rho) / (1 - rho)
+
+
+def half_chains(draws):
+    half = len(draws) // 2
+    return np.concatenate([draws[:half], draws[len(draws) - half :]], axis=1)
+
+
+def ess_by_loops(draws):
+    """Effective sample size from differences of half-chains, Geyer's sequences, lag by lag."""
+    x = half_chains(np.asarray(draws, dtype=np.float64))
+    n, m = x.shape
+    between = np.var([x[:, j].mean() for j in range(m)], ddof=1)
+    total = (n - 1) / n * np.mean([np.var(x[:, j], ddof=1) for j in range(m)]) + between
+    rho = [1.0] + [1 - np.mean((x[t:] - x[:-t]) ** 2) / (2 * total) for t in range(1, n)]
+    time, smallest = -1.0, np.inf
+    for k in range(n // 2):
+        if rho[2 * k] + rho[2 * k + 1] < 0:
+            time += max(rho[2 * k], 0)
+            break
+        smallest = min(smallest, rho[2 * k] + rho[2 * k + 1])
+        time += 2 * smallest
+    return n * m / max(time, 1 / math.log10(n * m))
+
+
+def normal_overlap(shift):
+    """Area under both densities N(0, 1) and N(shift, 1)."""
+    return 1 - erf(shift / math.sqrt(8))

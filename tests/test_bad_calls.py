@@ -11,7 +11,8 @@ from skebm import HybridCDDensity
 from skebm.bases import Gaussian, Kernel, Mixture, TorchDistribution, Uniform
 from skebm.energies import MLP
 from skebm.partition import AIS, ImportanceSampling, Quadrature
-from skebm.samplers import MALA, Langevin
+from skebm.objectives import EnergyStep, Optimization
+from skebm.samplers import HMC, MALA, SGHMC, Langevin
 
 X = np.random.RandomState(0).randn(40, 4)
 NAN, INF = X.copy(), X.copy()
@@ -46,12 +47,12 @@ def batch_norm(shape):
 
 # (parameters, error, fragments of the message: the name, the rule and the value)
 PARAMETERS = [
-    ({"init": "nois"}, ValueError, ["init", "['data', 'noise', 'hybrid']", "'nois'"]),
+    ({"init": "nois"}, ValueError, ["init", "'hybrid', 'data', 'noise', 'persistent'", "'nois'"]),
     ({"init": None}, TypeError, ["init", "one of", "None"]),
     ({"cd_weight": -1.5}, ValueError, ["cd_weight", ">= 0", "-1.5"]),
     ({"cd_weight": "25"}, TypeError, ["cd_weight", "a number", "'25'"]),
     ({"cd_weight": float("inf")}, ValueError, ["cd_weight", "inf"]),
-    ({"sampler": "hmcc"}, ValueError, ["sampler", "'langevin', 'mala'", "'hmcc'"]),
+    ({"sampler": "hmcc"}, ValueError, ["sampler", "'hmc', 'langevin', 'mala'", "'hmcc'"]),
     ({"sampler": Typo()}, TypeError, ["sampler", "instance of Sampler", "Typo()"]),
     ({"sampler": MALA}, TypeError, ["sampler", "instance of Sampler", "MALA"]),
     ({"sampler": Langevin(step_size=-1.0)}, ValueError, ["step_size", "> 0", "-1.0"]),
@@ -60,6 +61,27 @@ PARAMETERS = [
     ({"n_steps": True}, TypeError, ["n_steps", "an integer", "True"]),
     ({"step_size": 0.0}, ValueError, ["step_size", "> 0", "0.0", "'auto'"]),
     ({"step_size": "big"}, TypeError, ["step_size", "a number", "'big'"]),
+    ({"step_size": "adaptiv"}, TypeError, ["step_size", "'auto' or 'adaptive'", "'adaptiv'"]),
+    ({"step_size": EnergyStep(scale=-1)}, ValueError, ["scale", "> 0", "-1"]),
+    ({"step_size": EnergyStep(largest=0)}, ValueError, ["largest", ">= 1e-06", "0"]),
+    ({"noise_std": -0.1, "sampler": "langevin"}, ValueError, ["noise_std", ">= 0", "-0.1"]),
+    ({"noise_std": 0.1}, ValueError, ["noise_std", "None with MALA", "0.1", "'langevin'"]),
+    ({"bank_size": 0, "init": "persistent"}, ValueError, ["bank_size", ">= 1", "0"]),
+    ({"bank_size": 9, "init": "persistent"}, ValueError, ["bank_size", "256 rows", "9"]),
+    ({"refresh_rate": 1.5, "init": "persistent-refresh"}, ValueError, ["refresh_rate", "1.5"]),
+    ({"refresh_rate": 0.1}, ValueError, ["refresh_rate", "init='hybrid'", "0.1", "persistent-r"]),
+    ({"refresh_rate": 0.1, "init": "persistent"}, ValueError, ["refresh_rate", "0.1"]),
+    ({"refresh": "chain"}, ValueError, ["refresh", "init='hybrid'", "'chain'"]),
+    ({"refresh": "x", "init": "persistent-refresh"}, ValueError, ["refresh", "'iteration'", "'x'"]),
+    ({"start_noise": "gauss"}, ValueError, ["noise", "'normal', 'uniform'", "'gauss'"]),
+    ({"start_noise": "base", "base": None}, ValueError, ["noise", "without a base", "'base'"]),
+    ({"start_scale": 0.0}, ValueError, ["noise_scale", "> 0", "0.0"]),
+    ({"sampler": SGHMC(friction=-1.0)}, ValueError, ["friction", ">= 0", "-1.0"]),
+    ({"sampler": SGHMC(mass=0)}, ValueError, ["mass", "> 0", "0"]),
+    ({"sampler": HMC(n_leapfrog=0)}, ValueError, ["n_leapfrog", ">= 1", "0"]),
+    ({"eval_every": 0}, ValueError, ["eval_every", ">= 1", "0"]),
+    ({"optimizer": "adamax"}, ValueError, ["optimizer", "'adam', 'sgd'", "'adamax'"]),
+    ({"optimizer": Optimization(schedule="x")}, ValueError, ["schedule", "'cosine'", "'x'"]),
     ({"temperature": 0}, ValueError, ["temperature", "> 0", "got 0"]),
     ({"temperature": -1.0}, ValueError, ["temperature", "> 0", "-1.0"]),
     ({"temperature": "hot"}, TypeError, ["temperature", "a number > 0", "'hot'"]),
@@ -284,6 +306,7 @@ def test_sample_refuses_a_bad_seed(fitted):
         ({"nonsense": 1}, "Invalid parameter 'nonsense'"),
         ({"energy__width": 1}, "Invalid parameter 'width'"),
         ({"base": "typo", "base__n_centers": 4}, "base must be one of .*got 'typo'"),
+        ({"sampler": "langevin", "sampler__friction": 1.0}, "Invalid parameter 'friction'.*Langevin"),
     ],
 )
 def test_set_params_refuses_unknown_names(params, message):

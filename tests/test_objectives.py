@@ -9,7 +9,7 @@ from torch.distributions import Independent, Normal
 from skebm.bases import TorchDistribution
 from skebm.energies import MLP, Model, Zero
 from skebm.objectives import ContrastiveDivergence, ImportanceLikelihood, Optimization
-from skebm.objectives._held_out import held_out_likelihood, reference_draws
+from skebm.objectives._held_out import held_out_likelihood, proposal_for, reference_draws
 from skebm.samplers import MALA, Langevin
 from tests.closed_forms import Quadratic, assert_estimate, assert_mean, normal_base, tilted_log_z
 from tests.generators import gen
@@ -265,7 +265,8 @@ def test_held_out_likelihood_of_a_gaussian(with_base, temperature):
     x = torch.randn(3000, D, generator=gen(1)) / (1 + k) ** 0.5
     tilt = k if with_base else 1 + k
     model = Model(Quadratic(tilt * temperature), normal_base(D) if with_base else None, temperature)
-    held_out = held_out_likelihood(model, reference_draws(model, x, gen(2)), x)
+    draws = reference_draws(model, proposal_for(model, x, gen(3)), gen(2))
+    held_out = held_out_likelihood(model, draws, x)
     exact = -0.5 * (1 + k) * x.square().sum(1) + math.log((1 + k) / (2 * math.pi))
     log_base = -0.5 * x.square().sum(1) - math.log(2 * math.pi)
     gain = exact - log_base if with_base else exact
@@ -282,7 +283,7 @@ def test_held_out_likelihood_of_a_gaussian(with_base, temperature):
 def test_held_out_of_the_base_itself_is_exact():
     base, x = normal_base(D), rows(200, dtype=torch.float32)
     model = Model(Zero(), base, 1.0)
-    held_out = held_out_likelihood(model, reference_draws(model, x, gen(0)), x)
+    held_out = held_out_likelihood(model, reference_draws(model, None, gen(0)), x)
     assert held_out.gain == 0 and held_out.stderr == 0 and held_out.ess == pytest.approx(16384)
     assert held_out.value == pytest.approx(float(base.log_prob(x).mean()), rel=1e-5)
 
@@ -290,7 +291,7 @@ def test_held_out_of_the_base_itself_is_exact():
 def test_too_few_effective_draws_are_worth_nothing():
     model = Model(Quadratic(1e5, mean=3.0), normal_base(D), 1.0)
     x = rows(20, dtype=torch.float32)
-    held_out = held_out_likelihood(model, reference_draws(model, x, gen(0)), x)
+    held_out = held_out_likelihood(model, reference_draws(model, None, gen(0)), x)
     assert held_out.value == held_out.gain == -math.inf and held_out.ess < 50
 
 

@@ -8,7 +8,14 @@ import torch
 
 from skebm.energies import Model, Zero
 from skebm.exceptions import NormalizationWarning
-from skebm.partition import AIS, Auto, ImportanceSampling, LogPartition, Quadrature
+from skebm.partition import (
+    AIS,
+    Auto,
+    ImportanceSampling,
+    LogPartition,
+    Quadrature,
+    ReverseAIS,
+)
 from skebm.partition._base import from_log_weights
 from tests.closed_forms import (
     Quadratic,
@@ -37,6 +44,7 @@ METHODS = {
     "quadrature": (Quadrature(), (1, 2, 3)),
     "importance": (ImportanceSampling(), (1, 2, 3, 10, 30)),
     "ais": (AIS(n_chains=512, n_steps=1), (1, 2, 3, 10, 30)),
+    "reverse-ais": (ReverseAIS(n_chains=512, n_steps=1, n_equilibration=20), (1, 3, 10)),
 }
 CASES = [(name, d) for name, (_, dims) in METHODS.items() for d in dims]
 
@@ -73,7 +81,11 @@ def test_quadrature_admits_mass_outside_its_box():
     assert abs(result.value - gaussian_log_z(1)) <= 4 * result.stderr
 
 
-@pytest.mark.parametrize("method", [ImportanceSampling(n_samples=1024), AIS(n_chains=64)], ids=repr)
+@pytest.mark.parametrize(
+    "method",
+    [ImportanceSampling(n_samples=1024), AIS(n_chains=64), ReverseAIS(n_chains=64)],
+    ids=repr,
+)
 def test_same_seed_same_number_and_no_global_randomness(method):
     before = torch.get_rng_state()
     model, proposal, _ = problem(2, "no base")
@@ -109,6 +121,37 @@ def test_ais_errors_are_honest():
 
 
 # -- importance sampling ---------------------------------------------------------------------------
+
+
+def hard_problem():
+    """A narrow model far out: annealing loses weight on the way."""
+    return Model(Quadratic(60.0, mean=2.0), None, 1.0), normal_base(8), gaussian_log_z(8, 60.0)
+
+
+def test_the_bracket_holds_on_average_and_is_open_where_annealing_is_coarse():
+    model, proposal, truth = hard_problem()
+    x = 2.0 + torch.randn(512, 8, generator=gen(5)) / 60**0.5  # exact draws
+    bracket = ReverseAIS(n_chains=512, n_steps=1).bracket(model, proposal, gen(0), x)
+    assert bracket.lower < truth < bracket.upper
+    assert bracket.upper - bracket.lower > 4 * math.hypot(*bracket[2:4])
+    assert max(bracket.lower_stderr, bracket.upper_stderr) < 0.1
+    for result in (bracket.forward, bracket.reverse):
+        assert_estimate(result.value, result.stderr, truth, 0.12)
+
+
+def test_the_bracket_stands_without_draws_from_the_model():
+    model, proposal, truth = hard_problem()
+    result = ReverseAIS(n_chains=512, n_steps=1).estimate(model, proposal, gen(1))
+    assert result.method == "reverse-ais"
+    assert_estimate(result.value, result.stderr, truth, 0.15)
+
+
+def test_chains_that_come_down_from_the_wrong_place_open_the_bracket():
+    """Draws that are not the model's: the two directions no longer agree."""
+    model, proposal, truth = hard_problem()
+    x = 2.6 + torch.randn(512, 8, generator=gen(5)) / 60**0.5
+    bracket = ReverseAIS(n_chains=512, n_steps=1).bracket(model, proposal, gen(0), x)
+    assert abs(bracket.reverse.value - truth) > 1 or bracket.upper - bracket.lower > 1
 
 
 def test_importance_errors_are_honest():

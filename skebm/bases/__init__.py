@@ -3,6 +3,7 @@
 __all__ = [
     "Base",
     "BaseComponent",
+    "Defensive",
     "Gaussian",
     "Kernel",
     "Mixture",
@@ -11,6 +12,7 @@ __all__ = [
 ]
 
 from skebm.bases._base import Base, BaseComponent
+from skebm.bases.defensive import Defensive
 from skebm.bases.gaussian import Gaussian
 from skebm.bases.kernel import Kernel
 from skebm.bases.mixture import Mixture

@@ -15,9 +15,9 @@ from sklearn.base import BaseEstimator, DensityMixin, OutlierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from skebm._components import resolve
-from skebm.bases import Base, Gaussian
-from skebm.data import resolve_device
+from skebm._components import check_choice, check_number, resolve
+from skebm.bases import Base, Defensive, Gaussian
+from skebm.data import resolve_device, torch_generator
 from skebm.energies import Model, Zero, build_energy
 from skebm.estimators._callbacks import CallbackSupportMixin, FitTask, with_callbacks
 from skebm.estimators._checkpoint import Checkpoint
@@ -27,10 +27,12 @@ from skebm.estimators._preparation import Prepared, choose_standardizer, prepare
 from skebm.estimators._reading import draw_samples, evaluate, finite
 from skebm.exceptions import NormalizationWarning
 from skebm.objectives import Objective, Optimization
+from skebm.objectives._base import METHODS
 from skebm.partition import ImportanceSampling, LogPartition
 from skebm.train import Settings, TrainState, train
 
 HELD_OUT_QUANTILE, FEW_HELD_OUT = 0.05, 40
+MOST_COLUMNS = Defensive().max_columns  # beyond, nothing fitted in seconds is near the model
 
 
 class SampleInfo(NamedTuple):
@@ -91,9 +93,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         )
         X, weight = _weighted_rows(X, sample_weight)
         check_shared(self)
-        objectives = self._objectives(
-            Optimization(self.learning_rate, weight_decay=self.weight_decay)
-        )
+        objectives = self._objectives(self._optimization())
         self.device_ = resolve_device(self.device)
         self.temperature_ = float(getattr(self, "temperature", 1.0))
         task = FitTask(self, X, weight)
@@ -102,6 +102,8 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         prepared = self._prepare(X, weight, generator)
         states = self._train(objectives, prepared, checkpoint, generator, task)
         self._keep(states, self._can_judge(prepared))
+        self._proposal = self._choose_proposal(states[0], prepared, generator)
+        self._keep_players(objectives[0], states[0])
         self.log_partition_ = self._log_partition(generator)
         self.offset_ = self._offset(X, prepared.held_out)
         if not states[-1].interrupted:
@@ -160,9 +162,11 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the fitted density.
 
-        Base draws are resampled by their weights exp(-E/T), then moved by Metropolis-adjusted
-        Langevin steps that leave the density unchanged. ``sample_info_`` holds the effective number
-        of draws and the acceptance.
+        Draws from the base (without one, from a mixture near the data) are resampled by their
+        weights, then moved by Metropolis-adjusted Langevin steps that leave the density unchanged.
+        ``sample_info_`` holds the effective number of draws and the acceptance. Without a base and
+        with more than 32 columns no such draws are near the data: chains then run as in training,
+        and are only as good as the training made them.
 
         Parameters
         ----------
@@ -178,7 +182,12 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         """
         check_is_fitted(self)
         seed = self.random_state if random_state is None else random_state
-        z, info = draw_samples(self, n_samples, seed)
+        check_number("n_samples", n_samples, low=1, integer=True)
+        generator = torch_generator(seed, self.device_)
+        if self.base_ is None and self.n_features_in_ > MOST_COLUMNS:
+            z, info = self._generate(n_samples, generator), (float("nan"), 0, float("nan"))
+        else:
+            z, info = draw_samples(self, n_samples, generator)
         self.sample_info_ = SampleInfo(*info)
         return self._standardizer.inverse(z)
 
@@ -370,6 +379,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
             max_iter=self.max_iter if self._can_judge(prepared) else 1,
             batch_size=self.batch_size,
             noise=torch.from_numpy(prepared.noise).to(prepared.x) if prepared.noise.any() else None,
+            eval_every=self.eval_every,
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
             verbose=bool(self.verbose),
@@ -401,9 +411,40 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         if self.base is not None:
             component = resolve(self.base, aliases, kind, "base")
             base = component.fit(rows, prepared.weight, generator)
-        self._proposal = Gaussian().fit(rows, prepared.weight, generator) if base is None else base
         energy = build_energy(self.energy, ALIASES["energy"][0], self._energy_shape(), generator)
         return Model(energy, base, float(self.temperature_))
+
+    def _choose_proposal(
+        self, state: TrainState, prepared: Prepared, generator: torch.Generator
+    ) -> Base:
+        """Return the normalized density that log Z and samples are reached from."""
+        if self.base_ is not None:
+            return self.base_
+        proposal = state.objective.modules.get("proposal")
+        if isinstance(proposal, Base):
+            return proposal
+        return Gaussian().fit(prepared.noised(generator), prepared.weight, generator)
+
+    def _keep_players(self, objective: Objective, state: TrainState) -> None:
+        """Keep what else the first phase leaves: chains, points, a generator."""
+
+    def _noise(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        """Return n starts of noise for chains, standardized space."""
+        if self.base_ is not None:
+            return self.base_.sample(n, generator)
+        noise = torch.empty(n, self.n_features_in_, device=self.device_)
+        return noise.normal_(generator=generator)
+
+    def _generate(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        """Return the ends of n chains that start at noise (or the bank) and run as in training."""
+        raise NotImplementedError(f"{type(self).__name__} cannot sample without a base.")
+
+    def _optimization(self) -> Optimization:
+        method = getattr(self, "optimizer", "adam")
+        if isinstance(method, Optimization):
+            return method
+        check_choice("optimizer", method, METHODS, "Or pass an Optimization.")
+        return Optimization(self.learning_rate, weight_decay=self.weight_decay, method=method)
 
     def _energy_shape(self) -> tuple[int, ...]:
         return (self.n_features_in_,) if self.image_shape is None else tuple(self.image_shape)

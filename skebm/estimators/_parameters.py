@@ -12,9 +12,16 @@ import numpy as np
 from skebm._components import check_choice, check_number, resolve
 from skebm.bases import BaseComponent, Gaussian, Kernel, Mixture, Uniform
 from skebm.energies import MLP, EnergyComponent
-from skebm.partition import AIS, Auto, ImportanceSampling, PartitionMethod, Quadrature
+from skebm.partition import (
+    AIS,
+    Auto,
+    ImportanceSampling,
+    PartitionMethod,
+    Quadrature,
+    ReverseAIS,
+)
 from skebm.partition.quadrature import check_columns
-from skebm.samplers import MALA, Langevin, Sampler
+from skebm.samplers import HMC, MALA, SGHMC, Langevin, Sampler
 
 # parameter -> (aliases, kind of component)
 ALIASES: dict[str, tuple[dict[str, type], type]] = {
@@ -23,13 +30,14 @@ ALIASES: dict[str, tuple[dict[str, type], type]] = {
         {"gaussian": Gaussian, "kernel": Kernel, "mixture": Mixture, "uniform": Uniform},
         BaseComponent,
     ),
-    "sampler": ({"langevin": Langevin, "mala": MALA}, Sampler),
+    "sampler": ({"hmc": HMC, "langevin": Langevin, "mala": MALA, "sghmc": SGHMC}, Sampler),
     "log_partition": (
         {
             "ais": AIS,
             "auto": Auto,
             "importance": ImportanceSampling,
             "quadrature": Quadrature,
+            "reverse-ais": ReverseAIS,
         },
         PartitionMethod,
     ),
@@ -48,6 +56,7 @@ def check_shared(estimator: Any) -> None:
     check_number("learning_rate", e.learning_rate, low=0, open_low=True)
     check_number("weight_decay", e.weight_decay, low=0)
     check_number("validation_fraction", e.validation_fraction, low=0, high=0.9)
+    check_number("eval_every", e.eval_every, low=1, integer=True)
     if e.n_iter_no_change is not None:
         check_number("n_iter_no_change", e.n_iter_no_change, low=1, integer=True)
     check_number("tol", e.tol, low=0)

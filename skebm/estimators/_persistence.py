@@ -58,6 +58,8 @@ def save_estimator(estimator: Any, path: str | Path) -> None:
     tensors["standardizer.location"] = torch.from_numpy(standardizer.location)
     tensors["standardizer.scale"] = torch.from_numpy(standardizer.scale)
     tensors["data_noise"] = torch.from_numpy(estimator.data_noise_)
+    if getattr(estimator, "_bank", None) is not None:
+        tensors["bank"] = estimator._bank
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     save_file(tensors, str(path), metadata={"skebm": json.dumps(_header(estimator))})
 
@@ -130,6 +132,7 @@ def _header(estimator: Any) -> dict[str, Any]:
         "base": None if estimator.base_ is None else _path(type(estimator.base_)),
         "log_partition": None if log_partition is None else list(log_partition),
         "gain": estimator.validation_gain_,
+        "sampler": encode(getattr(estimator, "sampler_", None)),
         "names": list(getattr(estimator, "feature_names_in_", [])) or None,
         "fitted": {name: getattr(estimator, name) for name in PLAIN},
     }
@@ -152,6 +155,8 @@ def _rebuild(
         tensors["standardizer.location"].numpy(), tensors["standardizer.scale"].numpy()
     )
     estimator.data_noise_ = tensors["data_noise"].numpy()
+    estimator.sampler_ = decode(header["sampler"])
+    estimator._bank = tensors.get("bank")
     estimator.base_ = _rebuild_base(header["base"], _part(tensors, "base."), device)
     estimator._proposal = estimator.base_
     if estimator.base_ is None:

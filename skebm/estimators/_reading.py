@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from skebm._components import check_number
-from skebm.data import torch_generator
 from skebm.exceptions import NormalizationWarning
 from skebm.partition._base import log_ratio
 from skebm.samplers import MALA, run
@@ -53,11 +51,9 @@ def finite(values: np.ndarray) -> np.ndarray:
 
 
 def draw_samples(
-    estimator: Any, n: int, random_state: int | np.random.RandomState | None
+    estimator: Any, n: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, tuple[float, int, float]]:
     """Resample base draws by their weights, then move them; return rows and how it went."""
-    check_number("n_samples", n, low=1, integer=True)
-    generator = torch_generator(random_state, estimator.device_)
     model, proposal = estimator._model(), estimator._proposal
     if estimator.log_partition_ is not None and estimator.log_partition_.method == "exact":
         return proposal.sample(n, generator), (float(n), n, 1.0)

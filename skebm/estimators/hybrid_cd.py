@@ -1,21 +1,27 @@
-"""HybridCDDensity: contrastive divergence from data and from noise, over a base density."""
+"""HybridCDDensity: contrastive divergence from data, noise or a bank, over a base density."""
 
 from __future__ import annotations
 
 __all__ = ["HybridCDDensity"]
+
+import torch
+from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number, resolve
 from skebm.estimators._base import EnergyDensity
 from skebm.estimators._parameters import ALIASES
 from skebm.objectives import (
     ContrastiveDivergence,
+    EnergyStep,
     ImportanceLikelihood,
     Objective,
     Optimization,
 )
-from skebm.objectives.contrastive_divergence import STARTS
-from skebm.samplers import MALA
+from skebm.samplers import MALA, Langevin, SampleBank, Sampler, run
+from skebm.train import TrainState
 
+INITS = ("hybrid", "data", "noise", "persistent", "persistent-refresh")
+REFRESH_RATE = 0.05
 START_STEP = 0.05  # of the adapted step, standardized units squared
 
 
@@ -28,20 +34,37 @@ class HybridCDDensity(EnergyDensity):
 
     Parameters
     ----------
-    init : {"hybrid", "data", "noise"}, default="hybrid"
-        Where training chains start: at the data (contrastive divergence), at noise, or both.
+    init : {"hybrid", "data", "noise", "persistent", "persistent-refresh"}, default="hybrid"
+        Where training chains start: at the data (contrastive divergence), at noise, at both, or in
+        a bank of chains that go on from update to update, some of them started afresh.
     cd_weight : float, default=25.0
         lambda (dimensionless): weight of the data-started bracket in ``"hybrid"``; larger favors
         the density near data, smaller favors generation from noise.
-    sampler : {"mala", "langevin"} or Sampler, default="mala"
+    sampler : {"mala", "langevin", "sghmc", "hmc"} or Sampler, default="mala"
         Chains in training.
     n_steps : int, default=10
         Steps per chain and update.
-    step_size : float or "auto", default="auto"
-        Step eps that multiplies the gradient of E, standardized units squared; ``"auto"`` keeps a
-        sampler instance's own, adapts MALA's to its `target_accept` and is 0.01 for Langevin.
+    step_size : float, "auto", "adaptive" or EnergyStep, default="auto"
+        Step eps that multiplies the gradient of E, standardized units squared (for HMC and SGHMC a
+        time, standardized units). ``"auto"`` keeps a sampler instance's own, adapts that of MALA
+        and HMC to their `target_accept` and is 0.01 for the others; ``"adaptive"`` is the paper's
+        0.0005 / mean|E(x)| at most 0.05, an `EnergyStep`.
+    noise_std : float, optional
+        Noise of a Langevin step, standardized units, decoupled from its drift: short-run Langevin,
+        whose chains sample another temperature than the model's. Needs ``sampler="langevin"``.
     temperature : float, default=1.0
         T (dimensionless); the density is exp(-E/T).
+    bank_size : int, default=60000
+        Chains in the bank of the persistent inits.
+    refresh_rate : float, default=0.05
+        With ``init="persistent-refresh"``, the probability of a start from noise (dimensionless).
+    refresh : {"iteration", "chain"}, default="iteration"
+        Whether that is decided once per update or for each chain.
+    start_noise : {"auto", "base", "normal", "uniform"}, default="auto"
+        What noise is: draws from the base, N(0, s^2 I) or uniform on [-s, s]^d in standardized
+        space; ``"auto"`` is the base where there is one, else ``"normal"``.
+    start_scale : float, default=1.0
+        s, standardized units.
     energy : {"mlp"}, energy component or callable, default="mlp"
         The energy; a callable gets the number of columns (or the image shape) and returns a new
         ``torch.nn.Module`` that maps (n, n_features) to (n,) nats, without batch normalization.
@@ -61,19 +84,24 @@ class HybridCDDensity(EnergyDensity):
         Energy updates of each phase.
     batch_size : int, default=256
         Rows per update, drawn with replacement.
+    eval_every : int, default=25
+        Updates between validations; ``history_`` has one row for each.
     learning_rate : float, default=0.002
-        Adam's step (dimensionless), with half a cosine of decay to 0.
+        Step of the optimizer (dimensionless), with half a cosine of decay to 0.
+    optimizer : {"adam", "sgd"} or Optimization, default="adam"
+        Adam, plain gradient descent, or all settings in one: an `Optimization` brings its own
+        learning rate, decay and schedule.
     weight_decay : float, default=0.01
         Decoupled decay of the energy's weights; larger stays nearer to the base.
     validation_fraction : float, default=0.1
         Share of the rows held out to judge progress. Below 20 rows none are, and the model is its
         base; with 0 the energy is trained unjudged and its parameters are averaged.
     n_iter_no_change : int or None, default=12
-        Validations (25 updates each) without a gain of `tol` after which training stops.
+        Validations without a gain of `tol` after which training stops.
     tol : float, default=0.0
         Smallest gain in held-out log likelihood that counts, nats per row.
-    log_partition : {"auto", "quadrature", "importance", "ais"}, instance or None, default="auto"
-        How log Z is estimated; None leaves ``score_samples`` unnormalized.
+    log_partition : {"auto", "quadrature", "importance", "ais", "reverse-ais"}, instance or None
+        How log Z is estimated, by default ``"auto"``; None leaves ``score_samples`` unnormalized.
     contamination : float or "auto", default="auto"
         ``"auto"``: ``offset_`` is the 5 % quantile of held-out scores (with fewer than 40 of them
         the lower of theirs and all rows'), moved up if needed so that at least one row of X is
@@ -104,15 +132,18 @@ class HybridCDDensity(EnergyDensity):
     offset_ : float
         Threshold on ``score_samples``, nats.
     history_ : list of dict
-        One row per 25 updates, those of `refine` after those of the chains: losses and brackets
-        (nats), acceptance, step size, held-out log likelihood (nats per row, standardized space),
-        its gain over the base and standard error.
+        One row per `eval_every` updates, those of `refine` after those of the chains: losses and
+        brackets (nats), acceptance, step size and force (mean norm of the gradient of U = E/T - log
+        p0 where chains end), held-out log likelihood (nats per row, standardized space), its gain
+        over the base and standard error.
     n_iter_ : int
         Updates made by contrastive divergence.
     validation_gain_ : tuple of float or None
         Held-out gain over the base and its standard error, nats per row.
     data_noise_ : ndarray of shape (n_features,)
         Noise per column, standardized units.
+    sampler_ : Sampler
+        The training sampler with its last step size, stated for the potential U.
     temperature_ : float
         T.
     n_features_in_ : int
@@ -135,7 +166,9 @@ class HybridCDDensity(EnergyDensity):
     are honest. Deviations from the paper: a base density; MALA instead of unadjusted chains; noise
     chains start at base draws (at N(0, I) where ``base=None``), one for four rows; Adam with
     decoupled weight decay; `refine`. The paper's setting is ``base=None, refine=False,
-    sampler=Langevin(step_size)`` with a `temperature`.
+    sampler="langevin"`` with a `step_size` and a `temperature`. Where nothing can be held out or
+    judged, the parameters are averaged over the second half of the updates. Without a base the
+    model is judged, normalized and sampled through a mixture fitted to the data (`Defensive`).
 
     References
     ----------
@@ -162,7 +195,13 @@ class HybridCDDensity(EnergyDensity):
         sampler="mala",
         n_steps=10,
         step_size="auto",
+        noise_std=None,
         temperature=1.0,
+        bank_size=60_000,
+        refresh_rate=REFRESH_RATE,
+        refresh="iteration",
+        start_noise="auto",
+        start_scale=1.0,
         energy="mlp",
         base="mixture",
         standardize=True,
@@ -170,7 +209,9 @@ class HybridCDDensity(EnergyDensity):
         refine=True,
         max_iter=600,
         batch_size=256,
+        eval_every=25,
         learning_rate=2e-3,
+        optimizer="adam",
         weight_decay=0.01,
         validation_fraction=0.1,
         n_iter_no_change=12,
@@ -189,7 +230,13 @@ class HybridCDDensity(EnergyDensity):
         self.sampler = sampler
         self.n_steps = n_steps
         self.step_size = step_size
+        self.noise_std = noise_std
         self.temperature = temperature
+        self.bank_size = bank_size
+        self.refresh_rate = refresh_rate
+        self.refresh = refresh
+        self.start_noise = start_noise
+        self.start_scale = start_scale
         self.energy = energy
         self.base = base
         self.standardize = standardize
@@ -197,7 +244,9 @@ class HybridCDDensity(EnergyDensity):
         self.refine = refine
         self.max_iter = max_iter
         self.batch_size = batch_size
+        self.eval_every = eval_every
         self.learning_rate = learning_rate
+        self.optimizer = optimizer
         self.weight_decay = weight_decay
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -217,27 +266,88 @@ class HybridCDDensity(EnergyDensity):
             phases.append(ImportanceLikelihood(optimization=optimization))
         return phases
 
-    def _chains(self, optimization: Optimization) -> Objective:
-        check_choice("init", self.init, STARTS)
+    @property
+    def bank_(self):
+        """Rows of the bank of the persistent inits, ndarray (bank_size, n_features), units of X."""
+        check_is_fitted(self)
+        if self._bank is None:
+            raise AttributeError(
+                f"bank_ needs init='persistent' or 'persistent-refresh', got {self.init!r}."
+            )
+        return self._standardizer.inverse(self._bank)
+
+    def _chains(self, optimization: Optimization) -> ContrastiveDivergence:
+        check_choice("init", self.init, INITS)
         check_number("cd_weight", self.cd_weight, low=0)
         check_number("n_steps", self.n_steps, low=1, integer=True)
         check_choice("refine", self.refine, (True, False))
         check_number("temperature", self.temperature, low=0, open_low=True)
-        automatic = isinstance(self.step_size, str) and self.step_size == "auto"
-        if not automatic:
-            remedy = "Or use 'auto'."
-            check_number("step_size", self.step_size, low=0, open_low=True, remedy=remedy)
-        sampler = resolve(self.sampler, *ALIASES["sampler"], "sampler")
-        if not automatic:
-            params = {**sampler.get_params(deep=False), "step_size": float(self.step_size)}
-            sampler = type(sampler)(**params)
-        elif isinstance(sampler, MALA) and isinstance(self.sampler, str):
-            sampler = MALA(START_STEP)
+        sampler, energy_step, automatic = self._chosen_sampler()
         return ContrastiveDivergence(
-            start=self.init,
+            start=self.init.removesuffix("-refresh"),
             cd_weight=self.cd_weight,
             sampler=sampler,
             n_steps=self.n_steps,
             adapt_step=automatic,
+            energy_step=energy_step,
+            bank=self._chosen_bank(),
+            noise=self.start_noise,
+            noise_scale=self.start_scale,
             optimization=optimization,
         )
+
+    def _chosen_sampler(self) -> tuple[Sampler, EnergyStep | None, bool]:
+        """Return the sampler, what sets its step from energies, and whether acceptance does."""
+        sampler = resolve(self.sampler, *ALIASES["sampler"], "sampler")
+        step = self.step_size
+        if self.noise_std is not None:
+            if not isinstance(sampler, Langevin):
+                raise ValueError(
+                    f"noise_std must be None with {type(sampler).__name__}, got "
+                    f"{self.noise_std!r}. Use sampler='langevin'."
+                )
+            sampler = sampler.with_params(noise_std=self.noise_std)
+        if isinstance(step, EnergyStep):
+            return sampler, step, False
+        if isinstance(step, str) and step == "adaptive":
+            return sampler, EnergyStep(), False
+        if isinstance(step, str) and step == "auto":
+            if isinstance(sampler, MALA) and isinstance(self.sampler, str):
+                sampler = MALA(START_STEP)
+            return sampler, None, True
+        remedy = "Or use 'auto' or 'adaptive'."
+        check_number("step_size", step, low=0, open_low=True, remedy=remedy)
+        return sampler.with_params(step_size=float(step)), None, False
+
+    def _chosen_bank(self) -> SampleBank | None:
+        for name, default in (("refresh_rate", REFRESH_RATE), ("refresh", "iteration")):
+            value = getattr(self, name)
+            if value != default and self.init != "persistent-refresh":
+                raise ValueError(
+                    f"{name} must be left at {default!r} with init={self.init!r}, got {value!r}. "
+                    "Use init='persistent-refresh'."
+                )
+        if not self.init.startswith("persistent"):
+            return None
+        rate = self.refresh_rate if self.init == "persistent-refresh" else 0.0
+        return SampleBank(self.bank_size, rate, self.refresh)
+
+    def _keep_players(self, objective: Objective, state: TrainState) -> None:
+        assert isinstance(objective, ContrastiveDivergence)
+        self.sampler_ = objective.current_sampler(state.model, state.objective)
+        bank = state.objective.buffers.get("bank")
+        self._bank = None if bank is None else bank.cpu()
+
+    def _noise(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        like = torch.empty(0, self.n_features_in_, device=self.device_)
+        objective = self._chains(self._optimization())
+        return objective.noise_starts(self._model(), like, n, generator)
+
+    def _generate(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        if self._bank is None:
+            starts = self._noise(n, generator)
+        else:
+            rows = torch.randint(len(self._bank), (n,), generator=generator, device=self.device_)
+            starts = self._bank.to(self.device_)[rows]
+        state, _ = run(self.sampler_, self._model(), starts, self.n_steps, generator)
+        return state.x

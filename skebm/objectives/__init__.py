@@ -2,6 +2,7 @@
 
 __all__ = [
     "ContrastiveDivergence",
+    "EnergyStep",
     "HeldOut",
     "ImportanceLikelihood",
     "Objective",
@@ -12,4 +13,5 @@ __all__ = [
 from skebm.objectives._base import Objective, Optimization, State
 from skebm.objectives._held_out import HeldOut
 from skebm.objectives.contrastive_divergence import ContrastiveDivergence
+from skebm.objectives.energy_step import EnergyStep
 from skebm.objectives.importance_likelihood import ImportanceLikelihood

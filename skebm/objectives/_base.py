@@ -10,24 +10,32 @@ from typing import NamedTuple
 
 import torch
 
-from skebm._components import Component, check_number
+from skebm._components import Component, check_choice, check_number
 from skebm.energies import Model
 from skebm.objectives._held_out import HeldOut
 
 Draw = Callable[[], torch.Tensor]
 
 
+METHODS = ("adam", "sgd")
+SCHEDULES = ("cosine", "constant")
+
+
 class Optimization(Component):
-    """Adam with decoupled weight decay; the learning rate decays in `skebm.train`.
+    """Adam with decoupled weight decay, or plain gradient descent.
 
     Parameters
     ----------
     learning_rate : float, default=2e-3
-        Step of Adam (dimensionless), before the cosine decay.
+        Step (dimensionless for Adam), before its decay.
     betas : tuple of float, default=(0.5, 0.99)
-        Decay rates of Adam's two moments.
+        Decay rates of Adam's two moments; unused by ``"sgd"``.
     weight_decay : float, default=0.01
         Decoupled decay; larger keeps the energy closer to 0, the model closer to its base.
+    method : {"adam", "sgd"}, default="adam"
+        ``"sgd"`` is gradient descent without momentum.
+    schedule : {"cosine", "constant"}, default="cosine"
+        Half a cosine down to 0 over the updates of a fit, or no decay.
 
     Raises
     ------
@@ -51,29 +59,47 @@ class Optimization(Component):
         learning_rate: float = 2e-3,
         betas: tuple[float, float] = (0.5, 0.99),
         weight_decay: float = 0.01,
+        method: str = "adam",
+        schedule: str = "cosine",
     ) -> None:
         self.learning_rate = learning_rate
         self.betas = betas
         self.weight_decay = weight_decay
+        self.method = method
+        self.schedule = schedule
 
     def build(self, module: torch.nn.Module) -> torch.optim.Optimizer:
         """Return an optimizer of the module's parameters."""
         check_number("learning_rate", self.learning_rate, low=0, open_low=True)
         check_number("weight_decay", self.weight_decay, low=0)
+        check_choice("method", self.method, METHODS)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        optimizer = self._adam(module) if self.method == "adam" else self._sgd(module)
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+            group["decays"] = self.schedule == "cosine"
+        return optimizer
+
+    def _adam(self, module: torch.nn.Module) -> torch.optim.Optimizer:
         if not (isinstance(self.betas, tuple | list) and len(self.betas) == 2):
             raise TypeError(f"betas must be two numbers in [0, 1), got {self.betas!r}.")
         for beta in self.betas:
             check_number("betas", beta, low=0, high=0.99999999)
-        optimizer = torch.optim.AdamW(
+        return torch.optim.AdamW(
             module.parameters(),
             lr=self.learning_rate,
             betas=(float(self.betas[0]), float(self.betas[1])),
             weight_decay=self.weight_decay,
             foreach=True,
         )
-        for group in optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
-        return optimizer
+
+    def _sgd(self, module: torch.nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            module.parameters(),
+            lr=self.learning_rate,
+            weight_decay=self.weight_decay,
+            foreach=True,
+        )
 
 
 class State(NamedTuple):
@@ -134,6 +160,14 @@ class Objective(Component):
         self, model: Model, state: State, batch: torch.Tensor, generator: torch.Generator
     ) -> HeldOut | None:
         """Judge the model on held-out rows; None: fixed length and parameter averaging."""
+
+    def recover(
+        self, model: Model, state: State, x: torch.Tensor, generator: torch.Generator
+    ) -> State:
+        """Return a sound state after training went astray and the energy was put back."""
+        for optimizer in state.optimizers.values():
+            optimizer.state.clear()
+        return state
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["HeldOut", "held_out_likelihood", "reference_draws"]
+__all__ = ["HeldOut", "held_out_likelihood", "proposal_for", "reference_draws"]
 
 import math
 from typing import NamedTuple
 
 import torch
 
-from skebm.bases import Base, Gaussian
+from skebm.bases import Base, Defensive
 from skebm.energies import Model
 from skebm.partition._base import from_log_weights
 
 N_REFERENCE = 16384
+BLOCK = 4096  # rows at a time: convolutions of all of them would not fit
 FEWEST_EFFECTIVE = 50  # effective draws below which log Z, and so the value, means nothing
 
 
@@ -45,24 +46,38 @@ class HeldOut(NamedTuple):
     ess: float
 
 
+def proposal_for(model: Model, x: torch.Tensor, generator: torch.Generator) -> Base | None:
+    """Return a proposal density for a model without a base, where one can be near it.
+
+    Above 32 columns no density that is fitted in seconds is: then there is none.
+    """
+    if model.base is not None or x.dim() > 2 or x.shape[1] > Defensive().max_columns:
+        return None
+    return Defensive().fit(x, None, generator)
+
+
 def reference_draws(
-    model: Model, x: torch.Tensor, generator: torch.Generator
+    model: Model, proposal: Base | None, generator: torch.Generator
 ) -> dict[str, torch.Tensor]:
-    """Return fixed draws from the base (or a Gaussian fitted to x) for every later validation."""
-    proposal: Base = model.base if model.base is not None else Gaussian().fit(x, None, generator)
-    points = proposal.sample(N_REFERENCE, generator)
-    buffers = {"reference": points}
+    """Return fixed draws from the base, or else the proposal, for every later validation."""
+    source = model.base if model.base is not None else proposal
+    if source is None:
+        return {}
+    buffers = {"reference": source.sample(N_REFERENCE, generator)}
     if model.base is None:
-        buffers["reference_log_prob"] = proposal.log_prob(points)
+        buffers["reference_log_prob"] = source.log_prob(buffers["reference"])
     return buffers
 
 
 @torch.no_grad()
 def held_out_likelihood(
     model: Model, buffers: dict[str, torch.Tensor], batch: torch.Tensor
-) -> HeldOut:
-    """Estimate the mean log density of the rows in `batch` (n, d)."""
-    log_weight = -model.energy(buffers["reference"]) / model.temperature
+) -> HeldOut | None:
+    """Estimate the mean log density of the rows in `batch` (n, d); None without reference draws."""
+    if "reference" not in buffers:
+        return None
+    blocks = buffers["reference"].split(BLOCK)
+    log_weight = -torch.cat([model.energy(block) for block in blocks]) / model.temperature
     if model.base is None:
         log_weight = log_weight - buffers["reference_log_prob"]
     log_z = from_log_weights(log_weight, "importance")

@@ -1,49 +1,76 @@
-"""Contrastive divergence from data, from noise, and their hybrid."""
+"""Contrastive divergence from data, from noise, from a bank, and the hybrid."""
 
 from __future__ import annotations
 
 __all__ = ["ContrastiveDivergence"]
+
+from typing import Any, NamedTuple
 
 import torch
 
 from skebm._components import check_choice, check_number
 from skebm.energies import Model
 from skebm.objectives._base import Draw, Objective, Optimization, State, descend
-from skebm.objectives._held_out import HeldOut, held_out_likelihood, reference_draws
-from skebm.samplers import MALA, Langevin, Sampler, SamplerInfo, run
+from skebm.objectives._held_out import (
+    HeldOut,
+    held_out_likelihood,
+    proposal_for,
+    reference_draws,
+)
+from skebm.objectives.energy_step import EnergyStep
+from skebm.samplers import MALA, SampleBank, Sampler, SamplerInfo, run
 from skebm.samplers.mala import robbins_monro
 
-STARTS = ("data", "noise", "hybrid")
+STARTS = ("data", "noise", "hybrid", "persistent")
+NOISES = ("auto", "base", "normal", "uniform")
 GAIN = 0.1  # of the step-size adaptation, once per update: slow against a chain, fast against E
 
 
+class Bracket(NamedTuple):
+    """One difference of mean energies in the loss, and where its chains started."""
+
+    name: str
+    weight: float
+    start: torch.Tensor
+
+
 class ContrastiveDivergence(Objective):
-    r"""Lower the energy of data, raise it where short chains end.
+    r"""Lower the energy of data, raise it where chains end.
 
     .. math::
         (\overline{E(x)} - \overline{E(x_{noise})})
         + \lambda\, (\overline{E(x)} - \overline{E(x_{cd})})
 
     with :math:`x_{cd}` chains started at the same minibatch and :math:`x_{noise}` chains started at
-    noise. ``start="data"`` keeps the second bracket alone, ``"noise"`` the first.
+    noise. ``start="data"`` keeps the second bracket alone, ``"noise"`` the first, and
+    ``"persistent"`` is the first with chains that go on from update to update.
 
     Parameters
     ----------
-    start : {"hybrid", "data", "noise"}, default="hybrid"
+    start : {"hybrid", "data", "noise", "persistent"}, default="hybrid"
         Where chains start (the estimator's ``init``).
     cd_weight : float, default=25.0
         lambda (dimensionless): weight of the data-started bracket in ``"hybrid"``; larger favors
         the density near data, smaller favors generation from noise.
     sampler : Sampler, default=None
-        None means ``MALA()``.
+        None means ``MALA()``. Its `step_size` is stated for E.
     n_steps : int, default=10
         Chain length L per update.
     noise_share : float, default=0.25
         With ``start="hybrid"``, chains from noise per row of the batch (dimensionless): their
         bracket has the weight 1 against lambda, so fewer of them do.
     adapt_step : bool, default=True
-        With MALA, move the step size after each update toward the sampler's `target_accept`;
-        otherwise the sampler's own step stays.
+        With a Metropolis test, move the step size after each update toward the sampler's
+        `target_accept`; otherwise the sampler's own step stays.
+    energy_step : EnergyStep, default=None
+        Sets the step size from the energies of the data instead.
+    bank : SampleBank, default=None
+        For ``start="persistent"``; None means ``SampleBank()``.
+    noise : {"auto", "base", "normal", "uniform"}, default="auto"
+        What noise is: draws from the base, N(0, s^2 I) or uniform on [-s, s]^d in standardized
+        space; ``"auto"`` is the base where there is one, else ``"normal"``.
+    noise_scale : float, default=1.0
+        s, standardized units.
     optimization : Optimization, default=None
         Optimizer settings; None means the defaults.
 
@@ -54,17 +81,21 @@ class ContrastiveDivergence(Objective):
 
     Notes
     -----
-    Noise is a draw from the base where there is one, and from N(0, I) in standardized space
-    otherwise (the paper's case). Means are taken over rows; the paper's printed sums without 1/N
-    are a typo. Negatives carry no gradient. Both chains run in one batch: L gradients of 1.25
-    times the batch for ``"hybrid"``. Step sizes multiply the gradient of E, as in HCD Eq. 9, and
-    chains sample exp(-E/T) p0. The history holds mean, standard deviation over rows and
-    signal-to-noise ratio of each bracket.
+    Means are taken over rows; the paper's printed sums without 1/N are a typo. The factor 1/T of
+    the likelihood gradient is left out, as in the paper. Negatives carry no gradient. Both chains
+    run in one batch: L gradients of 1.25 times the batch for ``"hybrid"``. Step sizes multiply the
+    gradient of E, as in HCD Eq. 9, and chains sample exp(-E/T) p0. The history holds mean, standard
+    deviation over rows and signal-to-noise ratio of each bracket, and the mean norm of the gradient
+    of U where chains end (``force``). Held-out likelihood comes from importance weights of the
+    base, or without a base of a mixture fitted to the data; above 32 columns without a base there
+    is none.
 
     References
     ----------
     .. [1] A. Abdulsalam and J. G. Makin, "Revisiting Contrastive Divergence for Density Estimation
        and Sample Generation". Eq. 6.
+    .. [2] M. Bunino, "On the difficulty of training MCMC-Based Maximum Likelihood Learning of
+       Energy-Based Models". Alg. 1.
 
     Examples
     --------
@@ -81,6 +112,10 @@ class ContrastiveDivergence(Objective):
         n_steps: int = 10,
         noise_share: float = 0.25,
         adapt_step: bool = True,
+        energy_step: EnergyStep | None = None,
+        bank: SampleBank | None = None,
+        noise: str = "auto",
+        noise_scale: float = 1.0,
         optimization: Optimization | None = None,
     ) -> None:
         self.start = start
@@ -89,96 +124,169 @@ class ContrastiveDivergence(Objective):
         self.n_steps = n_steps
         self.noise_share = noise_share
         self.adapt_step = adapt_step
+        self.energy_step = energy_step
+        self.bank = bank
+        self.noise = noise
+        self.noise_scale = noise_scale
         self.optimization = optimization
 
     def init(self, model: Model, x: torch.Tensor, generator: torch.Generator) -> State:
-        """Make the optimizer, the reference draws and the step size."""
-        check_choice("init", self.start, STARTS)
-        check_number("cd_weight", self.cd_weight, low=0)
-        check_number("n_steps", self.n_steps, low=0, integer=True)
-        check_number("noise_share", self.noise_share, low=0, high=1, open_low=True)
+        """Make the optimizer, the reference draws, the step size and the bank."""
+        self._check(model)
         optimizer = (self.optimization or Optimization()).build(model.energy)
-        buffers = reference_draws(model, x, generator)
-        start = self._sampler(model).step_size
-        check_number("step_size", start, low=0, open_low=True)
-        buffers["log_step"] = torch.tensor(float(start), device=x.device).log()
-        return State({"energy": optimizer}, {}, buffers)
+        proposal = proposal_for(model, x, generator)
+        buffers = reference_draws(model, proposal, generator)
+        sampler = self._sampler().for_energy(model.temperature)
+        buffers["log_step"] = torch.tensor(float(sampler.step_size), device=x.device).log()
+        buffers["mean_energy"] = torch.zeros((), device=x.device)
+        if self.start == "persistent":
+            buffers["bank"] = self._new_bank(model, x, generator)
+        modules: dict[str, torch.nn.Module] = {} if proposal is None else {"proposal": proposal}
+        return State({"energy": optimizer}, modules, buffers)
 
     def step(
         self, model: Model, state: State, draw: Draw, generator: torch.Generator
     ) -> tuple[State, dict[str, torch.Tensor]]:
         """Run the chains, then take one step on the brackets."""
         x = draw()
-        starts = self._starts(model, x, generator)
-        ends, info, state = self._run_chains(model, state, torch.cat(starts), generator)
-        sizes = [len(x), *(len(start) for start in starts)]
-        energy = model.energy(torch.cat([x, ends])).split(sizes)
-        brackets = self._brackets(energy)
-        loss = torch.stack([w * (high.mean() - low.mean()) for _, w, high, low in brackets]).sum()
+        rows, brackets = self._brackets(model, state, x, generator)
+        state = self._set_step(model, state, x)
+        starts = torch.cat([bracket.start for bracket in brackets])
+        ends, info, state = self._run_chains(model, state, starts, generator)
+        if rows is not None:
+            (self.bank or SampleBank()).write(state.buffers["bank"], rows, ends)
+        sizes = [len(x), *(len(bracket.start) for bracket in brackets)]
+        data, *lows = model.energy(torch.cat([x, ends])).split(sizes)
+        pairs = list(zip(brackets, lows, strict=True))
+        loss = torch.stack([b.weight * (data.mean() - low.mean()) for b, low in pairs]).sum()
         descend(state.optimizers["energy"], loss)
-        row = {"loss": loss.detach(), "data_energy": energy[0].detach().mean()}
+        row = {"loss": loss.detach(), "data_energy": data.detach().mean()}
         row |= {"acceptance": info.acceptance, "step_size": info.step_size}
-        for name, _, high, low in brackets:
-            row |= _statistics(name, high.detach(), low.detach())
+        row["force"] = info.score.flatten(1).norm(dim=1).mean()
+        for bracket, low in pairs:
+            row |= _statistics(bracket.name, data.detach(), low.detach())
         return state, row
 
     def validate(
         self, model: Model, state: State, batch: torch.Tensor, generator: torch.Generator
-    ) -> HeldOut:
-        """Held-out log likelihood by importance weights from the base."""
+    ) -> HeldOut | None:
+        """Held-out log likelihood by importance weights."""
         return held_out_likelihood(model, state.buffers, batch)
 
-    def _sampler(self, model: Model) -> Sampler:
-        """Return the sampler of U for a step size that is stated for E (HCD Eq. 9)."""
-        sampler = MALA() if self.sampler is None else self.sampler
-        if not isinstance(sampler, MALA | Langevin):
-            raise TypeError(f"sampler must be a MALA or Langevin instance, got {sampler!r}.")
-        if model.temperature == 1:
-            return sampler
-        scaled = sampler.step_size * model.temperature
-        return type(sampler)(**{**sampler.get_params(deep=False), "step_size": scaled})
+    def recover(
+        self, model: Model, state: State, x: torch.Tensor, generator: torch.Generator
+    ) -> State:
+        """Forget moments, step size and bank: all may have followed a broken energy."""
+        state = super().recover(model, state, x, generator)
+        fresh = {"mean_energy": torch.zeros((), device=x.device)}
+        if not state.buffers["log_step"].isfinite():
+            sampler = self._sampler().for_energy(model.temperature)
+            fresh["log_step"] = torch.tensor(float(sampler.step_size), device=x.device).log()
+        if "bank" in state.buffers:
+            fresh["bank"] = self._new_bank(model, x, generator)
+        return state._replace(buffers={**state.buffers, **fresh})
 
-    def _starts(
-        self, model: Model, x: torch.Tensor, generator: torch.Generator
-    ) -> list[torch.Tensor]:
-        starts = []
+    def noise_starts(
+        self, model: Model, like: torch.Tensor, n: int, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Return n starts of noise, rows shaped as those of `like`, standardized space."""
+        if model.base is not None and self.noise in ("auto", "base"):
+            return model.base.sample(n, generator)
+        noise = like.new_empty(n, *like.shape[1:])
+        if self.noise == "uniform":
+            return noise.uniform_(-self.noise_scale, self.noise_scale, generator=generator)
+        return noise.normal_(generator=generator).mul_(self.noise_scale)
+
+    def current_sampler(self, model: Model, state: State) -> Sampler:
+        """Return the sampler of U with the step size that training has come to."""
+        sampler = self._sampler().for_energy(model.temperature)
+        return sampler.with_params(step_size=float(state.buffers["log_step"].exp()))
+
+    def _check(self, model: Model) -> None:
+        check_choice("init", self.start, STARTS)
+        check_number("cd_weight", self.cd_weight, low=0)
+        check_number("n_steps", self.n_steps, low=0, integer=True)
+        check_number("noise_share", self.noise_share, low=0, high=1, open_low=True)
+        check_choice("noise", self.noise, NOISES)
+        check_number("noise_scale", self.noise_scale, low=0, open_low=True)
+        if self.noise == "base" and model.base is None:
+            raise ValueError(
+                "noise must be 'normal' or 'uniform' without a base, got 'base'. Set a base."
+            )
+        if self.bank is not None and self.start != "persistent":
+            raise ValueError(
+                f"bank must be None with start={self.start!r}, got {self.bank!r}. A bank belongs "
+                "to start='persistent'."
+            )
+        if self.energy_step is not None:
+            self.energy_step.check()
+        check_number("step_size", self._sampler().step_size, low=0, open_low=True)
+
+    def _sampler(self) -> Sampler:
+        sampler = MALA() if self.sampler is None else self.sampler
+        if not isinstance(sampler, Sampler) or not hasattr(sampler, "step_size"):
+            raise TypeError(f"sampler must be a Sampler with a step_size, got {sampler!r}.")
+        return sampler
+
+    def _new_bank(self, model: Model, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        bank = self.bank or SampleBank()
+        return bank.init(lambda n: self.noise_starts(model, x, n, generator))
+
+    def _brackets(
+        self, model: Model, state: State, x: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor | None, list[Bracket]]:
+        """Return the brackets of Eq. 6 and, for persistent chains, their rows in the bank."""
+
+        def noise(n: int) -> torch.Tensor:
+            return self.noise_starts(model, x, n, generator)
+
+        if self.start == "persistent":
+            bank, points = self.bank or SampleBank(), state.buffers["bank"]
+            rows, starts = bank.draw(points, len(x), noise, generator)
+            return rows, [Bracket("bank", 1.0, starts)]
+        brackets = []
         if self.start != "data":
             n = len(x) if self.start == "noise" else max(2, round(self.noise_share * len(x)))
-            noise = torch.empty_like(x[:n]).normal_(generator=generator)
-            starts.append(noise if model.base is None else model.base.sample(n, generator))
+            brackets.append(Bracket("noise", 1.0, noise(n)))
         if self.start != "noise":
-            starts.append(x)
-        return starts
+            brackets.append(Bracket("cd", self.cd_weight if self.start == "hybrid" else 1.0, x))
+        return None, brackets
+
+    def _set_step(self, model: Model, state: State, x: torch.Tensor) -> State:
+        """Choose the step size by the energies of the data (HCD section 3)."""
+        if self.energy_step is None:
+            return state
+        with torch.no_grad():
+            step, mean = self.energy_step(model.energy(x), state.buffers["mean_energy"])
+        sampler = self._sampler().with_params(step_size=step).for_energy(model.temperature)
+        log_step = torch.as_tensor(sampler.step_size).log()
+        return state._replace(buffers={**state.buffers, "log_step": log_step, "mean_energy": mean})
 
     def _run_chains(
         self, model: Model, state: State, starts: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, SamplerInfo, State]:
-        sampler, target, at_start = self._sampler(model), model.potential_and_score, None
-        if isinstance(sampler, MALA):
+        sampler: Any = self._sampler()
+        target, at_start = model.potential_and_score, None
+        adapts = self.adapt_step and self.energy_step is None and self.n_steps > 0
+        if sampler.metropolis:
             at_start = sampler.init(target, starts, state.buffers["log_step"])
+        elif self.energy_step is not None:
+            sampler = self.current_sampler(model, state)
+        else:
+            sampler = sampler.for_energy(model.temperature)
         chains, info = run(sampler, target, starts, self.n_steps, generator, state=at_start)
-        if isinstance(sampler, MALA) and self.adapt_step and self.n_steps:
+        if sampler.metropolis and adapts:
             log_step = robbins_monro(
                 state.buffers["log_step"], info.acceptance, sampler.target_accept, GAIN
             )
             state = state._replace(buffers={**state.buffers, "log_step": log_step})
         return chains.x, info, state
 
-    def _brackets(self, energy: tuple[torch.Tensor, ...]) -> list[tuple]:
-        """Return (name, weight, energy at data, energy at chain ends) per bracket of Eq. 6."""
-        brackets = []
-        if self.start != "data":
-            brackets.append(("noise", 1.0, energy[0], energy[1]))
-        if self.start != "noise":
-            weight = self.cd_weight if self.start == "hybrid" else 1.0
-            brackets.append(("cd", weight, energy[0], energy[-1]))
-        return brackets
-
 
 def _statistics(name: str, data: torch.Tensor, ends: torch.Tensor) -> dict[str, torch.Tensor]:
     """Mean, standard deviation over rows and signal-to-noise ratio of a bracket.
 
-    Rows are paired where chains started at the data, independent where they started at noise.
+    Rows are paired where chains started at the data, independent elsewhere.
     """
     mean = data.mean() - ends.mean()
     if name == "cd":

@@ -63,7 +63,7 @@ class ImportanceLikelihood(Objective):
                 "Use base='mixture' or 'uniform'."
             )
         optimizer = (self.optimization or Optimization()).build(model.energy)
-        return State({"energy": optimizer}, {}, reference_draws(model, x, generator))
+        return State({"energy": optimizer}, {}, reference_draws(model, None, generator))
 
     def step(
         self, model: Model, state: State, draw: Draw, generator: torch.Generator
@@ -85,6 +85,6 @@ class ImportanceLikelihood(Objective):
 
     def validate(
         self, model: Model, state: State, batch: torch.Tensor, generator: torch.Generator
-    ) -> HeldOut:
+    ) -> HeldOut | None:
         """Held-out log likelihood by importance weights from the base."""
         return held_out_likelihood(model, state.buffers, batch)

@@ -5,8 +5,10 @@ __all__ = [
     "Auto",
     "ImportanceSampling",
     "LogPartition",
+    "LogPartitionBracket",
     "PartitionMethod",
     "Quadrature",
+    "ReverseAIS",
 ]
 
 from skebm.partition._base import LogPartition, PartitionMethod
@@ -14,3 +16,4 @@ from skebm.partition.ais import AIS
 from skebm.partition.auto import Auto
 from skebm.partition.importance import ImportanceSampling
 from skebm.partition.quadrature import Quadrature
+from skebm.partition.reverse_ais import LogPartitionBracket, ReverseAIS

@@ -27,7 +27,8 @@ class LogPartition(NamedTuple):
     ess : float
         Effective number of independent draws behind it; infinite for quadrature.
     method : str
-        ``"quadrature"``, ``"importance"`` or ``"ais"``.
+        ``"quadrature"``, ``"importance"``, ``"ais"``, ``"reverse-ais"``, or ``"exact"`` where the
+        energy is 0.
 
     Examples
     --------

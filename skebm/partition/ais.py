@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AIS"]
+__all__ = ["AIS", "climb"]
 
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from skebm.partition._base import LogPartition, PartitionMethod, from_log_weight
 from skebm.samplers import MALA, Target
 from skebm.samplers.mala import MALAState, robbins_monro
 
+GAIN = 1.2  # factor in effective sample size that a finer ladder has to bring
 STEPS = torch.logspace(-5, 0, 61)  # candidate increments of the inverse temperature
 
 
@@ -24,6 +25,15 @@ class Ladder(NamedTuple):
 
     betas: list[float]
     log_steps: list[torch.Tensor]
+
+
+class Annealed(NamedTuple):
+    """An estimate and what it was made from."""
+
+    result: LogPartition
+    ladder: Ladder
+    x: torch.Tensor  # (n, d) ends of the chains
+    log_weight: torch.Tensor  # (n,)
 
 
 class Path(NamedTuple):
@@ -71,7 +81,7 @@ class AIS(PartitionMethod):
         makes a finer ladder.
     min_ess : float, default=0.3
         Share of the chains that the effective sample size has to reach; the ladder is refined by
-        4 in `max_spread`, at most three times, while it does not.
+        4 in `max_spread`, at most three times, while it does not and refining helps.
     max_levels : int, default=4000
         Bound on the number of temperatures.
     verbose : bool, default=False
@@ -122,15 +132,29 @@ class AIS(PartitionMethod):
         check_number("max_levels", self.max_levels, low=1, integer=True)
         check_number("max_spread", self.max_spread, low=0, high=0.5, open_low=True)
         check_number("min_ess", self.min_ess, low=0, high=1)
+        return self.anneal(model, proposal, generator).result
+
+    def anneal(self, model: Model, proposal: Base, generator: torch.Generator) -> Annealed:
+        """Run and keep the ladder and the chains' ends, for who wants to come back down."""
         path, spread = Path(model, proposal), self.max_spread
-        for attempt in range(4):
-            ladder = self._pilot(path, spread, generator)
-            result = from_log_weights(self._main(path, ladder, generator), "ais")
-            full = len(ladder.betas) >= self.max_levels
-            if result.ess >= self.min_ess * self.n_chains or full or attempt == 3:
+        best = self._attempt(path, spread, generator)
+        for _ in range(3):
+            full = len(best.ladder.betas) >= self.max_levels
+            if best.result.ess >= self.min_ess * self.n_chains or full:
                 break
             spread /= 4
-        return result
+            finer = self._attempt(path, spread, generator)
+            gained = finer.result.ess > GAIN * best.result.ess
+            best = finer if finer.result.ess > best.result.ess else best
+            if not gained:  # finer temperatures do not help: chains do not mix
+                break
+        return best
+
+    def _attempt(self, path: Path, spread: float, generator: torch.Generator) -> Annealed:
+        ladder = self._pilot(path, spread, generator)
+        x = path.proposal.sample(self.n_chains, generator)
+        x, log_weight = climb(path, ladder, x, self.n_steps, generator, verbose=self.verbose)
+        return Annealed(from_log_weights(log_weight, "ais"), ladder, x, log_weight)
 
     @torch.no_grad()
     def _pilot(self, path: Path, spread: float, generator: torch.Generator) -> Ladder:
@@ -156,23 +180,37 @@ class AIS(PartitionMethod):
             log_steps.append(log_step)
         return Ladder(betas, log_steps)
 
-    @torch.no_grad()
-    def _main(self, path: Path, ladder: Ladder, generator: torch.Generator) -> torch.Tensor:
-        x = path.proposal.sample(self.n_chains, generator)
-        sampler, beta, log_weight = MALA(), 0.0, torch.zeros(self.n_chains, device=x.device)
-        levels = zip(ladder.betas, ladder.log_steps, strict=True)
-        bar = tqdm(
-            levels, total=len(ladder.betas), disable=not self.verbose, desc="AIS", leave=False
-        )
-        for next_beta, log_step in bar:
-            log_weight -= (next_beta - beta) * path.difference(x)
-            beta = next_beta
-            target = path.at(beta)
-            state: MALAState = sampler.init(target, x, log_step)
-            for _ in range(self.n_steps):
-                state, _info = sampler.step(target, state, generator)
-            x = state.x
-        return log_weight
+
+@torch.no_grad()
+def climb(
+    path: Path,
+    ladder: Ladder,
+    x: torch.Tensor,
+    n_steps: int,
+    generator: torch.Generator,
+    *,
+    down: bool = False,
+    verbose: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Move chains along the ladder; return their ends (n, d) and log weights (n,).
+
+    Up, weights are taken before each rung's transitions; down, after them: the same chains in
+    reverse.
+    """
+    sampler, log_weight = MALA(), x.new_zeros(len(x))
+    rungs = list(zip([0.0, *ladder.betas], ladder.betas, ladder.log_steps, strict=False))
+    bar = tqdm(rungs[::-1] if down else rungs, disable=not verbose, desc="AIS", leave=False)
+    for below, above, log_step in bar:
+        if not down:
+            log_weight -= (above - below) * path.difference(x)
+        target = path.at(above)
+        state: MALAState = sampler.init(target, x, log_step)
+        for _ in range(n_steps):
+            state, _info = sampler.step(target, state, generator)
+        x = state.x
+        if down:
+            log_weight -= (above - below) * path.difference(x)
+    return x, log_weight
 
 
 def _increment(difference: torch.Tensor, spread: float, most: float) -> float:

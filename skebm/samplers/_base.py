@@ -28,37 +28,55 @@ class SamplerInfo(NamedTuple):
     step_size : Tensor of shape ()
         Step size in use, standardized units squared.
     energy : Tensor of shape (n,)
-        Potential U of each chain, nats.
+        Potential U of each chain, nats: after the step with a Metropolis test, before it without.
+    score : Tensor of shape (n, ...)
+        Minus the gradient of U where `energy` was taken, nats per standardized unit.
 
     Examples
     --------
     >>> import torch
     >>> from skebm.samplers import SamplerInfo
-    >>> SamplerInfo(torch.tensor(0.5), torch.tensor(0.1), torch.zeros(3)).acceptance
+    >>> info = SamplerInfo(torch.tensor(0.5), torch.tensor(0.1), torch.zeros(3), torch.zeros(3, 2))
+    >>> info.acceptance
     tensor(0.5000)
     """
 
     acceptance: torch.Tensor
     step_size: torch.Tensor
     energy: torch.Tensor
+    score: torch.Tensor
 
 
 class Sampler(Component):
     """Parameters of a Markov chain; ``init`` and ``step`` hold the algorithm.
 
     A *target* is a callable ``x -> (U, score)`` with U (n,) the potential in nats and the score
-    (n, ...) minus its gradient. Chains sample ``exp(-U)``.
+    (n, ...) minus its gradient. Chains sample ``exp(-U)``. With ``metropolis = True`` the sampler
+    tests its proposals, ``init`` takes a `log_step` carried over from earlier chains, and there is
+    a `target_accept`.
     """
+
+    metropolis = False
 
     @abstractmethod
     def init(self, target: Target, x: torch.Tensor) -> Any:
         """Return the state of chains that stand at x (n, ...)."""
+
+    def for_energy(self, temperature: float) -> Sampler:
+        """Return the sampler of U = E / T for a `step_size` that multiplies the gradient of E."""
+        if temperature == 1:
+            return self
+        raise NotImplementedError(f"{type(self).__name__} has no rule for temperatures but 1.")
 
     @abstractmethod
     def step(
         self, target: Target, state: Any, generator: torch.Generator
     ) -> tuple[Any, SamplerInfo]:
         """Advance every chain once."""
+
+    def with_params(self, **params: Any) -> Any:
+        """Return a copy with some parameters replaced."""
+        return type(self)(**{**self.get_params(deep=False), **params})
 
 
 def as_target(target: Model | torch.nn.Module | Target) -> Target:
@@ -144,7 +162,7 @@ def run(
         if state is None:
             state = sampler.init(target, x)
         one = torch.ones((), device=x.device)
-        info, total = SamplerInfo(one, one * 0, x.new_zeros(len(x))), one * 0
+        info, total = SamplerInfo(one, one * 0, x.new_zeros(len(x)), torch.zeros_like(x)), one * 0
         for _ in tqdm(range(n_steps), disable=not progress, desc="sampling", leave=False):
             state, info = sampler.step(target, state, generator)
             total = total + info.acceptance

@@ -116,6 +116,13 @@ class Langevin(Sampler):
         """Temperature b^2 / (2 a) that the chain samples at in the limit of small steps."""
         return self.noise_scale**2 / (2 * self.step_size)
 
+    def for_energy(self, temperature: float) -> Langevin:
+        """Return the sampler of E / T: the drift keeps its size, and so does a given `noise_std`.
+
+        With T the model's temperature and no `noise_std`, the noise is sqrt(2 eps T): HCD Eq. 9.
+        """
+        return self.with_params(step_size=self.step_size * temperature)
+
     def init(self, target: Target, x: torch.Tensor) -> LangevinState:
         """Check the parameters and stand at x (n, ...)."""
         check_number("step_size", self.step_size, low=0, open_low=True)
@@ -132,4 +139,4 @@ class Langevin(Sampler):
         noise = torch.empty_like(state.x).normal_(generator=generator)
         x = noise.mul_(self.noise_scale).add_(state.x).add_(score, alpha=self.step_size)
         one = energy.new_ones(())
-        return LangevinState(x), SamplerInfo(one, one * self.step_size, energy)
+        return LangevinState(x), SamplerInfo(one, one * self.step_size, energy, score)

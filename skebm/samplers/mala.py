@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["MALA", "MALAState", "robbins_monro"]
+__all__ = ["MALA", "MALAState", "choose", "robbins_monro"]
 
 from typing import NamedTuple
 
@@ -10,6 +10,8 @@ import torch
 
 from skebm._components import check_number
 from skebm.samplers._base import Sampler, SamplerInfo, Target
+
+Moment = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # positions, energies, scores
 
 
 class MALAState(NamedTuple):
@@ -87,12 +89,18 @@ class MALA(Sampler):
     True
     """
 
+    metropolis = True
+
     def __init__(
         self, step_size: float = 0.1, n_warmup: int = 0, target_accept: float = 0.67
     ) -> None:
         self.step_size = step_size
         self.n_warmup = n_warmup
         self.target_accept = target_accept
+
+    def for_energy(self, temperature: float) -> MALA:
+        """Return the sampler of U = E / T for a `step_size` that multiplies the gradient of E."""
+        return self.with_params(step_size=self.step_size * temperature)
 
     def init(
         self, target: Target, x: torch.Tensor, log_step: torch.Tensor | None = None
@@ -122,15 +130,19 @@ class MALA(Sampler):
         if state.n_taken < self.n_warmup:
             gain = (state.n_taken + 1) ** -0.6
             log_step = robbins_monro(log_step, acceptance, self.target_accept, gain)
-        rows = accept.view(-1, *[1] * (x.dim() - 1))
-        new = MALAState(
-            torch.where(rows, x, state.x),
-            torch.where(accept, energy, state.energy),
-            torch.where(rows, score, state.score),
-            log_step,
-            state.n_taken + 1,
-        )
-        return new, SamplerInfo(acceptance, step, new.energy)
+        moved = choose(accept, (x, energy, score), (state.x, state.energy, state.score))
+        new = MALAState(*moved, log_step, state.n_taken + 1)
+        return new, SamplerInfo(acceptance, step, new.energy, new.score)
+
+
+def choose(accept: torch.Tensor, new: Moment, old: Moment) -> Moment:
+    """Take positions, energies and scores from the proposal where it was accepted."""
+    rows = accept.view(-1, *[1] * (new[0].dim() - 1))
+    return (
+        torch.where(rows, new[0], old[0]),
+        torch.where(accept, new[1], old[1]),
+        torch.where(rows, new[2], old[2]),
+    )
 
 
 def robbins_monro(

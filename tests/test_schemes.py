@@ -1,0 +1,329 @@
+"""The five training schemes: banks, noise, step sizes, and what the estimator keeps of them."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from skebm import HybridCDDensity
+from skebm.energies import MLP, Model
+from skebm.exceptions import ConvergenceError
+from skebm.objectives import ContrastiveDivergence, EnergyStep, Optimization
+from skebm.samplers import HMC, MALA, SGHMC, Langevin, SampleBank
+from tests.closed_forms import Quadratic, assert_mean, assert_variance, normal_base
+from tests.generators import gen
+
+# a few updates without a base give no model whose log Z could be trusted
+pytestmark = pytest.mark.filterwarnings("ignore::skebm.exceptions.NormalizationWarning")
+
+D = 2
+QUADRATIC = MLP((8,), output="quadratic", n_frequencies=0)
+
+
+def persistent(rate=0.0, size=300, **params):
+    bank = SampleBank(size, rate)
+    params = {"sampler": Langevin(0.05), "n_steps": 3, **params}
+    return ContrastiveDivergence("persistent", bank=bank, **params)
+
+
+def step(objective, model, x, seed=1):
+    state = objective.init(model, x, gen(0))
+    before = copy.deepcopy(state.buffers)
+    state, row = objective.step(model, state, lambda: x, gen(seed))
+    return before, state, row
+
+
+def rows(n=100, scale=0.7):
+    return scale * torch.randn(n, D, generator=gen(5))
+
+
+# -- persistent chains -----------------------------------------------------------------------------
+
+
+def test_an_update_moves_exactly_the_rows_that_it_drew():
+    before, state, row = step(persistent(), Model(Quadratic(), None, 1.0), rows())
+    moved = (before["bank"] != state.buffers["bank"]).any(1)
+    assert moved.sum() == 100 and {"bank_bracket", "bank_bracket_std"} <= set(row)
+    assert before["bank"].shape == (300, D)
+    assert_variance(before["bank"].flatten(), 1.0, 0.06)  # N(0, I)
+
+
+def test_persistent_chains_reach_the_model_where_short_ones_cannot():
+    model, x = Model(Quadratic(1.0, mean=4.0), None, 1.0), rows(300)
+    frozen = Optimization(1e-12)
+    for objective, truth in (
+        (persistent(optimization=frozen), 4.0),
+        (ContrastiveDivergence("noise", sampler=Langevin(0.05), n_steps=3), 4 * (1 - 0.95**3)),
+    ):
+        objective.set_params(optimization=frozen)
+        state = objective.init(model, x, gen(0))
+        generator, ends = gen(1), None
+        for _ in range(40):
+            state, row = objective.step(model, state, lambda: x, generator)
+        if "bank" in state.buffers:
+            ends = state.buffers["bank"].mean(1)
+            assert_mean(ends, truth, 0.06)
+        data = 0.5 * (x - 4).square().sum(1).mean()  # E at data; the bracket gives it at the ends
+        name = "bank" if "bank" in state.buffers else "noise"
+        at_ends = float(data - row[f"{name}_bracket"])
+        variance = 1 / (1 - 0.05 / 2) if ends is not None else None
+        expected = D / 2 * variance if ends is not None else None
+        if expected is not None:
+            assert at_ends == pytest.approx(expected, abs=4 * expected / math.sqrt(300))
+        else:
+            assert at_ends > 5
+
+
+def test_a_refreshed_batch_comes_from_noise_and_goes_into_the_bank():
+    objective = persistent(rate=1.0, n_steps=0, noise="uniform", noise_scale=9.0)
+    before, state, _ = step(objective, Model(Quadratic(), None, 1.0), rows())
+    moved = (before["bank"] != state.buffers["bank"]).any(1)
+    fresh = state.buffers["bank"][moved]
+    assert moved.sum() == 100 and fresh.abs().max() <= 9
+    assert_variance(fresh.flatten(), 81 / 3, 0.07)
+
+
+def test_a_broken_fit_gets_a_fresh_bank_and_step():
+    objective, model, x = persistent(sampler=MALA(0.3)), Model(Quadratic(), None, 1.0), rows()
+    state = objective.init(model, x, gen(0))
+    state.buffers["bank"].fill_(float("nan"))
+    state.buffers["log_step"].fill_(float("nan"))
+    state = objective.recover(model, state, x, gen(1))
+    assert state.buffers["bank"].isfinite().all()
+    assert float(state.buffers["log_step"].exp()) == pytest.approx(0.3)
+
+
+def test_a_bank_without_persistent_chains_is_refused():
+    objective = ContrastiveDivergence("noise", bank=SampleBank())
+    with pytest.raises(ValueError, match="bank must be None with start='noise', got SampleBank"):
+        objective.init(Model(Quadratic(), None, 1.0), rows(), gen(0))
+
+
+# -- noise -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "noise, base, variance",
+    [
+        ("auto", None, 4.0),
+        ("auto", 3.0, 9.0),
+        ("base", 3.0, 9.0),
+        ("normal", 3.0, 4.0),
+        ("uniform", 3.0, 4 / 3),
+    ],
+)
+def test_noise_is_what_was_asked_for(noise, base, variance):
+    base = None if base is None else normal_base(D, base)
+    objective = ContrastiveDivergence(noise=noise, noise_scale=2.0)
+    x = objective.noise_starts(Model(Quadratic(), base, 1.0), rows(), 20_000, gen(0))
+    assert_variance(x.flatten(), variance, 0.0075)
+    assert (x.abs().max() <= 2) == (noise == "uniform")
+
+
+# -- step sizes ------------------------------------------------------------------------------------
+
+
+def test_the_step_follows_the_energies_of_the_data():
+    energy = torch.tensor([-2.0, 1.0, 3.0])
+    size, mean = EnergyStep(scale=0.01)(energy, torch.tensor(5.0))
+    assert float(size) == pytest.approx(0.01 / 2)
+    assert float(mean) == pytest.approx(5 + 0.02 * (2 / 3 - 5))
+    assert float(EnergyStep(0.01, largest=0.003)(energy, mean)[0]) == pytest.approx(0.003)
+    assert float(EnergyStep(smallest=0.5, largest=1.0)(energy, mean)[0]) == 0.5
+    assert float(EnergyStep()(torch.zeros(3), torch.zeros(()))[0]) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("gauge_free", [False, True])
+def test_only_the_gauge_free_step_ignores_a_constant(gauge_free):
+    rule, energy, sizes = EnergyStep(0.01, gauge_free), torch.tensor([-1.0, 0.0, 3.0]), []
+    for constant in (0.0, 7.0):
+        mean = torch.tensor(constant)  # the running mean has come to follow it
+        sizes.append(float(rule(energy + constant, mean)[0]))
+    assert (sizes[0] == pytest.approx(sizes[1])) == gauge_free
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.25])
+@pytest.mark.parametrize("sampler", [Langevin(), MALA(), SGHMC(), HMC()], ids=repr)
+def test_the_adaptive_step_is_that_of_the_chains_in_use(sampler, temperature):
+    model, x = Model(Quadratic(), None, temperature), rows()
+    objective = ContrastiveDivergence("data", sampler=sampler, energy_step=EnergyStep(0.01))
+    size = 0.01 / float(model.energy(x).detach().abs().mean())
+    _, state, row = step(objective, model, x)
+    root = 0.5 if isinstance(sampler, SGHMC | HMC) else 1.0
+    expected = size * temperature**root
+    assert float(row["step_size"]) == pytest.approx(expected, rel=1e-4)
+    current = objective.current_sampler(model, state)
+    assert current.step_size == pytest.approx(expected, rel=1e-4)
+    if isinstance(sampler, SGHMC):
+        assert current.friction == pytest.approx(temperature**-0.5)
+
+
+def test_the_force_is_the_mean_norm_where_chains_end():
+    x = rows()
+    objective = ContrastiveDivergence("data", sampler=MALA(1e-9), n_steps=1)
+    _, _, row = step(objective, Model(Quadratic(3.0), None, 1.0), x)
+    assert float(row["force"]) == pytest.approx(float(3 * x.norm(dim=1).mean()), rel=1e-3)
+
+
+@pytest.mark.parametrize("sampler", [Langevin(0.02), SGHMC(0.1), HMC(0.3), MALA(0.1)], ids=repr)
+@pytest.mark.parametrize("start", ["data", "noise", "hybrid", "persistent"])
+def test_at_the_truth_the_gradient_vanishes(start, sampler):
+    """Data from exp(-E/T) and long chains: both brackets have mean zero."""
+    temperature, k = 0.5, 1.0
+    model = Model(Quadratic(k), None, temperature)
+    x = (temperature / k) ** 0.5 * torch.randn(4000, D, generator=gen(3))
+    bank = SampleBank(4000) if start == "persistent" else None
+    objective = ContrastiveDivergence(
+        start,
+        cd_weight=1.0,
+        sampler=sampler,
+        n_steps=150,
+        adapt_step=False,
+        noise_share=1.0,
+        bank=bank,
+    )
+    step(objective, model, x)
+    (grad,) = [p.grad for p in model.energy.parameters()]
+    n_brackets = 2 if start == "hybrid" else 1
+    stderr = (2 * 2 * D * (temperature / k) ** 2 / 4 / 4000) ** 0.5 * n_brackets
+    bias = 0.03 * n_brackets * D * temperature / 2  # finite steps of the unadjusted chains
+    assert stderr < 0.03 and abs(float(grad)) < 4 * stderr + bias
+
+
+# -- optimizers ------------------------------------------------------------------------------------
+
+
+def test_gradient_descent_takes_the_plain_step():
+    model, x = Model(Quadratic(1.0), None, 1.0), rows()
+    optimization = Optimization(0.1, method="sgd", weight_decay=0.5)
+    objective = ContrastiveDivergence("data", n_steps=2, optimization=optimization)
+    step(objective, model, x)
+    (k,) = model.energy.parameters()
+    assert float(k.detach()) == pytest.approx(1 - 0.1 * (float(k.grad) + 0.5), rel=1e-5)
+
+
+# -- the estimator ---------------------------------------------------------------------------------
+
+
+def table(n=300):
+    return np.random.RandomState(0).randn(n, D) * [10.0, 0.1] + [100.0, 5.0]
+
+
+def small(**params):
+    defaults = {
+        "energy": QUADRATIC,
+        "base": None,
+        "max_iter": 6,
+        "n_steps": 4,
+        "batch_size": 64,
+        "log_partition": "importance",
+        "random_state": 0,
+    }
+    if str(params.get("init")).startswith("persistent"):
+        defaults["bank_size"] = 500
+    return HybridCDDensity(**{**defaults, **params})
+
+
+@pytest.mark.parametrize("init", ["persistent", "persistent-refresh", "hybrid"])
+@pytest.mark.parametrize("sampler", ["langevin", "sghmc", "mala", "hmc"])
+def test_every_scheme_fits_with_every_sampler(init, sampler):
+    X = table()
+    est = small(init=init, sampler=sampler, temperature=0.5).fit(X)
+    assert np.isfinite(est.score_samples(X)).all() and est.sample(5).shape == (5, D)
+    assert type(est.sampler_).__name__.lower() == sampler
+    if init == "hybrid":
+        with pytest.raises(AttributeError, match="bank_ needs init='persistent'.*'hybrid'"):
+            est.bank_
+    else:
+        assert est.bank_.shape == (500, D)
+        assert 50 < est.bank_[:, 0].mean() < 150  # in the units of X
+
+
+@pytest.mark.parametrize("step_size, expected", [(0.003, 0.0015), ("adaptive", 0.025)])
+def test_the_estimator_keeps_the_sampler_that_training_ended_with(step_size, expected):
+    est = small(sampler="langevin", step_size=step_size, temperature=0.5, init="data").fit(table())
+    if step_size == "adaptive":
+        assert 0 < est.sampler_.step_size <= expected
+        assert est.sampler_.step_size == pytest.approx(est.history_[-1]["step_size"], rel=0.5)
+    else:
+        assert est.sampler_.step_size == pytest.approx(expected)
+
+
+def test_decoupled_noise_leaves_the_model_s_temperature():
+    est = small(sampler="langevin", step_size=0.1, noise_std=0.01, init="noise").fit(table())
+    assert est.temperature_ == 1.0 and est.sampler_.noise_scale == 0.01
+
+
+@pytest.mark.parametrize("init", ["persistent", "hybrid"])
+def test_save_and_load_keep_bank_and_sampler(init, tmp_path):
+    est = small(init=init, sampler=SGHMC(0.02), step_size=EnergyStep(gauge_free=True)).fit(table())
+    est.save(tmp_path / "model")
+    back = HybridCDDensity.load(tmp_path / "model")
+    assert back.sampler_ == est.sampler_ and back.get_params() == est.get_params()
+    if init == "persistent":
+        np.testing.assert_array_equal(back.bank_, est.bank_)
+    X = table(20)
+    np.testing.assert_array_equal(back.score_samples(X), est.score_samples(X))
+    np.testing.assert_array_equal(back.sample(4, random_state=1), est.sample(4, random_state=1))
+
+
+def test_a_bank_survives_a_resumed_fit(tmp_path):
+    """The checkpoint holds the bank: a fit in two parts is one fit."""
+    X, whole = (
+        table(),
+        small(init="persistent-refresh", refresh_rate=0.5, eval_every=2).fit(table()),
+    )
+    part = small(init="persistent-refresh", refresh_rate=0.5, eval_every=2, checkpoint_dir=tmp_path)
+    part.fit(X)
+    again = copy.deepcopy(part).fit(X)
+    np.testing.assert_array_equal(again.bank_, whole.bank_)
+
+
+def test_one_history_row_per_update():
+    est = small(eval_every=1, validation_fraction=0, sampler="langevin").fit(table())
+    assert [row["iteration"] for row in est.history_] == list(range(7))
+    assert all(row["force"] > 0 for row in est.history_[1:])
+
+
+def test_without_a_base_the_held_out_likelihood_is_near_the_truth():
+    """A mixture near the data is the proposal, so ten columns are no obstacle."""
+    X = np.random.RandomState(0).randn(1500, 10)
+    est = HybridCDDensity(
+        base=None,
+        energy=MLP((32,), output="quadratic", n_frequencies=0),
+        sampler="mala",
+        max_iter=150,
+        init="hybrid",
+        cd_weight=1.0,
+        log_partition="importance",
+        random_state=0,
+    ).fit(X)
+    truth = -0.5 * 10 * math.log(2 * math.pi * math.e)
+    values = [row["validation"] for row in est.history_]
+    assert est.log_partition_.stderr < 0.15 and max(values) > values[0] + 1
+    new = np.random.RandomState(1).randn(2000, 10)
+    assert truth - 5 < est.score(new) < truth + 4 * est.log_partition_.stderr + 0.1
+
+
+def test_many_columns_without_a_base_are_sampled_as_in_training():
+    X = np.random.RandomState(0).randn(200, 40)
+    params = {"energy": MLP((8,), output="quadratic"), "log_partition": None, "n_steps": 20}
+    est = small(init="persistent", sampler="langevin", step_size=0.05, **params).fit(X)
+    assert all("validation" not in row for row in est.history_)
+    one = est.sample(7, random_state=1)
+    assert one.shape == (7, 40) and np.isfinite(one).all()
+    np.testing.assert_array_equal(one, est.sample(7, random_state=1))
+
+
+def test_a_step_that_diverges_is_told():
+    with pytest.raises(ConvergenceError, match="diverged 4 times"):
+        small(
+            init="noise",
+            sampler="langevin",
+            step_size=1e6,
+            n_steps=50,
+            validation_fraction=0,
+            max_iter=150,
+        ).fit(table())
