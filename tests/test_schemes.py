@@ -235,7 +235,7 @@ def test_every_scheme_fits_with_every_sampler(init, sampler):
     assert type(est.sampler_).__name__.lower() == sampler
     if init == "hybrid":
         with pytest.raises(AttributeError, match="bank_ needs init='persistent'.*'hybrid'"):
-            est.bank_
+            _ = est.bank_
     else:
         assert est.bank_.shape == (500, D)
         assert 50 < est.bank_[:, 0].mean() < 150  # in the units of X

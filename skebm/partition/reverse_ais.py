@@ -22,12 +22,18 @@ class LogPartitionBracket(NamedTuple):
 
     Parameters
     ----------
-    lower, upper : float
-        Means of the log weights up and down the ladder, nats.
-    lower_stderr, upper_stderr : float
-        Their standard errors, nats.
-    forward, reverse : LogPartition
-        log Z by the weights up (``"ais"``) and down (``"reverse-ais"``).
+    lower : float
+        Mean of the log weights up the ladder, nats.
+    upper : float
+        Mean of the log weights down the ladder, nats.
+    lower_stderr : float
+        Standard error of `lower`, nats.
+    upper_stderr : float
+        Standard error of `upper`, nats.
+    forward : LogPartition
+        log Z by the weights up (``"ais"``).
+    reverse : LogPartition
+        log Z by the weights down (``"reverse-ais"``).
 
     Examples
     --------
