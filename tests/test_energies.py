@@ -7,6 +7,7 @@ import torch
 from skebm.bases.mixture import MixtureBase
 from skebm.energies import MLP, Model, Zero, build_energy, energy_and_score
 from skebm.networks import FeedForward
+from skebm.networks.feed_forward import ACTIVATIONS
 from tests.closed_forms import Quadratic, autograd_score
 from tests.generators import gen
 
@@ -62,6 +63,36 @@ def test_beta_starts_at_zero_and_learns():
     assert "beta" in dict(energy.named_parameters())
 
 
+@pytest.mark.parametrize("output", ["identity", "quadratic", "linear-quadratic"])
+def test_gamma_starts_at_zero_and_adds_the_squared_norm(output):
+    plain = MLP((6,), output=output).build((3,), gen(0)).double()
+    energy, x = MLP((6,), output=output, learn_gamma=True).build((3,), gen(0)).double(), rows()
+    assert energy.gamma == 0 and torch.equal(energy(x), plain(x))
+    energy(x).sum().backward()
+    torch.testing.assert_close(energy.gamma.grad, 3**0.5 * x.square().sum())
+    with torch.no_grad():
+        energy.gamma.fill_(0.7)
+    value, gradient = energy.value_and_gradient(x)
+    plain_value, plain_gradient = plain.value_and_gradient(x)
+    torch.testing.assert_close(value, plain_value + 0.7 * 3**0.5 * x.square().sum(1))
+    torch.testing.assert_close(gradient, plain_gradient + 1.4 * 3**0.5 * x)
+    torch.testing.assert_close(value, energy(x))
+    torch.testing.assert_close(gradient, autograd_score(energy, x))
+    assert not value.requires_grad and not gradient.requires_grad
+
+
+def test_pointwise_is_the_network_of_the_toy_experiments():
+    net = MLP.pointwise().build((2,), gen(0))
+    sizes = [(32, 2), (64, 32), (64, 64), (64, 64), (1, 64)]
+    assert [tuple(layer.weight.shape) for layer in net.layers] == sizes
+    for layer, (_, fan_in) in zip(net.layers[:-1], sizes[:-1], strict=True):
+        assert 0.9 * fan_in**-0.5 < layer.weight.abs().max() <= fan_in**-0.5
+    signed = torch.tensor([-2.0, 2.0])
+    assert ACTIVATIONS[net.activation].value(signed).tolist() == pytest.approx([-0.1, 2.0])
+    squared = MLP.pointwise("quadratic").build((2,), gen(0))
+    assert (squared(rows(d=2, dtype=torch.float32)) > 0).all()
+
+
 def test_starts():
     x = rows(dtype=torch.float32)
     assert (MLP((8,)).build((3,), gen(0))(x) == 0).all()
@@ -89,6 +120,7 @@ def test_input_scale_multiplies_the_first_layer_alone():
         ({"activation": "relu"}, ValueError, "activation .* got 'relu'"),
         ({"output": "cubic"}, ValueError, "output .* got 'cubic'"),
         ({"input_scale": 0.0}, ValueError, r"input_scale .* got 0\.0"),
+        ({"learn_gamma": 2}, TypeError, "learn_gamma .* got 2"),
     ],
 )
 def test_bad_parameters(parameters, error, match):

@@ -57,6 +57,9 @@ def energy_and_score(energy: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Te
     >>> energy_and_score(Quadratic(), torch.tensor([[1.0, 2.0]]))
     (tensor([2.5000]), tensor([[-1., -2.]]))
     """
+    if isinstance(energy, Reshaped):
+        value, score = energy_and_score(energy.module, x.view(-1, *energy.shape))
+        return value, score.reshape(x.shape)
     closed_form = getattr(energy, "value_and_gradient", None)
     if closed_form is not None:
         value, gradient = closed_form(x)

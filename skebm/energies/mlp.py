@@ -4,11 +4,13 @@ from __future__ import annotations
 
 __all__ = ["MLP"]
 
+import math
+
 import torch
 
 from skebm._components import check_choice, check_number
 from skebm.energies._base import EnergyComponent
-from skebm.networks import FeedForward
+from skebm.networks import ConvNet, FeedForward
 from skebm.networks.feed_forward import ACTIVATIONS
 
 FREQUENCIES, FEW_COLUMNS = 64, 3  # of "auto"
@@ -20,7 +22,7 @@ class MLP(EnergyComponent):
 
     With f the network's output, ``output="identity"`` is :math:`E = f`, ``"quadratic"`` is
     :math:`E = f^2 / 2` and ``"linear-quadratic"`` is :math:`E = f + \beta f^2 / 2` with a learned
-    :math:`\beta`, 0 at the start.
+    :math:`\beta`, 0 at the start. ``learn_gamma=True`` adds :math:`\gamma \sqrt{d}\, |x|^2`.
 
     Parameters
     ----------
@@ -41,6 +43,9 @@ class MLP(EnergyComponent):
     input_scale : float, default=2.0
         Factor on the plain perceptron's initial first layer (dimensionless), unused beside
         frequencies; larger resolves finer structure sooner and generalizes less.
+    learn_gamma : bool, default=False
+        Whether to add :math:`\gamma \sqrt{d}\, |x|^2` with a learned :math:`\gamma`, 0 at the
+        start; d is the number of columns.
 
     Raises
     ------
@@ -56,7 +61,8 @@ class MLP(EnergyComponent):
     References
     ----------
     .. [1] M. Bunino, "On the difficulty of training MCMC-Based Maximum Likelihood Learning of
-       Energy-Based Models". Eq. 20 and the unnumbered equation of the appendix with beta.
+       Energy-Based Models". Eq. 20 and the unnumbered equations of section 4.2 with beta
+       and with gamma.
 
     Examples
     --------
@@ -78,6 +84,7 @@ class MLP(EnergyComponent):
         n_frequencies: int | str = "auto",
         max_frequency: float = 6.0,
         input_scale: float = 2.0,
+        learn_gamma: bool = False,
     ) -> None:
         self.hidden_sizes = hidden_sizes
         self.activation = activation
@@ -85,6 +92,28 @@ class MLP(EnergyComponent):
         self.n_frequencies = n_frequencies
         self.max_frequency = max_frequency
         self.input_scale = input_scale
+        self.learn_gamma = learn_gamma
+
+    @classmethod
+    def pointwise(cls, output: str = "identity") -> MLP:
+        """Return the perceptron of SP's toy data and of HCD's rings.
+
+        Hidden layers of 32, 64, 64 and 64 with leaky ReLU of slope 0.05, in front of x alone. The
+        papers do not state them: they are those of SP's released code, and of the code by Nijkamp
+        et al. that HCD builds on, written there as convolutions over one pixel.
+
+        Parameters
+        ----------
+        output : {"identity", "quadratic", "linear-quadratic"}, default="identity"
+            ``"quadratic"`` is SP's activation.
+
+        Returns
+        -------
+        MLP
+            With ``n_frequencies=0`` and ``input_scale=1.0``.
+        """
+        sizes = (32, 64, 64, 64)
+        return cls(sizes, "leaky_relu", output, n_frequencies=0, input_scale=1.0)
 
     def build(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.nn.Module:
         """Return a fresh module for flat rows of ``shape[0]`` columns."""
@@ -101,9 +130,7 @@ class MLP(EnergyComponent):
             max_frequency=self.max_frequency,
             zero_output=self.output == "identity",
         )
-        if self.output == "identity":
-            return network
-        return SquaredOutput(network, learn_beta=self.output == "linear-quadratic")
+        return with_output(network, self.output, self.learn_gamma)
 
     def _check(self) -> None:
         sizes = self.hidden_sizes
@@ -120,12 +147,21 @@ class MLP(EnergyComponent):
             check_number("n_frequencies", self.n_frequencies, low=0, integer=True)
         check_number("max_frequency", self.max_frequency, low=0, open_low=True)
         check_number("input_scale", self.input_scale, low=0, open_low=True)
+        check_choice("learn_gamma", self.learn_gamma, (False, True))
+
+
+def with_output(network: FeedForward | ConvNet, output: str, learn_gamma: bool) -> torch.nn.Module:
+    """Return the energy that one of ``OUTPUTS``, and gamma where wanted, make of a network."""
+    energy: FeedForward | ConvNet | SquaredOutput = network
+    if output != "identity":
+        energy = SquaredOutput(network, learn_beta=output == "linear-quadratic")
+    return PlusSquaredNorm(energy) if learn_gamma else energy
 
 
 class SquaredOutput(torch.nn.Module):
     """``f^2 / 2`` or ``f + beta f^2 / 2`` of a network with one output; the chain rule by hand."""
 
-    def __init__(self, network: FeedForward, *, learn_beta: bool) -> None:
+    def __init__(self, network: FeedForward | ConvNet, *, learn_beta: bool) -> None:
         super().__init__()
         self.network = network
         self.learn_beta = learn_beta
@@ -134,14 +170,40 @@ class SquaredOutput(torch.nn.Module):
             self.beta = torch.nn.Parameter(torch.zeros((), device=device))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (n, d) to (n,)."""
+        """Map (n, ...) to (n,)."""
         f = self.network(x)
         return f + 0.5 * self.beta * f.square() if self.learn_beta else 0.5 * f.square()
 
     @torch.no_grad()
     def value_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the energy (n,) and its gradient (n, d)."""
+        """Return the energy (n,) and its gradient (n, ...)."""
         f, gradient = self.network.value_and_gradient(x)
+        per_row = f.view(-1, *[1] * (x.ndim - 1))
         if self.learn_beta:
-            return f + 0.5 * self.beta * f.square(), (1 + self.beta * f)[:, None] * gradient
-        return 0.5 * f.square(), f[:, None] * gradient
+            return f + 0.5 * self.beta * f.square(), (1 + self.beta * per_row) * gradient
+        return 0.5 * f.square(), per_row * gradient
+
+
+class PlusSquaredNorm(torch.nn.Module):
+    """``E + gamma sqrt(n) |x|^2``, with n numbers in a row x; the sum rule by hand."""
+
+    def __init__(self, energy: FeedForward | ConvNet | SquaredOutput) -> None:
+        super().__init__()
+        self.energy = energy
+        device = next(energy.parameters()).device
+        self.gamma = torch.nn.Parameter(torch.zeros((), device=device))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (n, ...) to (n,)."""
+        return self.energy(x) + self._factor(x) * x.square().flatten(1).sum(1)
+
+    @torch.no_grad()
+    def value_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the energy (n,) and its gradient (n, ...)."""
+        value, gradient = self.energy.value_and_gradient(x)
+        factor = self._factor(x)
+        value = value + factor * x.square().flatten(1).sum(1)
+        return value, gradient + 2 * factor * x
+
+    def _factor(self, x: torch.Tensor) -> torch.Tensor:
+        return self.gamma * math.sqrt(math.prod(x.shape[1:]))

@@ -65,9 +65,10 @@ class HybridCDDensity(EnergyDensity):
         space; ``"auto"`` is the base where there is one, else ``"normal"``.
     start_scale : float, default=1.0
         s, standardized units.
-    energy : {"mlp"}, energy component or callable, default="mlp"
-        The energy; a callable gets the number of columns (or the image shape) and returns a new
-        ``torch.nn.Module`` that maps (n, n_features) to (n,) nats, without batch normalization.
+    energy : {"mlp", "conv"}, energy component or callable, default="mlp"
+        The energy; ``"conv"`` needs `image_shape`. A callable gets the number of columns (or the
+        image shape) and returns a new ``torch.nn.Module`` that maps (n, n_features) to (n,) nats,
+        without batch normalization.
         ``energy__hidden_sizes`` works in ``set_params``.
     base : {"mixture", "gaussian", "kernel", "uniform"}, base component or None, default="mixture"
         The normalized reference density; None means p0 = 1, which needs an energy that grows (such

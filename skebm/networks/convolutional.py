@@ -1,0 +1,288 @@
+"""Convolutional network and non-local block; the network's input gradient is written out."""
+
+from __future__ import annotations
+
+__all__ = ["ConvNet", "NonLocal"]
+
+import math
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch.nn.functional import avg_pool2d, conv_transpose2d, fold, interpolate, leaky_relu, pad
+
+from skebm.networks.feed_forward import ACTIVATIONS, SLOPE, Activation
+
+POOL = 2  # side and stride of an average pooling window
+FEW_CHANNELS = 3  # up to here a matrix product and fold beat a transposed convolution
+LINEAR_STD = 0.01  # of initial linear weights and biases: the released code of SP's image nets
+
+
+class NonLocal(torch.nn.Module):
+    r"""Self-attention between all positions of a feature map, added to the map.
+
+    With a the map, :math:`z_i = a_i + W \sum_j p_{ij} v(a_j)` where :math:`p_{ij}` is the softmax
+    over j of :math:`q(a_i) \cdot k(a_j) / \sqrt{m}` and q, k, v are linear maps to m channels.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the map; m is half of them, at least 1.
+    generator : torch.Generator
+        Draws q, k and v (Kaiming normal); W starts at 0, so the block starts as the identity.
+
+    Notes
+    -----
+    Holds the (positions, positions) matrix p of every image: positions^2 numbers, so 2.5 MB in
+    float32 for a map of 28 x 28, a few times that while a gradient is taken.
+
+    References
+    ----------
+    .. [1] X. Wang, R. Girshick, A. Gupta and K. He, "Non-local Neural Networks", CVPR 2018.
+       Section 3.3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skebm.networks import NonLocal
+    >>> maps = torch.ones(2, 6, 3, 3)
+    >>> block = NonLocal(6, torch.Generator().manual_seed(0))
+    >>> torch.equal(block(maps), maps)
+    True
+    """
+
+    def __init__(self, channels: int, generator: torch.Generator) -> None:
+        super().__init__()
+        inner = max(channels // 2, 1)
+        self.query, self.key, self.value = (
+            _convolution(channels, (inner, 1, 1, 0), generator, bias=False) for _ in range(3)
+        )
+        self.output = _convolution(inner, (channels, 1, 1, 0), generator, bias=False)
+        torch.nn.init.zeros_(self.output.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (n, c, h, w) to the same shape."""
+        query, key, value = (part(x).flatten(2) for part in (self.query, self.key, self.value))
+        scores = query.transpose(1, 2) @ key / math.sqrt(query.shape[1])
+        mixed = value @ scores.softmax(-1).transpose(1, 2)
+        return x + self.output(mixed.unflatten(2, x.shape[2:]))
+
+
+class ConvNet(torch.nn.Module):
+    """Convolutions, then fully connected layers, with one output.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape (c, h, w) of an image.
+    stages : tuple of tuple of int
+        Channels, kernel size, stride and padding (pixels) of each convolution.
+    hidden_sizes : tuple of int
+        Widths of the fully connected layers between the last map and the output; may be empty.
+    activation : {"silu", "softplus", "tanh", "leaky_relu"}
+        After each convolution and each hidden layer.
+    generator : torch.Generator
+        Draws the initial weights: Kaiming normal convolutions without bias, and N(0, 0.01^2) for
+        weights and biases of linear layers.
+    negative_slope : float, default=0.05
+        Of the leaky ReLU, at most 1.
+    pooled : bool, default=False
+        Average over windows of 2 x 2 after each activation; an odd row or column is dropped.
+    attention : tuple of int, default=()
+        Stages, counted from 1, after which a non-local block stands.
+
+    Attributes
+    ----------
+    map_shapes : list of tuple of int
+        Shape (c, h, w) after each stage.
+
+    Raises
+    ------
+    ValueError
+        If a map is too small for a kernel or for pooling.
+
+    Notes
+    -----
+    ``value_and_gradient`` builds no autograd graph and keeps the maps channels-last on a CPU; with
+    attention it is autograd.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skebm.networks import ConvNet
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> net = ConvNet((1, 8, 8), ((4, 3, 2, 1), (6, 3, 2, 1)), (5,), "silu", generator)
+    >>> net.map_shapes
+    [(4, 4, 4), (6, 2, 2)]
+    >>> value, gradient = net.value_and_gradient(torch.zeros(3, 1, 8, 8))
+    >>> value.shape, gradient.shape
+    (torch.Size([3]), torch.Size([3, 1, 8, 8]))
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        stages: tuple[tuple[int, ...], ...],
+        hidden_sizes: tuple[int, ...],
+        activation: str,
+        generator: torch.Generator,
+        *,
+        negative_slope: float = SLOPE,
+        pooled: bool = False,
+        attention: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.activation, self.negative_slope = activation, negative_slope
+        self.pooled = pooled
+        self.map_shapes = _map_shapes(shape, stages, pooled)
+        inputs = [shape, *self.map_shapes[:-1]]
+        self.convolutions = torch.nn.ModuleList(
+            _convolution(before[0], stage, generator)
+            for before, stage in zip(inputs, stages, strict=True)
+        )
+        self.attention = torch.nn.ModuleDict(
+            {str(i): NonLocal(stages[i - 1][0], generator) for i in sorted(set(attention))}
+        )
+        sizes = (math.prod(self.map_shapes[-1]), *hidden_sizes, 1)
+        self.layers = torch.nn.ModuleList(_linear(a, b, generator) for a, b in pairwise(sizes))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (n, c, h, w) to (n,)."""
+        value = self._activation().value
+        for i, convolution in enumerate(self._convolutions(), start=1):
+            x = value(convolution(x))
+            x = avg_pool2d(x, POOL) if self.pooled else x
+            x = self.attention[str(i)](x) if str(i) in self.attention else x
+        *inner, last = self._linear()
+        x = x.flatten(1)
+        for layer in inner:
+            x = value(layer(x))
+        return last(x).squeeze(-1)
+
+    def value_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the output (n,) and its gradient with respect to the input (n, c, h, w)."""
+        return self._by_autograd(x) if len(self.attention) else self._by_hand(x)
+
+    def _by_autograd(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_(True)
+            value = self(leaf)
+            (gradient,) = torch.autograd.grad(value.sum(), leaf)
+        return value.detach(), gradient
+
+    @torch.no_grad()
+    def _by_hand(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        activate = self._activation().with_derivative
+        layout = torch.channels_last if x.device.type == "cpu" else torch.contiguous_format
+        shapes, derivatives, a = [], [], x
+        for convolution in self._convolutions():
+            shapes.append(a.shape)
+            a = convolution(a).contiguous(memory_format=layout)
+            derivatives.append(torch.empty_like(a))
+            activate(a, derivatives[-1])
+            a = avg_pool2d(a, POOL) if self.pooled else a
+        value, gradient = self._head(a.flatten(1))
+        gradient = gradient.view(a.shape)
+        parts = zip(self._convolutions(), shapes, derivatives, strict=True)
+        for convolution, shape, derivative in reversed(list(parts)):
+            if self.pooled:
+                gradient = _spread(gradient, derivative.shape)
+            gradient = _pull_back(derivative.mul_(gradient), convolution, shape)
+        return value, gradient.contiguous()
+
+    def _head(self, a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        activate = self._activation().with_derivative
+        *inner, last = self._linear()
+        derivatives = []
+        for layer in inner:
+            a = layer(a)
+            derivatives.append(torch.empty_like(a))
+            activate(a, derivatives[-1])
+        gradient = last.weight.expand(len(a), -1)
+        for layer, derivative in reversed(list(zip(inner, derivatives, strict=True))):
+            gradient = derivative.mul_(gradient) @ layer.weight
+        return last(a).squeeze(-1), gradient
+
+    def _convolutions(self) -> list[torch.nn.Conv2d]:
+        return list(self.convolutions)  # type: ignore[arg-type]
+
+    def _linear(self) -> list[torch.nn.Linear]:
+        return list(self.layers)  # type: ignore[arg-type]
+
+    def _activation(self) -> Activation:
+        if self.activation != "leaky_relu":
+            return ACTIVATIONS[self.activation]
+        slope = self.negative_slope
+        return Activation(
+            partial(leaky_relu, negative_slope=slope), partial(_leaky_relu, slope=slope)
+        )
+
+
+def _leaky_relu(z: torch.Tensor, derivative: torch.Tensor, *, slope: float) -> None:
+    torch.sign(z, out=derivative).clamp_(min=slope)  # comparisons are several times slower
+    z.mul_(derivative)
+
+
+def _map_shapes(
+    shape: tuple[int, ...], stages: tuple[tuple[int, ...], ...], pooled: bool
+) -> list[tuple[int, ...]]:
+    shapes = []
+    for i, (channels, kernel_size, stride, padding) in enumerate(stages, start=1):
+        padded = [size + 2 * padding for size in shape[1:]]
+        if min(padded) < kernel_size:
+            raise ValueError(
+                f"kernel_sizes must be at most the size of the padded map, got {kernel_size} at "
+                f"stage {i}, whose map is {padded[0]} x {padded[1]}. Use fewer stages or more "
+                "padding."
+            )
+        sides = [(size - kernel_size) // stride + 1 for size in padded]
+        if pooled and min(sides) < POOL:
+            raise ValueError(
+                f"pooling must be None on maps smaller than {POOL} x {POOL}, got a map of "
+                f"{sides[0]} x {sides[1]} at stage {i}. Use fewer stages or more padding."
+            )
+        shape = (channels, *(side // POOL if pooled else side for side in sides))
+        shapes.append(shape)
+    return shapes
+
+
+def _convolution(
+    n_in: int, stage: tuple[int, ...], generator: torch.Generator, *, bias: bool = True
+) -> torch.nn.Conv2d:
+    device, fan_in = generator.device, n_in * stage[1] ** 2
+    layer = torch.nn.utils.skip_init(torch.nn.Conv2d, n_in, *stage, bias=bias, device=device)
+    with torch.no_grad():
+        layer.weight.normal_(0, math.sqrt(2 / fan_in), generator=generator)
+        if bias:
+            layer.bias.zero_()
+    return layer
+
+
+def _linear(n_in: int, n_out: int, generator: torch.Generator) -> torch.nn.Linear:
+    layer = torch.nn.utils.skip_init(torch.nn.Linear, n_in, n_out, device=generator.device)
+    with torch.no_grad():
+        layer.weight.normal_(0, LINEAR_STD, generator=generator)
+        layer.bias.normal_(0, LINEAR_STD, generator=generator)
+    return layer
+
+
+def _pull_back(
+    gradient: torch.Tensor, convolution: torch.nn.Conv2d, shape: torch.Size
+) -> torch.Tensor:
+    """Turn the gradient at a convolution's output into that at its input of this shape."""
+    weight, kernel = convolution.weight, convolution.kernel_size[0]
+    stride, padding = convolution.stride[0], int(convolution.padding[0])
+    if shape[1] <= FEW_CHANNELS:
+        patches = weight.flatten(1).T @ gradient.flatten(2)
+        return fold(patches, shape[2:], kernel, padding=padding, stride=stride)
+    sides = zip(shape[2:], gradient.shape[2:], strict=True)
+    # rows and columns that no kernel reached: the stride stepped over them
+    left_over = [m - ((k - 1) * stride - 2 * padding + kernel) for m, k in sides]
+    return conv_transpose2d(gradient, weight, None, stride, padding, left_over)
+
+
+def _spread(gradient: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """Turn the gradient at the output of average pooling into that at its input."""
+    gradient = interpolate(gradient / POOL**2, scale_factor=POOL)
+    height, width = (size - g for size, g in zip(shape[2:], gradient.shape[2:], strict=True))
+    return pad(gradient, (0, width, 0, height)) if height or width else gradient

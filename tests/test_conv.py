@@ -1,0 +1,335 @@
+"""Energies of images: the papers' sizes, the written-out gradient, and a fit from end to end."""
+
+import math
+
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from torch.nn.functional import avg_pool2d, silu
+
+from skebm import HybridCDDensity
+from skebm._components import decode, encode
+from skebm.energies import Conv, Model, build_energy, energy_and_score
+from skebm.networks import ConvNet, NonLocal
+from skebm.samplers import Langevin, run
+from tests.closed_forms import autograd_score
+from tests.generators import gen
+
+MNIST = (1, 28, 28)
+OUTPUTS = ["identity", "quadratic", "linear-quadratic"]
+
+
+def images(shape, n=3, seed=1, dtype=torch.float64):
+    return torch.randn(n, *shape, dtype=dtype, generator=gen(seed))
+
+
+def randomized(module, seed=0, scale=0.4):
+    """The module in float64 with every parameter nonzero."""
+    module = module.double()
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(scale * torch.randn(p.shape, dtype=p.dtype, generator=gen(seed + p.numel())))
+    return module
+
+
+def n_parameters(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+# -- the networks of the papers --------------------------------------------------------------------
+
+
+def test_strided_has_the_sizes_of_sp_table_3():
+    net = Conv.strided(output="identity").build(MNIST, gen(0))
+    assert net.map_shapes == [(16, 16, 16), (32, 8, 8), (64, 4, 4), (64, 2, 2)]
+    seen, x = [], images(MNIST, dtype=torch.float32)
+    for convolution in net.convolutions:
+        x = convolution(x)
+        seen.append(tuple(x.shape[1:]))
+    assert seen == net.map_shapes
+    assert [tuple(layer.weight.shape) for layer in net.layers] == [(64, 256), (1, 64)]
+    convolutions = (16 * 25 + 16) + (32 * 16 * 9 + 32) + (64 * 32 * 9 + 64) + (64 * 64 * 9 + 64)
+    assert n_parameters(net) == convolutions + (256 * 64 + 64) + (64 + 1) == 76_993
+
+
+def test_lenet_has_the_sizes_of_lenet_5():
+    net = Conv.lenet().build(MNIST, gen(0)).network
+    assert net.map_shapes == [(6, 14, 14), (16, 5, 5)]
+    linear = (400 * 120 + 120) + (120 * 84 + 84) + (84 + 1)
+    assert n_parameters(net) == (6 * 25 + 6) + (16 * 6 * 25 + 16) + linear
+
+
+def test_pyramid_doubles_its_widths():
+    net = Conv.pyramid(width=128, attention=False).build((3, 32, 32), gen(0))
+    assert net.map_shapes == [(128, 32, 32), (256, 16, 16), (512, 8, 8), (1024, 4, 4)]
+    assert [tuple(layer.weight.shape) for layer in net.layers] == [(1, 1024 * 16)]
+    small = Conv.pyramid(width=4).build(MNIST, gen(0))
+    assert small.map_shapes == [(4, 28, 28), (8, 14, 14), (16, 7, 7), (32, 3, 3)]
+    assert sorted(small.attention) == ["1", "2"]
+    assert n_parameters(small.attention["1"]) == 4 * 4 * 2  # q, k, v and W, without biases
+
+
+def test_the_network_of_usp_can_be_said():
+    component = Conv((32, 64, 128), 3, 1, 0, "average", (128,), "leaky_relu", 0.4)
+    net = component.build(MNIST, gen(0))
+    assert net.map_shapes == [(32, 13, 13), (64, 5, 5), (128, 1, 1)]
+    z = torch.tensor([-2.0, 3.0])
+    assert net._activation().value(z).tolist() == pytest.approx([-0.8, 3.0])
+
+
+# -- start -----------------------------------------------------------------------------------------
+
+
+def test_weights_start_as_stated():
+    net = Conv((64, 64), hidden_sizes=(256,)).build((3, 16, 16), gen(0))
+    kernels = net.convolutions[1].weight
+    assert kernels.std().item() == pytest.approx(math.sqrt(2 / (64 * 9)), rel=0.02)
+    assert all((layer.bias == 0).all() for layer in net.convolutions)
+    wide = net.layers[0]
+    assert wide.weight.std().item() == pytest.approx(0.01, rel=0.02)
+    assert wide.bias.std().item() == pytest.approx(0.01, rel=0.2)
+
+
+def test_the_generator_alone_draws():
+    before = torch.get_rng_state()
+    x = images((1, 8, 8), dtype=torch.float32)
+    components = [Conv((4, 6), attention=(1,)), Conv((4, 6), output="quadratic", learn_gamma=True)]
+    for component in components:
+        one, same, other = (component.build((1, 8, 8), gen(s)) for s in (0, 0, 1))
+        for name, value in one.state_dict().items():
+            assert value.equal(same.state_dict()[name])
+        assert one(x).equal(same(x)) and not one(x).equal(other(x))
+    assert torch.get_rng_state().equal(before)
+
+
+@pytest.mark.parametrize("make", [Conv.strided, Conv.lenet], ids=lambda f: f.__name__)
+def test_a_quadratic_energy_does_not_start_stationary(make):
+    energy, x = make("quadratic").build(MNIST, gen(0)), images(MNIST, 16, dtype=torch.float32)
+    value = energy(x)
+    (value.mean() - energy(images(MNIST, 16, 2, torch.float32)).mean()).backward()
+    assert all(p.grad.abs().max() > 0 for p in energy.parameters())
+    assert 0 < value.max() < 0.1
+
+
+# -- gradient --------------------------------------------------------------------------------------
+
+GEOMETRIES = {
+    "SP": (Conv((4, 5, 6, 3), (5, 3, 3, 3), 2, (4, 1, 1, 1), hidden_sizes=(7,)), (1, 28, 28)),
+    "pyramid": (Conv((3, 6, 4), (3, 4, 4), (1, 2, 2), 1, hidden_sizes=()), (3, 10, 10)),
+    "pooled, odd": (Conv((4, 5), 3, 1, 1, "average", (4, 3)), (2, 11, 14)),
+    "many channels": (Conv((4,), 3, 3, 0, hidden_sizes=()), (5, 11, 10)),
+    "a stride that leaves pixels over": (Conv((3, 4), (2, 3), 3, 0), (1, 16, 18)),
+    "attention": (Conv((4, 6), attention=(1, 2)), (1, 8, 6)),
+}
+geometry = pytest.mark.parametrize("name", GEOMETRIES)
+
+
+@geometry
+@pytest.mark.parametrize("activation", ["silu", "softplus", "tanh", "leaky_relu"])
+def test_written_out_gradient_is_autograd(name, activation):
+    component, shape = GEOMETRIES[name]
+    component = clone(component).set_params(activation=activation, negative_slope=0.3)
+    energy, x = randomized(component.build(shape, gen(0))), images(shape)
+    before = x.clone()
+    value, gradient = energy.value_and_gradient(x)
+    truth = autograd_score(energy, x)
+    torch.testing.assert_close(value, energy(x), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(gradient, truth, rtol=1e-10, atol=1e-10 * truth.abs().max().item())
+    assert truth.abs().max() > 1e-5 and gradient.is_contiguous() and x.equal(before)
+    assert not value.requires_grad and not gradient.requires_grad
+
+
+@geometry
+def test_gradient_is_the_slope(name):
+    component, shape = GEOMETRIES[name]
+    energy, x = randomized(component.build(shape, gen(0))), images(shape)
+    direction, h = images(shape, seed=2), 1e-5
+    _, score = energy_and_score(energy, x)
+    slope = (energy(x + h * direction) - energy(x - h * direction)) / (2 * h)
+    expected = -(score * direction).flatten(1).sum(1)
+    torch.testing.assert_close(slope, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("component", [Conv.strided(), Conv.lenet(), Conv.pyramid(16, False)])
+def test_gradient_in_float32(component):
+    energy, x = component.build(MNIST, gen(0)), images(MNIST, 16, dtype=torch.float32)
+    gradient = energy.value_and_gradient(x)[1]
+    truth = autograd_score(energy, x)
+    torch.testing.assert_close(gradient, truth, rtol=0, atol=1e-5 * truth.abs().max().item())
+
+
+@pytest.mark.parametrize("learn_gamma", [False, True])
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_outputs(output, learn_gamma):
+    shape = (1, 7, 5)
+    component = Conv((3,), output=output, learn_gamma=learn_gamma)
+    energy, x = randomized(component.build(shape, gen(0))), images(shape)
+    parameters = dict(energy.named_parameters())
+    gamma = parameters.pop("gamma").item() if learn_gamma else 0.0
+    net = next(part for part in energy.modules() if isinstance(part, ConvNet))
+    f, grad_f = net.value_and_gradient(x)
+    beta = next((p.item() for n, p in parameters.items() if n.endswith("beta")), None)
+    factor = {"identity": f / f, "quadratic": f, "linear-quadratic": 1 + (beta or 0) * f}[output]
+    values = {"identity": f, "quadratic": f**2 / 2, "linear-quadratic": f + (beta or 0) / 2 * f**2}
+    norm = (x**2).sum((1, 2, 3))
+    value, gradient = energy.value_and_gradient(x)
+    expected = factor[:, None, None, None] * grad_f + 2 * gamma * math.sqrt(35) * x
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(value, values[output] + gamma * math.sqrt(35) * norm)
+    torch.testing.assert_close(gradient, autograd_score(energy, x), rtol=1e-10, atol=1e-10)
+    assert (beta is None) == (output != "linear-quadratic") and (gamma != 0) == learn_gamma
+
+
+def test_leaky_relu_has_autograds_slope_at_its_kink():
+    energy = Conv((3, 4), activation="leaky_relu").build((1, 6, 6), gen(0)).double()
+    x = torch.zeros(2, 1, 6, 6, dtype=torch.float64)  # convolutions without bias: zeros throughout
+    gradient = energy.value_and_gradient(x)[1]
+    truth = autograd_score(energy, x)
+    torch.testing.assert_close(gradient, truth, rtol=1e-10, atol=0)
+    assert truth.abs().max() > 0
+
+
+# -- rows and positions ----------------------------------------------------------------------------
+
+
+@geometry
+def test_a_row_does_not_depend_on_the_others(name):
+    component, shape = GEOMETRIES[name]
+    energy, x = randomized(component.build(shape, gen(0))), images(shape, 9)
+    value, score = energy_and_score(energy, x)
+    alone, score_alone = energy_and_score(energy, x[4:5])
+    torch.testing.assert_close(value[4:5], alone, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(score[4:5], score_alone, rtol=1e-10, atol=1e-12)
+
+
+def test_attention_starts_as_the_identity():
+    block, maps = NonLocal(6, gen(0)), images((6, 4, 5), dtype=torch.float32)
+    assert block(maps).equal(maps)
+    shape, x = (1, 8, 8), images((1, 8, 8), dtype=torch.float32)
+    plain, attentive = (Conv((4, 6), attention=a).build(shape, gen(0)) for a in ((), (1, 2)))
+    attentive.load_state_dict(plain.state_dict(), strict=False)
+    assert attentive(x).equal(plain(x))
+
+
+def test_a_stage_is_convolution_activation_pooling_attention():
+    component = Conv((4, 6), pooling="average", strides=1, attention=(1,), hidden_sizes=(5,))
+    net, x = randomized(component.build((1, 9, 8), gen(0))), images((1, 9, 8))
+    first, second = net.convolutions
+    a = net.attention["1"](avg_pool2d(silu(first(x)), 2))
+    a = avg_pool2d(silu(second(a)), 2)
+    hidden, last = net.layers
+    torch.testing.assert_close(net(x), last(silu(hidden(a.flatten(1))))[:, 0])
+
+
+def test_attention_is_the_softmax_over_positions():
+    block, maps = randomized(NonLocal(5, gen(0))), images((5, 2, 3), 2)
+    parts = (block.query, block.key, block.value, block.output)
+    q, k, v, w = (part.weight[:, :, 0, 0] for part in parts)
+    assert q.shape == (2, 5) and w.shape == (5, 2)
+    for image, got in zip(maps, block(maps), strict=True):
+        pixels = image.flatten(1).T
+        for i, pixel in enumerate(pixels):
+            odds = torch.stack([torch.exp((q @ pixel) @ (k @ a) / math.sqrt(2)) for a in pixels])
+            mixed = sum(o * (v @ a) for o, a in zip(odds / odds.sum(), pixels, strict=True))
+            torch.testing.assert_close(got.flatten(1)[:, i], pixel + w @ mixed)
+
+
+def test_attention_moves_with_the_positions():
+    block, maps = randomized(NonLocal(6, gen(0))), images((6, 4, 5))
+    order = torch.randperm(20, generator=gen(3))
+
+    def permuted(m):
+        return m.flatten(2)[:, :, order].view_as(m)
+
+    torch.testing.assert_close(block(permuted(maps)), permuted(block(maps)))
+    assert (block(maps) - maps).abs().max() > 0.1
+
+
+# -- parameters ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "component", [Conv.lenet(), Conv.strided("identity"), Conv.pyramid(8), Conv(learn_gamma=True)]
+)
+def test_clone_and_json(component):
+    copy = clone(component)
+    assert copy == component and copy is not component
+    assert decode(encode(component)) == component
+    assert component.get_params()["channels"] is component.channels
+    assert copy.set_params(channels=(3,)).get_params() != component.get_params()
+
+
+@pytest.mark.parametrize(
+    "parameters, error, match",
+    [
+        ({"channels": ()}, ValueError, r"channels .* got \(\)"),
+        ({"channels": 5}, TypeError, "channels .* got 5"),
+        ({"channels": (4, 0)}, ValueError, "channels .* got 0"),
+        ({"kernel_sizes": (3, 3)}, ValueError, r"kernel_sizes .* 3 entries .* got \(3, 3\)"),
+        ({"kernel_sizes": 2.5}, TypeError, r"kernel_sizes .* got 2\.5"),
+        ({"kernel_sizes": 11}, ValueError, "kernel_sizes .* got 11 at stage 1.* 10 x 10"),
+        ({"paddings": 0}, ValueError, "kernel_sizes .* got 3 at stage 3.* 1 x 1"),
+        ({"strides": 0}, ValueError, "strides .* got 0"),
+        ({"paddings": -1}, ValueError, "paddings .* got -1"),
+        ({"pooling": "max"}, ValueError, "pooling .* got 'max'"),
+        ({"pooling": "average"}, ValueError, "pooling .* got a map of 1 x 1 at stage 2"),
+        ({"hidden_sizes": 64}, TypeError, "hidden_sizes .* got 64"),
+        ({"activation": "relu"}, ValueError, "activation .* got 'relu'"),
+        ({"negative_slope": -0.1}, ValueError, r"negative_slope .* got -0\.1"),
+        ({"negative_slope": 1.5}, ValueError, r"negative_slope .* <= 1, got 1\.5"),
+        ({"output": "cubic"}, ValueError, "output .* got 'cubic'"),
+        ({"attention": True}, TypeError, "attention .* got True"),
+        ({"attention": (4,)}, ValueError, "attention .* <= 3, got 4"),
+        ({"learn_gamma": "yes"}, ValueError, "learn_gamma .* got 'yes'"),
+    ],
+)
+def test_bad_parameters(parameters, error, match):
+    with pytest.raises(error, match=match):
+        Conv(**parameters).build((1, 8, 8), gen(0))
+
+
+def test_rows_that_are_no_images_are_named():
+    with pytest.raises(ValueError, match=r"image_shape .* got rows of shape \(64,\)"):
+        build_energy(Conv(), {}, (64,), gen(0))
+
+
+# -- behind an estimator ---------------------------------------------------------------------------
+
+
+def test_flat_rows_reach_it_as_images():
+    energy = build_energy(Conv.strided(), {}, MNIST, gen(0))
+    x = images(MNIST, dtype=torch.float32)
+    flat = x.flatten(1)
+    value, score = energy_and_score(energy, flat)
+    torch.testing.assert_close(value, energy.module(x))
+    truth = autograd_score(energy, flat)
+    torch.testing.assert_close(score, -truth, rtol=0, atol=1e-5 * truth.abs().max().item())
+    assert score.shape == (3, 784)
+
+
+def test_chains_run_on_it():
+    energy = build_energy(Conv((4,), output="quadratic"), {}, (1, 6, 6), gen(0))
+    x = torch.randn(8, 36, generator=gen(1))
+    state, _ = run(Langevin(0.01), Model(energy, None, 1.0).potential_and_score, x, 5, gen(2))
+    assert state.x.shape == x.shape and state.x.isfinite().all()
+
+
+@pytest.mark.parametrize("attention", [(), (1,)], ids=["plain", "attention"])
+def test_a_fit_on_digits_saves_and_loads(attention, tmp_path):
+    X = load_digits().data[:200]
+    energy = Conv((8, 16), hidden_sizes=(16,), output="quadratic", attention=attention)
+    est = HybridCDDensity(
+        energy=energy,
+        image_shape=(1, 8, 8),
+        base=None,
+        data_noise=0.05,
+        max_iter=3,
+        random_state=0,
+    ).fit(X)
+    assert isinstance(est.energy_, torch.nn.Module) and est.log_partition_ is None
+    before = est.energy_samples(X)
+    est.save(tmp_path / "digits.skebm")
+    back = HybridCDDensity.load(tmp_path / "digits.skebm")
+    assert (back.energy_samples(X) == before).all() and before.std() > 0
+    assert back.energy == energy and back.energy is not energy
