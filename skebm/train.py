@@ -49,6 +49,9 @@ class Settings(NamedTuple):
         Smallest gain in held-out nats that counts.
     max_retries : int
         Times that a diverging fit goes back to its best snapshot with a lower learning rate.
+    average : bool
+        Where nothing is validated, keep the mean of the parameters over the second half of the
+        updates; else the last ones.
     verbose : bool
         Show a progress bar.
 
@@ -66,6 +69,7 @@ class Settings(NamedTuple):
     n_iter_no_change: int | None = None
     tol: float = 0.0
     max_retries: int = 3
+    average: bool = True
     verbose: bool = False
 
 
@@ -209,7 +213,7 @@ def train(
         Rows are drawn in proportion to it.
     validation : Tensor of shape (m, ...), optional
         Held-out rows. Without them, or where the objective cannot judge, training runs its length
-        and the parameters of the second half are averaged.
+        and the parameters of the second half are averaged (or the last ones kept, see `Settings`).
     settings : Settings
         Length, batches, stopping.
     generator : torch.Generator
@@ -346,7 +350,7 @@ class _Loop:
         )
         state.iteration += 1
         self.rows.append(row)
-        if self.validation is None and done >= 0.5:
+        if self.validation is None and self.settings.average and done >= 0.5:
             self._accumulate()
         self.bar.update()
 

@@ -1,8 +1,10 @@
 """The demo and every benchmark run, at tiny sizes, and print their tables."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,13 +13,17 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 BENCHMARKS = sorted(
     path.name for path in (EXAMPLES / "benchmarks").glob("*.py") if path.name[0] != "_"
 )
+PAPERS = sorted(path.name for path in (EXAMPLES / "papers").glob("*.py") if path.name[0] != "_")
+
+
+def small():
+    environment = {k: v for k, v in os.environ.items() if k != "SKEBM_DATA"}
+    return environment | {"SKEBM_SMOKE": "1", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
 
 
 def run_script(path, folder):
-    environment = {k: v for k, v in os.environ.items() if k != "SKEBM_DATA"}
-    environment |= {"SKEBM_SMOKE": "1", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(path)], cwd=folder, env=environment, capture_output=True, text=True
+        [sys.executable, str(path)], cwd=folder, env=small(), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -36,6 +42,52 @@ def test_benchmark_prints_its_table(name, tmp_path):
     assert header.rstrip().endswith("met") and set(rule) == {"-", " "}
     verdicts = [line.split()[-1] for line in lines[4:] if line.split()[-1] in ("yes", "NO")]
     assert verdicts  # at this size they may be either
+
+
+def test_there_are_reproductions():
+    assert len(PAPERS) >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAPERS)
+def test_reproduction_prints_tables_and_draws(name, tmp_path):
+    out = run_script(EXAMPLES / "papers" / name, tmp_path)
+    assert "mode smoke" in out and "paper" in out and "----" in out
+    pictures = [line.split()[-1] for line in out.splitlines() if line.startswith("wrote ")]
+    assert pictures
+    for picture in pictures:
+        assert Path(picture).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_reproduction_leaves_a_usable_estimator(tmp_path):
+    """The interrupted fit warns and keeps what it has; the script goes on with it."""
+    script = tmp_path / "long.py"
+    script.write_text(
+        "import argparse, sys\n"
+        f"sys.path.insert(0, {str(EXAMPLES / 'papers')!r})\n"
+        "import hcd_rings\n"
+        "args = argparse.Namespace(mode='smoke', smoke=True)\n"
+        "hcd_rings.UPDATES['smoke'] = 100_000\n"
+        "est = hcd_rings.estimator('hybrid', 'safe', 0, args)\n"
+        "print('fitting', flush=True)\n"
+        "est.fit(hcd_rings.rings_10d().sample(500, random_state=0))\n"
+        "print(est.sample(3).shape, 0 < est.n_iter_ < 100_000)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        env=small(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "fitting\n"
+    time.sleep(5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err[-2000:]
+    assert "(3, 10) True" in out and "ConvergenceWarning: Training was interrupted" in err
 
 
 @pytest.mark.slow

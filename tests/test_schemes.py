@@ -281,6 +281,25 @@ def test_a_bank_survives_a_resumed_fit(tmp_path):
     np.testing.assert_array_equal(again.bank_, whole.bank_)
 
 
+def test_without_averaging_the_last_parameters_are_kept():
+    """A second half that is averaged differs from its end."""
+    params = {"validation_fraction": 0, "max_iter": 20, "learning_rate": 0.05, "init": "data"}
+    X = table()
+    mean, last = (small(averaging=a, **params).fit(X) for a in (True, False))
+    again = small(averaging=False, n_iter_no_change=None, **params).fit(X)
+    assert np.abs(mean.energy_samples(X) - last.energy_samples(X)).max() > 1e-3
+    np.testing.assert_array_equal(last.energy_samples(X), again.energy_samples(X))
+
+
+def test_the_share_of_noise_chains_is_that_asked_for():
+    sizes = []
+    for share in (0.25, 1.0):
+        objective = ContrastiveDivergence("hybrid", noise_share=share)
+        _, brackets = objective._brackets(Model(Quadratic(), None, 1.0), None, rows(), gen(0))
+        sizes.append([len(bracket.start) for bracket in brackets])
+    assert sizes == [[25, 100], [100, 100]]
+
+
 def test_one_history_row_per_update():
     est = small(eval_every=1, validation_fraction=0, sampler="langevin").fit(table())
     assert [row["iteration"] for row in est.history_] == list(range(7))

@@ -24,7 +24,7 @@ from skebm.estimators._checkpoint import Checkpoint
 from skebm.estimators._parameters import ALIASES, check_shared
 from skebm.estimators._persistence import load_estimator, place, portable_state, save_estimator
 from skebm.estimators._preparation import Prepared, choose_standardizer, prepare
-from skebm.estimators._reading import draw_samples, evaluate, finite
+from skebm.estimators._reading import draw_samples, evaluate, finite, settle
 from skebm.exceptions import NormalizationWarning
 from skebm.objectives import Objective, Optimization
 from skebm.objectives._base import METHODS
@@ -32,6 +32,7 @@ from skebm.partition import ImportanceSampling, LogPartition
 from skebm.train import Settings, TrainState, train
 
 HELD_OUT_QUANTILE, FEW_HELD_OUT = 0.05, 40
+PROPOSAL_ROWS = 4000
 MOST_COLUMNS = Defensive().max_columns  # beyond, nothing fitted in seconds is near the model
 
 
@@ -102,7 +103,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         prepared = self._prepare(X, weight, generator)
         states = self._train(objectives, prepared, checkpoint, generator, task)
         self._keep(states, self._can_judge(prepared))
-        self._proposal = self._choose_proposal(states[0], prepared, generator)
+        self._proposal = self._choose_proposal(prepared, generator)
         self._keep_players(objectives[0], states[0])
         self.log_partition_ = self._log_partition(generator)
         self.offset_ = self._offset(X, prepared.held_out)
@@ -382,6 +383,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
             eval_every=self.eval_every,
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
+            average=bool(getattr(self, "averaging", True)),
             verbose=bool(self.verbose),
         )
         model.energy.requires_grad_(True).eval()  # dropout would draw from torch's global state
@@ -414,16 +416,19 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         energy = build_energy(self.energy, ALIASES["energy"][0], self._energy_shape(), generator)
         return Model(energy, base, float(self.temperature_))
 
-    def _choose_proposal(
-        self, state: TrainState, prepared: Prepared, generator: torch.Generator
-    ) -> Base:
-        """Return the normalized density that log Z and samples are reached from."""
+    def _choose_proposal(self, prepared: Prepared, generator: torch.Generator) -> Base:
+        """Return the normalized density that log Z and samples are reached from.
+
+        Without a base it is fitted to chains of the model that start at the data.
+        """
         if self.base_ is not None:
             return self.base_
-        proposal = state.objective.modules.get("proposal")
-        if isinstance(proposal, Base):
-            return proposal
-        return Gaussian().fit(prepared.noised(generator), prepared.weight, generator)
+        if self.n_features_in_ > MOST_COLUMNS:
+            return Gaussian().fit(prepared.noised(generator), prepared.weight, generator)
+        rows = prepared.noised(generator)
+        order = torch.randperm(len(rows), generator=generator, device=rows.device)
+        ends = settle(self._model(), rows[order[:PROPOSAL_ROWS]], generator)
+        return Defensive().fit(ends, None, generator)
 
     def _keep_players(self, objective: Objective, state: TrainState) -> None:
         """Keep what else the first phase leaves: chains, points, a generator."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["draw_samples", "evaluate", "finite"]
+__all__ = ["draw_samples", "evaluate", "finite", "settle"]
 
 import warnings
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from skebm.energies import Model
 from skebm.exceptions import NormalizationWarning
 from skebm.partition._base import log_ratio
 from skebm.samplers import MALA, run
@@ -71,10 +72,23 @@ def draw_samples(
         )
     rows = torch.searchsorted(weight.cumsum(0), _systematic(n, generator)).clamp_(max=m - 1)
     rows = rows[torch.randperm(n, generator=generator, device=rows.device)]
-    state, _ = run(MALA(0.05, n_warmup=N_WARMUP), model, candidates[rows], N_WARMUP, generator)
+    ends, acceptance = _move(model, candidates[rows], generator)
+    return ends, (ess, m, acceptance)
+
+
+def settle(model: Model, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Return the ends of chains toward the model from rows x (n, d); lost ones stay there."""
+    ends, _ = _move(model, x, generator)
+    sound = ends.isfinite().all(1, keepdim=True)
+    return torch.where(sound, ends, x)
+
+
+def _move(model: Model, x: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, float]:
+    """Move chains by Metropolis-adjusted steps whose size is found first; acceptance too."""
+    state, _ = run(MALA(0.05, n_warmup=N_WARMUP), model, x, N_WARMUP, generator)
     frozen = MALA(float(state.log_step.exp()))
     state, info = run(frozen, model, state.x, N_MOVES, generator)
-    return state.x, (ess, m, float(info.acceptance))
+    return state.x, float(info.acceptance)
 
 
 def _systematic(n: int, generator: torch.Generator) -> torch.Tensor:

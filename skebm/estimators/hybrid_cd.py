@@ -40,6 +40,8 @@ class HybridCDDensity(EnergyDensity):
     cd_weight : float, default=25.0
         lambda (dimensionless): weight of the data-started bracket in ``"hybrid"``; larger favors
         the density near data, smaller favors generation from noise.
+    noise_share : float, default=0.25
+        With ``"hybrid"``, chains from noise per row of the batch (dimensionless); the paper has 1.
     sampler : {"mala", "langevin", "sghmc", "hmc"} or Sampler, default="mala"
         Chains in training.
     n_steps : int, default=10
@@ -92,6 +94,9 @@ class HybridCDDensity(EnergyDensity):
     optimizer : {"adam", "sgd"} or Optimization, default="adam"
         Adam, plain gradient descent, or all settings in one: an `Optimization` brings its own
         learning rate, decay and schedule.
+    averaging : bool, default=True
+        Where nothing is held out or can be judged, keep the mean of the parameters over the second
+        half of the updates instead of the last ones.
     weight_decay : float, default=0.01
         Decoupled decay of the energy's weights; larger stays nearer to the base.
     validation_fraction : float, default=0.1
@@ -167,9 +172,9 @@ class HybridCDDensity(EnergyDensity):
     are honest. Deviations from the paper: a base density; MALA instead of unadjusted chains; noise
     chains start at base draws (at N(0, I) where ``base=None``), one for four rows; Adam with
     decoupled weight decay; `refine`. The paper's setting is ``base=None, refine=False,
-    sampler="langevin"`` with a `step_size` and a `temperature`. Where nothing can be held out or
-    judged, the parameters are averaged over the second half of the updates. Without a base the
-    model is judged, normalized and sampled through a mixture fitted to the data (`Defensive`).
+    sampler="langevin", noise_share=1, averaging=False, validation_fraction=0`` with a `step_size`
+    and a `temperature`. Without a base the model is judged, normalized and sampled through a
+    mixture fitted near it (`Defensive`).
 
     References
     ----------
@@ -193,6 +198,7 @@ class HybridCDDensity(EnergyDensity):
         *,
         init="hybrid",
         cd_weight=25.0,
+        noise_share=0.25,
         sampler="mala",
         n_steps=10,
         step_size="auto",
@@ -213,6 +219,7 @@ class HybridCDDensity(EnergyDensity):
         eval_every=25,
         learning_rate=2e-3,
         optimizer="adam",
+        averaging=True,
         weight_decay=0.01,
         validation_fraction=0.1,
         n_iter_no_change=12,
@@ -228,6 +235,7 @@ class HybridCDDensity(EnergyDensity):
     ):
         self.init = init
         self.cd_weight = cd_weight
+        self.noise_share = noise_share
         self.sampler = sampler
         self.n_steps = n_steps
         self.step_size = step_size
@@ -248,6 +256,7 @@ class HybridCDDensity(EnergyDensity):
         self.eval_every = eval_every
         self.learning_rate = learning_rate
         self.optimizer = optimizer
+        self.averaging = averaging
         self.weight_decay = weight_decay
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -282,6 +291,7 @@ class HybridCDDensity(EnergyDensity):
         check_number("cd_weight", self.cd_weight, low=0)
         check_number("n_steps", self.n_steps, low=1, integer=True)
         check_choice("refine", self.refine, (True, False))
+        check_choice("averaging", self.averaging, (True, False))
         check_number("temperature", self.temperature, low=0, open_low=True)
         sampler, energy_step, automatic = self._chosen_sampler()
         return ContrastiveDivergence(
@@ -289,6 +299,7 @@ class HybridCDDensity(EnergyDensity):
             cd_weight=self.cd_weight,
             sampler=sampler,
             n_steps=self.n_steps,
+            noise_share=self.noise_share,
             adapt_step=automatic,
             energy_step=energy_step,
             bank=self._chosen_bank(),

@@ -1,0 +1,92 @@
+"""What the reproductions share: modes, the benchmarks' table, progress on disk, pictures."""
+
+from __future__ import annotations
+
+__all__ = [
+    "Kept",
+    "mean_std",
+    "mode",
+    "paired",
+    "plus_minus",
+    "print_table",
+    "print_title",
+    "save_figure",
+]
+
+import argparse
+import csv
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from _common import paired, plus_minus, print_table
+from _common import print_title as _print_title
+
+MODES = ("smoke", "quick", "full")
+
+
+def mode(doc: str, *, seeds: dict[str, int]) -> argparse.Namespace:
+    """Read --mode, --seeds, --threads, --output; SKEBM_SMOKE=1 means --mode smoke."""
+    parser = argparse.ArgumentParser(description=doc.split("\n\n")[0])
+    parser.add_argument("--mode", choices=MODES, default="quick", help="sizes (quick)")
+    parser.add_argument("--seeds", type=int, default=None, help=f"number of seeds ({seeds})")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads (1)")
+    parser.add_argument("--output", type=Path, default=Path("output"), help="folder of pictures")
+    args = parser.parse_args()
+    if os.environ.get("SKEBM_SMOKE", "0") not in ("", "0"):
+        args.mode = "smoke"
+    args.smoke = args.mode == "smoke"
+    if args.seeds is None:
+        args.seeds = seeds[args.mode]
+    torch.set_num_threads(args.threads)
+    args.output.mkdir(parents=True, exist_ok=True)
+    return args
+
+
+def print_title(title: str, args: argparse.Namespace) -> None:
+    """Print what is shown, at which sizes, and on what it ran."""
+    _print_title(f"{title}; mode {args.mode}", args)
+
+
+class Kept:
+    """Rows of results in a CSV file, so that a run that was stopped goes on where it was."""
+
+    def __init__(self, path: Path, columns: Sequence[str], key: int) -> None:
+        self.path, self.columns, self.key = path, list(columns), key
+        self.rows: list[list[str]] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                header, *rows = list(csv.reader(file))
+            self.rows = rows if header == self.columns else []
+
+    def get(self, key: Sequence[Any], compute: Callable[[], Sequence[Any]]) -> list[str]:
+        """Return the row that starts with `key`, computed now if it is not there yet."""
+        text = [str(k) for k in key]
+        for row in self.rows:
+            if row[: self.key] == text:
+                return row
+        values = [f"{v:.6g}" if isinstance(v, float) else str(v) for v in compute()]
+        self.rows.append(text + values)
+        with self.path.open("w", newline="") as file:
+            csv.writer(file).writerows([self.columns, *self.rows])
+        return self.rows[-1]
+
+
+def mean_std(values: Sequence[float], digits: int = 3) -> str:
+    """Write mean and standard deviation over seeds."""
+    array = np.asarray(values, dtype=float)
+    spread = f" ± {array.std(ddof=1):.{digits}f}" if len(array) > 1 else ""
+    return f"{array.mean():.{digits}f}{spread}"
+
+
+def save_figure(figure: Any, args: argparse.Namespace, name: str) -> None:
+    """Write a picture and say where."""
+    path = (args.output / name).resolve()
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    print(f"wrote {path}")
