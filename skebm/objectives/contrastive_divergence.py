@@ -19,7 +19,7 @@ from skebm.objectives._held_out import (
 )
 from skebm.objectives.energy_step import EnergyStep
 from skebm.samplers import MALA, SampleBank, Sampler, SamplerInfo, run
-from skebm.samplers.mala import robbins_monro
+from skebm.samplers._metropolis import robbins_monro
 
 STARTS = ("data", "noise", "hybrid", "persistent")
 NOISES = ("auto", "base", "normal", "uniform")

@@ -13,8 +13,8 @@ from skebm._components import check_number
 from skebm.bases import Base
 from skebm.energies import Model
 from skebm.partition._base import LogPartition, PartitionMethod, from_log_weights
-from skebm.samplers import MALA, Target
-from skebm.samplers.mala import MALAState, robbins_monro
+from skebm.samplers import MALA, MetropolisState, Target
+from skebm.samplers._metropolis import robbins_monro
 
 GAIN = 1.2  # factor in effective sample size that a finer ladder has to bring
 STEPS = torch.logspace(-5, 0, 61)  # candidate increments of the inverse temperature
@@ -204,7 +204,7 @@ def climb(
         if not down:
             log_weight -= (above - below) * path.difference(x)
         target = path.at(above)
-        state: MALAState = sampler.init(target, x, log_step)
+        state: MetropolisState = sampler.init(target, x, log_step)
         for _ in range(n_steps):
             state, _info = sampler.step(target, state, generator)
         x = state.x

@@ -4,10 +4,9 @@ __all__ = [
     "HMC",
     "MALA",
     "SGHMC",
-    "HMCState",
     "Langevin",
     "LangevinState",
-    "MALAState",
+    "MetropolisState",
     "SGHMCState",
     "SampleBank",
     "Sampler",
@@ -18,8 +17,9 @@ __all__ = [
 ]
 
 from skebm.samplers._base import Sampler, SamplerInfo, Target, as_target, run
+from skebm.samplers._metropolis import MetropolisState
 from skebm.samplers.bank import SampleBank
-from skebm.samplers.hmc import HMC, HMCState
+from skebm.samplers.hmc import HMC
 from skebm.samplers.langevin import Langevin, LangevinState
-from skebm.samplers.mala import MALA, MALAState
+from skebm.samplers.mala import MALA
 from skebm.samplers.sghmc import SGHMC, SGHMCState

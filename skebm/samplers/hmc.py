@@ -2,47 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["HMC", "HMCState"]
-
-from typing import NamedTuple
+__all__ = ["HMC"]
 
 import torch
 
 from skebm._components import check_number
 from skebm.samplers._base import Sampler, SamplerInfo, Target
-from skebm.samplers.mala import choose, robbins_monro
-
-
-class HMCState(NamedTuple):
-    """Where the chains stand and what is known there.
-
-    Parameters
-    ----------
-    x : Tensor of shape (n, ...)
-        Positions, standardized space.
-    energy : Tensor of shape (n,)
-        Potentials U, nats.
-    score : Tensor of shape (n, ...)
-        Minus the gradient of U.
-    log_step : Tensor of shape ()
-        Log of the step size.
-    n_taken : int
-        Steps taken.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skebm.samplers import HMC
-    >>> state = HMC(0.5).init(lambda x: (0.5 * x.square().sum(-1), -x), torch.zeros(2, 1))
-    >>> state.energy
-    tensor([0., 0.])
-    """
-
-    x: torch.Tensor
-    energy: torch.Tensor
-    score: torch.Tensor
-    log_step: torch.Tensor
-    n_taken: int
+from skebm.samplers._metropolis import MetropolisState, begin, decide
 
 
 class HMC(Sampler):
@@ -114,37 +80,23 @@ class HMC(Sampler):
 
     def init(
         self, target: Target, x: torch.Tensor, log_step: torch.Tensor | None = None
-    ) -> HMCState:
+    ) -> MetropolisState:
         """Check the parameters and stand at x (n, ...), with a carried-over step if given."""
-        check_number("step_size", self.step_size, low=0, open_low=True)
         check_number("n_leapfrog", self.n_leapfrog, low=1, integer=True)
         check_number("mass", self.mass, low=0, open_low=True)
-        check_number("n_warmup", self.n_warmup, low=0, integer=True)
-        check_number("target_accept", self.target_accept, low=0, high=1, open_low=True)
-        if log_step is None:
-            log_step = torch.tensor(float(self.step_size), device=x.device).log()
-        return HMCState(x, *target(x), log_step, 0)
+        return begin(self, target, x, log_step)
 
     def step(
-        self, target: Target, state: HMCState, generator: torch.Generator
-    ) -> tuple[HMCState, SamplerInfo]:
+        self, target: Target, state: MetropolisState, generator: torch.Generator
+    ) -> tuple[MetropolisState, SamplerInfo]:
         """Follow a trajectory, test its end, and adapt while warming up."""
-        step = state.log_step.exp()
         momentum = torch.empty_like(state.x).normal_(generator=generator).mul_(self.mass**0.5)
-        x, energy, score, end = self._trajectory(target, state, momentum, step)
+        x, energy, score, end = self._trajectory(target, state, momentum, state.log_step.exp())
         log_ratio = state.energy - energy + self._kinetic(momentum) - self._kinetic(end)
-        probability = log_ratio.exp().clamp(max=1).nan_to_num(nan=0.0)
-        accept = torch.empty_like(probability).uniform_(generator=generator) < probability
-        acceptance, log_step = probability.mean(), state.log_step
-        if state.n_taken < self.n_warmup:
-            gain = (state.n_taken + 1) ** -0.6
-            log_step = robbins_monro(log_step, acceptance, self.target_accept, gain)
-        moved = choose(accept, (x, energy, score), (state.x, state.energy, state.score))
-        new = HMCState(*moved, log_step, state.n_taken + 1)
-        return new, SamplerInfo(acceptance, step, new.energy, new.score)
+        return decide(self, state, (x, energy, score), log_ratio, generator)
 
     def _trajectory(
-        self, target: Target, state: HMCState, momentum: torch.Tensor, step: torch.Tensor
+        self, target: Target, state: MetropolisState, momentum: torch.Tensor, step: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         x, score = state.x, state.score
         for _ in range(self.n_leapfrog):

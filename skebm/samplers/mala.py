@@ -2,48 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["MALA", "MALAState", "choose", "robbins_monro"]
-
-from typing import NamedTuple
+__all__ = ["MALA"]
 
 import torch
 
-from skebm._components import check_number
 from skebm.samplers._base import Sampler, SamplerInfo, Target
-
-Moment = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # positions, energies, scores
-
-
-class MALAState(NamedTuple):
-    """Where the chains stand and what is known there.
-
-    Parameters
-    ----------
-    x : Tensor of shape (n, ...)
-        Positions, standardized space.
-    energy : Tensor of shape (n,)
-        Potentials U, nats.
-    score : Tensor of shape (n, ...)
-        Minus the gradient of U.
-    log_step : Tensor of shape ()
-        Log of the step size.
-    n_taken : int
-        Steps taken.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skebm.samplers import MALA
-    >>> state = MALA(0.5).init(lambda x: (0.5 * x.square().sum(-1), -x), torch.zeros(2, 1))
-    >>> state.energy
-    tensor([0., 0.])
-    """
-
-    x: torch.Tensor
-    energy: torch.Tensor
-    score: torch.Tensor
-    log_step: torch.Tensor
-    n_taken: int
+from skebm.samplers._metropolis import MetropolisState, begin, decide
 
 
 class MALA(Sampler):
@@ -104,18 +68,13 @@ class MALA(Sampler):
 
     def init(
         self, target: Target, x: torch.Tensor, log_step: torch.Tensor | None = None
-    ) -> MALAState:
+    ) -> MetropolisState:
         """Check the parameters and stand at x (n, ...), with a carried-over step if given."""
-        check_number("step_size", self.step_size, low=0, open_low=True)
-        check_number("n_warmup", self.n_warmup, low=0, integer=True)
-        check_number("target_accept", self.target_accept, low=0, high=1, open_low=True)
-        if log_step is None:
-            log_step = torch.tensor(float(self.step_size), device=x.device).log()
-        return MALAState(x, *target(x), log_step, 0)
+        return begin(self, target, x, log_step)
 
     def step(
-        self, target: Target, state: MALAState, generator: torch.Generator
-    ) -> tuple[MALAState, SamplerInfo]:
+        self, target: Target, state: MetropolisState, generator: torch.Generator
+    ) -> tuple[MetropolisState, SamplerInfo]:
         """Propose, test, and adapt while warming up."""
         step = state.log_step.exp()
         noise = torch.empty_like(state.x).normal_(generator=generator)
@@ -123,30 +82,4 @@ class MALA(Sampler):
         energy, score = target(x)
         back = (state.x - x - step * score).flatten(1).square().sum(1) / (4 * step)
         log_ratio = state.energy - energy - back + 0.5 * noise.flatten(1).square().sum(1)
-        probability = log_ratio.exp().clamp(max=1).nan_to_num(nan=0.0)
-        accept = torch.empty_like(probability).uniform_(generator=generator) < probability
-        acceptance = probability.mean()
-        log_step = state.log_step
-        if state.n_taken < self.n_warmup:
-            gain = (state.n_taken + 1) ** -0.6
-            log_step = robbins_monro(log_step, acceptance, self.target_accept, gain)
-        moved = choose(accept, (x, energy, score), (state.x, state.energy, state.score))
-        new = MALAState(*moved, log_step, state.n_taken + 1)
-        return new, SamplerInfo(acceptance, step, new.energy, new.score)
-
-
-def choose(accept: torch.Tensor, new: Moment, old: Moment) -> Moment:
-    """Take positions, energies and scores from the proposal where it was accepted."""
-    rows = accept.view(-1, *[1] * (new[0].dim() - 1))
-    return (
-        torch.where(rows, new[0], old[0]),
-        torch.where(accept, new[1], old[1]),
-        torch.where(rows, new[2], old[2]),
-    )
-
-
-def robbins_monro(
-    log_step: torch.Tensor, acceptance: torch.Tensor, target: float, gain: float
-) -> torch.Tensor:
-    """Move a log step size toward the acceptance asked for."""
-    return log_step + gain * (acceptance - target)
+        return decide(self, state, (x, energy, score), log_ratio, generator)
