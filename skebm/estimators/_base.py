@@ -12,28 +12,29 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, DensityMixin, OutlierMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from skebm._components import check_choice, check_number, resolve
-from skebm.bases import Base, Defensive, Gaussian
+from skebm.bases import Base
 from skebm.data import resolve_device, torch_generator
 from skebm.energies import Model, Zero, build_energy
 from skebm.estimators._callbacks import CallbackSupportMixin, FitTask, with_callbacks
 from skebm.estimators._checkpoint import Checkpoint
+from skebm.estimators._normalization import (
+    MOST_COLUMNS,
+    choose_proposal,
+    estimate_log_partition,
+)
 from skebm.estimators._parameters import ALIASES, check_shared
 from skebm.estimators._persistence import load_estimator, place, portable_state, save_estimator
 from skebm.estimators._preparation import Prepared, choose_standardizer, prepare
-from skebm.estimators._reading import draw_samples, evaluate, finite, settle
+from skebm.estimators._reading import draw_samples, evaluate, finite
 from skebm.exceptions import NormalizationWarning
 from skebm.objectives import Objective, Optimization
 from skebm.objectives._base import METHODS
-from skebm.partition import ImportanceSampling, LogPartition
 from skebm.train import Settings, TrainState, train
 
 HELD_OUT_QUANTILE, FEW_HELD_OUT = 0.05, 40
-PROPOSAL_ROWS = 4000
-MOST_COLUMNS = Defensive().max_columns  # beyond, nothing fitted in seconds is near the model
 
 
 class SampleInfo(NamedTuple):
@@ -103,9 +104,9 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         prepared = self._prepare(X, weight, generator)
         states = self._train(objectives, prepared, checkpoint, generator, task)
         self._keep(states, self._can_judge(prepared))
-        self._proposal = self._choose_proposal(prepared, generator)
+        self._proposal = choose_proposal(self, prepared, generator)
         self._keep_players(objectives[0], states[0])
-        self.log_partition_ = self._log_partition(generator)
+        self.log_partition_ = estimate_log_partition(self, generator)
         self.offset_ = self._offset(X, prepared.held_out)
         if not states[-1].interrupted:
             checkpoint.close()
@@ -416,20 +417,6 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         energy = build_energy(self.energy, ALIASES["energy"][0], self._energy_shape(), generator)
         return Model(energy, base, float(self.temperature_))
 
-    def _choose_proposal(self, prepared: Prepared, generator: torch.Generator) -> Base:
-        """Return the normalized density that log Z and samples are reached from.
-
-        Without a base it is fitted to chains of the model that start at the data.
-        """
-        if self.base_ is not None:
-            return self.base_
-        if self.n_features_in_ > MOST_COLUMNS:
-            return Gaussian().fit(prepared.noised(generator), prepared.weight, generator)
-        rows = prepared.noised(generator)
-        order = torch.randperm(len(rows), generator=generator, device=rows.device)
-        ends = settle(self._model(), rows[order[:PROPOSAL_ROWS]], generator)
-        return Defensive().fit(ends, None, generator)
-
     def _keep_players(self, objective: Objective, state: TrainState) -> None:
         """Keep what else the first phase leaves: chains, points, a generator."""
 
@@ -478,34 +465,6 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
             self.energy_, self.validation_gain_ = Zero(), (0.0, 0.0)
         if self.warm_start:
             self._train_states = states
-
-    def _log_partition(self, generator: torch.Generator) -> LogPartition | None:
-        automatic = isinstance(self.log_partition, str) and self.log_partition == "auto"
-        if self.log_partition is None or (automatic and self.image_shape is not None):
-            return None
-        if isinstance(self.energy_, Zero) and self.base_ is not None:
-            return LogPartition(0.0, 0.0, float("inf"), "exact")
-        method = resolve(self.log_partition, *ALIASES["log_partition"], "log_partition")
-        try:
-            result = method.estimate(self._model(), self._proposal, generator)
-        except KeyboardInterrupt:
-            method = ImportanceSampling(max_samples=16384)
-            result = method.estimate(self._model(), self._proposal, generator)
-            warnings.warn(
-                f"The estimate of log Z was interrupted; a short one has a standard error of "
-                f"{result.stderr:.2g} nats. Fit again for a better one.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-        if not result.trusted:
-            warnings.warn(
-                f"log Z is {result.value:.3f} with a standard error of {result.stderr:.2g} nats "
-                f"(effective sample size {result.ess:.0f}, by {result.method}), which is too vague "
-                "to compare models. Use a base nearer to the data, or AIS with more chains.",
-                NormalizationWarning,
-                stacklevel=3,
-            )
-        return result
 
     def _offset(self, X: np.ndarray, held_out: np.ndarray) -> float:
         scores = self._log_density(X)

@@ -155,7 +155,7 @@ def _rebuild(
         tensors["standardizer.location"].numpy(), tensors["standardizer.scale"].numpy()
     )
     estimator.data_noise_ = tensors["data_noise"].numpy()
-    estimator.sampler_ = decode(header["sampler"])
+    estimator.sampler_ = decode(header.get("sampler"))
     estimator._bank = tensors.get("bank")
     estimator.base_ = _rebuild_base(header["base"], _part(tensors, "base."), device)
     estimator._proposal = estimator.base_
