@@ -465,3 +465,45 @@ def test_a_warm_start_has_patience_of_its_own():
     first = scripted(objective, 20, n_iter_no_change=3)
     second = scripted(objective, 20, n_iter_no_change=3, state=first)
     assert first.iteration >= 3 and second.iteration - first.iteration >= 3
+
+
+# -- models that cannot be judged yet --------------------------------------------------------------
+
+
+def vague_at(low, high):
+    """Worth more and more, but too vague to tell between two updates."""
+
+    def worth(k):
+        return -math.inf if low <= k <= high else k
+
+    return worth
+
+
+def test_a_vague_value_without_a_base_is_no_reason_to_stop():
+    """Held-out likelihood of a young model without a base comes and goes."""
+    state = scripted(Scripted(worth=vague_at(3, 9)))
+    assert state.retries == 0 and state.iteration == 20 and k(state) == 20
+
+
+def test_a_vague_value_of_a_model_with_a_base_is_a_runaway():
+    model = Model(Quadratic(0.0), normal_base(1), 1.0)
+    state = scripted(Scripted(worth=vague_at(3, 9)), model=model)
+    assert state.retries > 0
+
+
+def test_where_nothing_can_be_judged_the_last_model_is_kept():
+    state = scripted(Scripted(worth=vague_at(0, 99)), n_iter_no_change=2)
+    assert state.iteration == 20 and k(state) == 20
+
+
+def test_a_judged_snapshot_outlives_vague_ones():
+    state = scripted(Scripted(worth=vague_at(5, 99)))
+    assert k(state) == 4
+
+
+@pytest.mark.parametrize("average, kept", [(True, 15.5), (False, 20.0)])
+def test_the_mean_or_the_last_parameters(average, kept):
+    model = Model(Quadratic(0.0), None, 1.0)
+    settings = Settings(20, eval_every=5, average=average)
+    state = train(model, Scripted(), ROWS, settings=settings, generator=gen(0))
+    assert k(state) == pytest.approx(kept)
