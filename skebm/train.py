@@ -414,8 +414,8 @@ class _Loop:
         best = self.state.best
         if held_out is None or best is None or best.held_out is None:
             return False
-        if held_out.value == -math.inf and self.state.model.base is None:
-            return False  # no base to be near: young models are far from any reference draws
+        if self.state.model.base is None:
+            return False  # nothing sound to fall back to: a young model comes and goes
         return held_out.value < best.held_out.value - RUNAWAY
 
     def _is_best(self, held_out: HeldOut | None) -> bool:

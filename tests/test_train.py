@@ -314,7 +314,9 @@ def test_it_gives_up_after_the_bounded_number_of_rescues(value, max_retries):
 
 
 def test_running_away_ends_with_the_best_snapshot():
-    state = scripted(Scripted(lambda i: 1.0 if i == 1 else 9.0, worth=lambda k: -float(k)), 30)
+    model = Model(Quadratic(0.0), normal_base(1), 1.0)
+    objective = Scripted(lambda i: 1.0 if i == 1 else 9.0, worth=lambda k: -float(k))
+    state = scripted(objective, 30, model=model)
     assert k(state) == 0 and state.retries == 4 and state.finished
     assert state.iteration == 5  # 1 is fine; four at 9 are not
     state = scripted(Scripted(lambda i: 4.9, worth=lambda k: -float(k)), 30)
@@ -483,6 +485,11 @@ def test_a_vague_value_without_a_base_is_no_reason_to_stop():
     """Held-out likelihood of a young model without a base comes and goes."""
     state = scripted(Scripted(worth=vague_at(3, 9)))
     assert state.retries == 0 and state.iteration == 20 and k(state) == 20
+
+
+def test_a_model_without_a_base_may_get_worse_before_it_gets_better():
+    state = scripted(Scripted(worth=lambda k: -20.0 if 3 <= k <= 9 else k))
+    assert state.retries == 0 and k(state) == 20
 
 
 def test_a_vague_value_of_a_model_with_a_base_is_a_runaway():
