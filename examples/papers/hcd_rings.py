@@ -10,7 +10,8 @@ linear factor is 1 - 0.05 * 50 = -1.5, so chains on the exact energy diverge, an
 that step have to learn a blurred energy. ``--mode full`` takes the paper's 10,000 updates of 500
 steps. Deviations: pointwise perceptron with quadratic output (the paper: a four-layer ConvNet on
 the same ten numbers), Adam, batches of 100, no noise on the data: the paper states none of these.
-Parameters are averaged over the second half of the updates.
+Parameters are averaged over the second half of the updates, and the hybrid has one chain from noise
+for four from data.
 """
 
 from __future__ import annotations
