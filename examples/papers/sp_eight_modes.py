@@ -205,7 +205,7 @@ def main() -> None:
         values = np.array([r[2:] for r in rows], dtype=float)
         values = values[np.isfinite(values).all(1)]
         if not len(values):
-            table.append([name, "diverged", *["-"] * 8])
+            table.append([name, "diverged", *["-"] * 9])
             continue
         ks, bench, kl, outside, gap, seconds = values.T
         paper_ks, paper_kl = BEST if name == OURS else ROWS[name][:2]
