@@ -64,10 +64,10 @@ class SGHMC(Sampler):
 
     Notes
     -----
-    One gradient per step. Deviation from the paper: the printed order widens a Gaussian of
-    curvature k by a finite-step error that does not vanish until C > eta k / 2 by far: on a mode of
-    standard deviation 0.15 with eta = 0.01 and C = M = 1 the variance is 1.80 times the target's,
-    against 1.001 for ``"symplectic"``; at k = 120 it diverges. Noise is sqrt(2 eta C) for any C.
+    One gradient per step. Deviation from the paper: the printed order is stable only for C > eta k
+    on a Gaussian of curvature k, and widens it well before: on a mode of standard deviation 0.15
+    with eta = 0.01 and C = M = 1 the variance is 1.80 times the target's, against 1.001 for
+    ``"symplectic"``; at k = 120 it diverges. Noise is sqrt(2 eta C) for any C.
 
     References
     ----------
