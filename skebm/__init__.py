@@ -1,9 +1,9 @@
 """Energy-based density models with normalized log densities, for scikit-learn users."""
 
-__all__ = ["HybridCDDensity", "__version__"]
+__all__ = ["HybridCDDensity", "USPDensity", "__version__"]
 
 from importlib.metadata import version
 
-from skebm.estimators import HybridCDDensity
+from skebm.estimators import HybridCDDensity, USPDensity
 
 __version__ = version("skebm")

@@ -31,6 +31,10 @@ class Component(BaseEstimator):
     def __hash__(self) -> int:
         return hash((type(self), repr(self.get_params())))
 
+    def with_params(self, **params: Any) -> Any:
+        """Return a copy with some parameters replaced."""
+        return type(self)(**{**self.get_params(deep=False), **params})
+
 
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, tuple | list) and isinstance(b, tuple | list):

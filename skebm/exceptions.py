@@ -3,7 +3,7 @@
 scikit-learn's own ``ConvergenceWarning`` and ``NotFittedError`` are reused where they fit.
 """
 
-__all__ = ["ConvergenceError", "DataDegeneracyWarning", "NormalizationWarning"]
+__all__ = ["ConvergenceError", "DataDegeneracyWarning", "NormalizationWarning", "SupportWarning"]
 
 
 class ConvergenceError(RuntimeError):
@@ -41,5 +41,16 @@ class NormalizationWarning(UserWarning):
     --------
     >>> from skebm.exceptions import NormalizationWarning
     >>> issubclass(NormalizationWarning, UserWarning)
+    True
+    """
+
+
+class SupportWarning(UserWarning):
+    """Points that should partition a support cannot: too few, too many, or none near the data.
+
+    Examples
+    --------
+    >>> from skebm.exceptions import SupportWarning
+    >>> issubclass(SupportWarning, UserWarning)
     True
     """

@@ -90,7 +90,7 @@ PARAMETERS = [
     ({"temperature": "hot"}, TypeError, ["temperature", "a number > 0", "'hot'"]),
     ({"temperature": None}, TypeError, ["temperature", "a number > 0", "None"]),
     ({"temperature": np.nan}, ValueError, ["temperature", "> 0", "nan"]),
-    ({"energy": "mpl"}, ValueError, ["energy", "['conv', 'mlp']", "'mpl'"]),
+    ({"energy": "mpl"}, ValueError, ["energy", "['conv', 'mlp', 'reconstruction']", "'mpl'"]),
     ({"energy": 3}, TypeError, ["energy", "instance of EnergyComponent", "3"]),
     ({"energy": None}, TypeError, ["energy", "one of", "None"]),
     ({"energy": MLP(hidden_sizes=())}, TypeError, ["hidden_sizes", "nonempty tuple", "()"]),

@@ -9,7 +9,7 @@ from sklearn.base import clone
 
 from skebm._components import Component, check_choice, check_number, decode, encode, resolve
 from skebm.bases import BaseComponent, Gaussian, Kernel, Mixture, Uniform
-from skebm.energies import MLP, EnergyComponent
+from skebm.energies import MLP, EnergyComponent, Reconstruction
 from skebm.objectives import ContrastiveDivergence, ImportanceLikelihood, Optimization
 from skebm.partition import AIS, Auto, ImportanceSampling, Quadrature
 from skebm.samplers import MALA, Langevin
@@ -27,6 +27,7 @@ COMPONENTS = [
     MLP(hidden_sizes=(3, 4), output="quadratic"),
     Mixture(n_components=4),
     Quadrature(domain=((0.0, 0.0), (1.0, 2.0))),
+    Reconstruction(hidden_sizes=(3, 4), negative_slope=0.3),
     Uniform(widening=0.0),
 ]
 each = pytest.mark.parametrize("component", COMPONENTS, ids=lambda c: type(c).__name__)

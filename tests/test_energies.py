@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from skebm.bases.mixture import MixtureBase
-from skebm.energies import MLP, Model, Zero, build_energy, energy_and_score
+from skebm.energies import MLP, Model, Reconstruction, Zero, build_energy, energy_and_score
 from skebm.networks import FeedForward
-from skebm.networks.feed_forward import ACTIVATIONS
+from skebm.networks.feed_forward import ACTIVATIONS, activation_of
 from tests.closed_forms import Quadratic, autograd_score
 from tests.generators import gen
 
-CHOICES = {"mlp": MLP}
+CHOICES = {"mlp": MLP, "reconstruction": Reconstruction}
 
 
 def randomized(component, d=3, seed=0):
@@ -39,6 +39,31 @@ def test_closed_form_gradient_is_autograd(n_frequencies, activation, hidden_size
     torch.testing.assert_close(gradient, autograd_score(energy, x), rtol=1e-10, atol=1e-12)
     assert gradient.abs().max() > 1e-3
     assert not value.requires_grad and not gradient.requires_grad
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.3, 1.0])
+def test_negative_slope_is_that_of_the_network(slope):
+    energy = randomized(MLP((4, 5), "leaky_relu", n_frequencies=0, negative_slope=slope))
+    x = rows(40)
+    a = x
+    for layer in energy.layers[:-1]:
+        z = a @ layer.weight.T + layer.bias
+        a = torch.where(z > 0, z, slope * z)
+        assert (z < 0).any()
+    expected = a @ energy.layers[-1].weight[0] + energy.layers[-1].bias
+    value, gradient = energy.value_and_gradient(x)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(energy(x), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient, autograd_score(energy, x), rtol=1e-10, atol=1e-12)
+
+
+def test_negative_slope_is_that_of_leaky_relu_alone():
+    z = torch.tensor([-2.0, 3.0])
+    for name, activation in ACTIVATIONS.items():
+        default, steep = activation_of(name), activation_of(name, 0.5)
+        assert default.value(z).equal(activation.value(z))
+        assert steep.value(z).equal(activation.value(z)) == (name != "leaky_relu")
+    assert activation_of("leaky_relu", 0.5).value(z).tolist() == [-1.0, 3.0]
 
 
 def test_quadratic_output_is_half_the_square():
@@ -88,7 +113,8 @@ def test_pointwise_is_the_network_of_the_toy_experiments():
     for layer, (_, fan_in) in zip(net.layers[:-1], sizes[:-1], strict=True):
         assert 0.9 * fan_in**-0.5 < layer.weight.abs().max() <= fan_in**-0.5
     signed = torch.tensor([-2.0, 2.0])
-    assert ACTIVATIONS[net.activation].value(signed).tolist() == pytest.approx([-0.1, 2.0])
+    activation = activation_of(net.activation, net.negative_slope)
+    assert activation.value(signed).tolist() == pytest.approx([-0.1, 2.0])
     squared = MLP.pointwise("quadratic").build((2,), gen(0))
     assert (squared(rows(d=2, dtype=torch.float32)) > 0).all()
 
@@ -121,6 +147,8 @@ def test_input_scale_multiplies_the_first_layer_alone():
         ({"output": "cubic"}, ValueError, "output .* got 'cubic'"),
         ({"input_scale": 0.0}, ValueError, r"input_scale .* got 0\.0"),
         ({"learn_gamma": 2}, TypeError, "learn_gamma .* got 2"),
+        ({"negative_slope": -0.1}, ValueError, r"negative_slope .* >= 0 .* got -0\.1"),
+        ({"negative_slope": 1.5}, ValueError, r"negative_slope .* <= 1, got 1\.5"),
     ],
 )
 def test_bad_parameters(parameters, error, match):
@@ -141,6 +169,100 @@ def test_images_reach_an_mlp_as_flat_rows_and_a_factory_as_images():
     shaped = build_energy(lambda shape: Convnet(), CHOICES, (1, 8, 8), gen(0))
     assert shaped(torch.ones(3, 64)).tolist() == [64.0] * 3
     assert seen[-1] == (3, 1, 8, 8)
+
+
+# -- reconstruction --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hidden_sizes", [(5,), (6, 4), (4, 5, 3)])
+@pytest.mark.parametrize("activation", ["silu", "softplus", "tanh", "leaky_relu"])
+@pytest.mark.parametrize("n", [7, 30_000], ids=["one piece", "pieces"])
+def test_reconstruction_gradient_is_autograd(n, activation, hidden_sizes):
+    energy, x = randomized(Reconstruction(hidden_sizes, activation)), rows(n)
+    before = x.clone()
+    value, gradient = energy.value_and_gradient(x)
+    torch.testing.assert_close(value, energy(x), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient, autograd_score(energy, x), rtol=1e-10, atol=1e-12)
+    assert (value > 0).all() and gradient.abs().max() > 1e-3 and x.equal(before)
+    assert not value.requires_grad and not gradient.requires_grad
+
+
+@pytest.mark.parametrize("d", [1, 5])
+def test_reconstruction_gradient_in_float32(d):
+    energy = Reconstruction(negative_slope=0.4).build((d,), gen(0))
+    x = rows(50, d, dtype=torch.float32)
+    value, gradient = energy.value_and_gradient(x)
+    truth = autograd_score(energy, x)
+    torch.testing.assert_close(value, energy(x), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient, truth, rtol=0, atol=1e-5 * truth.abs().max().item())
+
+
+def test_reconstruction_by_a_matrix():
+    energy, x = randomized(Reconstruction((4,), negative_slope=1.0)), rows(20)
+    first, last = energy.layers
+    with torch.no_grad():
+        first.bias.zero_()
+        last.bias.zero_()
+    rest = torch.eye(3, dtype=torch.float64) - last.weight @ first.weight
+    value, gradient = energy.value_and_gradient(x)
+    torch.testing.assert_close(value, (x @ rest.T).square().sum(1), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient, 2 * x @ rest.T @ rest, rtol=1e-12, atol=1e-12)
+    with torch.no_grad():
+        first.weight.copy_(torch.eye(4, 3))
+        last.weight.copy_(torch.eye(3, 4))
+    value, gradient = energy.value_and_gradient(x)  # g(x) = x, which nothing forbids
+    assert (value == 0).all() and (gradient == 0).all()
+
+
+@pytest.mark.parametrize("activation", ["tanh", "leaky_relu"])
+def test_reconstruction_grows_as_its_notes_say(activation):
+    energy, x = randomized(Reconstruction((6, 4), activation)), 1e8 * rows()
+    with torch.no_grad():
+        ratio = energy(x) / x.square().sum(1)
+    if activation == "tanh":
+        torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=1e-6, atol=0)
+    else:
+        assert ((ratio - 1).abs() > 1e-3).any()
+
+
+def test_reconstruction_slopes_starts_and_images():
+    x = rows(dtype=torch.float32)
+    one, same, other = (Reconstruction((8,)).build((3,), gen(s)) for s in (0, 0, 1))
+    assert one(x).equal(same(x)) and not one(x).equal(other(x))
+    assert [tuple(layer.weight.shape) for layer in one.layers] == [(8, 3), (3, 8)]
+    for layer, fan_in in zip(one.layers, (3, 8), strict=True):
+        assert 0.8 * fan_in**-0.5 < layer.weight.abs().max() <= fan_in**-0.5
+        assert 0 < layer.bias.abs().max() <= fan_in**-0.5
+    steep = Reconstruction((8,), negative_slope=0.9).build((3,), gen(0))
+    assert steep.layers[0].weight.equal(one.layers[0].weight) and not steep(x).equal(one(x))
+    flat = build_energy("reconstruction", CHOICES, (1, 4, 4), gen(0))
+    assert flat(torch.zeros(3, 16)).shape == (3,)
+
+
+def test_reconstruction_of_the_paper():
+    net = Reconstruction.paper().build((1,), gen(0))
+    shapes = [(512, 1), (512, 512), (512, 512), (512, 512), (1, 512)]
+    assert [tuple(layer.weight.shape) for layer in net.layers] == shapes
+    assert sum(p.numel() for p in net.parameters()) == 789_505
+    activation = activation_of(net.activation, net.negative_slope)
+    assert activation.value(torch.tensor([-1.0, 1.0])).tolist() == pytest.approx([-0.2, 1.0])
+
+
+@pytest.mark.parametrize(
+    "parameters, error, match",
+    [
+        ({"hidden_sizes": ()}, TypeError, r"hidden_sizes .* got \(\)"),
+        ({"hidden_sizes": 5}, TypeError, "hidden_sizes .* got 5"),
+        ({"hidden_sizes": (4, 0)}, ValueError, "hidden_sizes .* got 0"),
+        ({"activation": "relu"}, ValueError, "activation .* got 'relu'"),
+        ({"negative_slope": -0.1}, ValueError, r"negative_slope .* >= 0 .* got -0\.1"),
+        ({"negative_slope": 1.5}, ValueError, r"negative_slope .* <= 1, got 1\.5"),
+        ({"negative_slope": None}, TypeError, "negative_slope .* got None"),
+    ],
+)
+def test_bad_parameters_of_a_reconstruction(parameters, error, match):
+    with pytest.raises(error, match=match):
+        Reconstruction(**parameters).build((2,), gen(0))
 
 
 # -- any module ------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from torch.distributions import Independent, Normal
 import skebm.train
 from skebm import HybridCDDensity
 from skebm.bases import Kernel, Mixture, TorchDistribution
-from skebm.energies import MLP, Zero
+from skebm.energies import MLP, Reconstruction, Zero
 from skebm.objectives import ContrastiveDivergence
 from skebm.partition import AIS, ImportanceSampling
 from skebm.samplers import MALA
@@ -97,6 +97,9 @@ def edit(path, change):
         {"base": "uniform"},
         {"base": None, "energy": MLP((8,), output="quadratic", n_frequencies=0)},
         {"energy": MLP((4, 4), activation="tanh", output="linear-quadratic")},
+        {"energy": MLP((4, 4), activation="leaky_relu", negative_slope=0.3)},
+        {"energy": Reconstruction((8, 4), negative_slope=0.3)},
+        {"base": None, "energy": Reconstruction((8,), activation="tanh")},
         {"base": "gaussian", "log_partition": None},
         {"base": "kernel", "temperature": 2.0, "standardize": False},
         {"energy": "mlp", "max_iter": 2},

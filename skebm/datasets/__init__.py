@@ -1,15 +1,19 @@
-"""Densities whose truth is known, and real tables that need no download."""
+"""Densities whose truth is known, real tables that need no download, images as rows."""
 
 __all__ = [
     "Checkerboard",
     "GaussianDensity",
     "GaussianMixtureDensity",
+    "Images",
     "RingsDensity",
     "TwoMoonsDensity",
     "checkerboard",
+    "constant_images",
     "eight_modes",
     "grid_25",
     "load_novelty",
+    "noise_images",
+    "read_images",
     "read_npz_table",
     "rings_10d",
     "six_modes",
@@ -19,6 +23,7 @@ __all__ = [
 
 from skebm.datasets._checkerboard import Checkerboard
 from skebm.datasets._gaussian import GaussianDensity
+from skebm.datasets._images import Images, constant_images, noise_images, read_images
 from skebm.datasets._mixture import GaussianMixtureDensity
 from skebm.datasets._rings import RingsDensity
 from skebm.datasets._tables import load_novelty, read_npz_table

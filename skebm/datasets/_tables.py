@@ -5,13 +5,13 @@ from __future__ import annotations
 __all__ = ["load_novelty", "read_npz_table"]
 
 import os
-import zipfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.utils import check_random_state
+
+from skebm.datasets._arrays import as_labels, existing_file, read_arrays
 
 TABLES = {  # name: (loader, class that is the novelty)
     "breast_cancer": (load_breast_cancer, 0),  # 0 is malignant
@@ -102,34 +102,9 @@ def read_npz_table(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray | No
     >>> X.shape, y.tolist()
     ((3, 2), [0, 0, 1])
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"path must be a file, got {str(path)!r}. Check the folder.")
-    arrays = _read_arrays(path)
+    arrays = read_arrays(existing_file("path", path))
     X = _as_table(arrays["X"])
-    return X, _as_labels(arrays["y"], len(X)) if "y" in arrays else None
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    if not zipfile.is_zipfile(path):
-        raise ValueError(
-            f"path must be an .npz archive, got {str(path)!r}. Write it with np.savez(path, X=X)."
-        )
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            keys = archive.files
-            arrays = {k: np.asarray(archive[k]) for k in ("X", "y") if k in keys}
-    except (ValueError, zipfile.BadZipFile, EOFError, OSError) as error:
-        raise ValueError(
-            f"path must hold plain numeric arrays, got {str(path)!r} ({error}). "
-            "Write it again with numbers only."
-        ) from error
-    if "X" not in arrays:
-        raise ValueError(
-            f"path must hold an array 'X', got {keys} in {str(path)!r}. "
-            "Write it with np.savez(path, X=X, y=y)."
-        )
-    return arrays
+    return X, as_labels("y", arrays["y"], len(X)) if "y" in arrays else None
 
 
 def _as_table(X: np.ndarray) -> np.ndarray:
@@ -146,12 +121,3 @@ def _as_table(X: np.ndarray) -> np.ndarray:
             "Drop or impute them."
         )
     return X
-
-
-def _as_labels(y: np.ndarray, n: int) -> np.ndarray:
-    y = y.reshape(-1) if y.shape == (n, 1) else y
-    if y.shape != (n,):
-        raise ValueError(f"y must have shape ({n},), got {y.shape}. Give one label per row of X.")
-    if y.dtype.kind not in "biuf" or not (np.isfinite(y) & (np.mod(y, 1) == 0)).all():
-        raise ValueError(f"y must hold integers, got {y.dtype} values. Encode the labels.")
-    return y.astype(np.int64)

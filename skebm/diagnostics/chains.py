@@ -230,7 +230,7 @@ def _start(estimator: Any, init: Any, n: int, generator: torch.Generator) -> tor
     check_choice("init", init, STARTS, remedy="Or pass rows in the units of X.")
     if init == "noise":
         return estimator._noise(n, generator)
-    bank = getattr(estimator, "_bank", None)
+    bank = getattr(estimator, "_kept", {}).get("bank")
     if bank is None:
         raise ValueError(
             f"init must be 'noise' or rows where there is no bank, got 'bank' for {estimator!r}. "

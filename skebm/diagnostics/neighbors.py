@@ -166,7 +166,7 @@ def _reference(estimator: Any, reference: Any) -> np.ndarray:
     if not isinstance(reference, str):
         return _standardized(estimator, reference)
     check_choice("reference", reference, ("bank",), remedy="Or pass rows in the units of X.")
-    bank = getattr(estimator, "_bank", None)
+    bank = getattr(estimator, "_kept", {}).get("bank")
     if bank is None:
         raise ValueError(
             f"reference must be rows where there is no bank, got 'bank' for {estimator!r}. "

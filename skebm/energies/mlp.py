@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["MLP"]
 
 import math
+from typing import Any
 
 import torch
 
@@ -46,6 +47,8 @@ class MLP(EnergyComponent):
     learn_gamma : bool, default=False
         Whether to add :math:`\gamma \sqrt{d}\, |x|^2` with a learned :math:`\gamma`, 0 at the
         start; d is the number of columns.
+    negative_slope : float, default=0.05
+        Of ``"leaky_relu"`` (dimensionless), from 0 to 1.
 
     Raises
     ------
@@ -85,6 +88,7 @@ class MLP(EnergyComponent):
         max_frequency: float = 6.0,
         input_scale: float = 2.0,
         learn_gamma: bool = False,
+        negative_slope: float = 0.05,
     ) -> None:
         self.hidden_sizes = hidden_sizes
         self.activation = activation
@@ -93,6 +97,7 @@ class MLP(EnergyComponent):
         self.max_frequency = max_frequency
         self.input_scale = input_scale
         self.learn_gamma = learn_gamma
+        self.negative_slope = negative_slope
 
     @classmethod
     def pointwise(cls, output: str = "identity") -> MLP:
@@ -129,25 +134,31 @@ class MLP(EnergyComponent):
             n_frequencies=n_frequencies,
             max_frequency=self.max_frequency,
             zero_output=self.output == "identity",
+            negative_slope=self.negative_slope,
         )
         return with_output(network, self.output, self.learn_gamma)
 
     def _check(self) -> None:
-        sizes = self.hidden_sizes
-        if not isinstance(sizes, tuple | list) or not sizes:
-            raise TypeError(
-                f"hidden_sizes must be a nonempty tuple of integers, got {sizes!r}. "
-                "One layer is (128,)."
-            )
-        for size in sizes:
-            check_number("hidden_sizes", size, low=1, integer=True)
-        check_choice("activation", self.activation, tuple(ACTIVATIONS))
+        check_hidden(self.hidden_sizes, self.activation, self.negative_slope)
         check_choice("output", self.output, OUTPUTS)
         if self.n_frequencies != "auto":
             check_number("n_frequencies", self.n_frequencies, low=0, integer=True)
         check_number("max_frequency", self.max_frequency, low=0, open_low=True)
         check_number("input_scale", self.input_scale, low=0, open_low=True)
         check_choice("learn_gamma", self.learn_gamma, (False, True))
+
+
+def check_hidden(sizes: Any, activation: Any, negative_slope: Any) -> None:
+    """Check what says how the hidden layers of a perceptron are."""
+    if not isinstance(sizes, tuple | list) or not sizes:
+        raise TypeError(
+            f"hidden_sizes must be a nonempty tuple of integers, got {sizes!r}. "
+            "One layer is (128,)."
+        )
+    for size in sizes:
+        check_number("hidden_sizes", size, low=1, integer=True)
+    check_choice("activation", activation, tuple(ACTIVATIONS))
+    check_number("negative_slope", negative_slope, low=0, high=1)
 
 
 def with_output(network: FeedForward | ConvNet, output: str, learn_gamma: bool) -> torch.nn.Module:

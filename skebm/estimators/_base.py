@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, DensityMixin, OutlierMixin
+from sklearn.utils import check_array
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from skebm._components import check_choice, check_number, resolve
-from skebm.bases import Base
+from skebm.bases import Base, BaseComponent
 from skebm.data import resolve_device, torch_generator
 from skebm.energies import Model, Zero, build_energy
+from skebm.energies.bounded import bounded_by
 from skebm.estimators._callbacks import CallbackSupportMixin, FitTask, with_callbacks
 from skebm.estimators._checkpoint import Checkpoint
 from skebm.estimators._normalization import (
@@ -95,17 +97,17 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         )
         X, weight = _weighted_rows(X, sample_weight)
         check_shared(self)
-        objectives = self._objectives(self._optimization())
         self.device_ = resolve_device(self.device)
         self.temperature_ = float(getattr(self, "temperature", 1.0))
         task = FitTask(self, X, weight)
         checkpoint = Checkpoint.of(self, X, weight)
         generator = torch.Generator(self.device_).manual_seed(checkpoint.seed)
         prepared = self._prepare(X, weight, generator)
+        objectives = self._objectives(self._optimization())
         states = self._train(objectives, prepared, checkpoint, generator, task)
         self._keep(states, self._can_judge(prepared))
         self._proposal = choose_proposal(self, prepared, generator)
-        self._keep_players(objectives[0], states[0])
+        self._kept = self._players(objectives[0], states[0], prepared)
         self.log_partition_ = estimate_log_partition(self, generator)
         self.offset_ = self._offset(X, prepared.held_out)
         if not states[-1].interrupted:
@@ -413,12 +415,36 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         rows = prepared.noised(generator)
         if self.base is not None:
             component = resolve(self.base, aliases, kind, "base")
-            base = component.fit(rows, prepared.weight, generator)
+            base = self._fit_base(component, rows, prepared.weight, generator)
         energy = build_energy(self.energy, ALIASES["energy"][0], self._energy_shape(), generator)
-        return Model(energy, base, float(self.temperature_))
+        return Model(bounded_by(energy, base), base, float(self.temperature_))
 
-    def _keep_players(self, objective: Objective, state: TrainState) -> None:
-        """Keep what else the first phase leaves: chains, points, a generator."""
+    def _places(self, name: str, value: Any) -> Any:
+        """Return rows that a parameter holds as standardized rows; a choice as it is."""
+        if value is None or isinstance(value, str):
+            return value
+        rows = check_array(value, dtype=np.float64, input_name=name)
+        if rows.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"{name} must have the {self.n_features_in_} columns of X, got shape {rows.shape}. "
+                "Give places in the units of X."
+            )
+        return self._standardizer.transform(rows, self.device_)
+
+    def _fit_base(
+        self,
+        component: BaseComponent,
+        rows: torch.Tensor,
+        weight: torch.Tensor | None,
+        generator: torch.Generator,
+    ) -> Base:
+        return component.fit(rows, weight, generator)
+
+    def _players(
+        self, objective: Objective, state: TrainState, prepared: Prepared
+    ) -> dict[str, torch.Tensor]:
+        """Return what else the first phase leaves, to be kept and saved: chains or points."""
+        return {}
 
     def _noise(self, n: int, generator: torch.Generator) -> torch.Tensor:
         """Return n starts of noise for chains, standardized space."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from skebm._components import check_choice, check_number, resolve
 from skebm.bases import BaseComponent, Gaussian, Kernel, Mixture, Uniform
-from skebm.energies import MLP, Conv, EnergyComponent
+from skebm.energies import MLP, Conv, EnergyComponent, Reconstruction
 from skebm.partition import (
     AIS,
     Auto,
@@ -25,7 +25,7 @@ from skebm.samplers import HMC, MALA, SGHMC, Langevin, Sampler
 
 # parameter -> (aliases, kind of component)
 ALIASES: dict[str, tuple[dict[str, type], type]] = {
-    "energy": ({"conv": Conv, "mlp": MLP}, EnergyComponent),
+    "energy": ({"conv": Conv, "mlp": MLP, "reconstruction": Reconstruction}, EnergyComponent),
     "base": (
         {"gaussian": Gaussian, "kernel": Kernel, "mixture": Mixture, "uniform": Uniform},
         BaseComponent,

@@ -18,6 +18,7 @@ from skebm._components import decode, encode
 from skebm.bases import Base
 from skebm.data import Standardizer, resolve_device
 from skebm.energies import EnergyComponent, Zero, build_energy
+from skebm.energies.bounded import bounded_by
 from skebm.estimators._parameters import ALIASES
 from skebm.partition import LogPartition
 
@@ -58,8 +59,7 @@ def save_estimator(estimator: Any, path: str | Path) -> None:
     tensors["standardizer.location"] = torch.from_numpy(standardizer.location)
     tensors["standardizer.scale"] = torch.from_numpy(standardizer.scale)
     tensors["data_noise"] = torch.from_numpy(estimator.data_noise_)
-    if getattr(estimator, "_bank", None) is not None:
-        tensors["bank"] = estimator._bank
+    tensors |= {f"kept.{name}": tensor for name, tensor in estimator._kept.items()}
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     save_file(tensors, str(path), metadata={"skebm": json.dumps(_header(estimator))})
 
@@ -156,7 +156,7 @@ def _rebuild(
     )
     estimator.data_noise_ = tensors["data_noise"].numpy()
     estimator.sampler_ = decode(header.get("sampler"))
-    estimator._bank = tensors.get("bank")
+    estimator._kept = _part(tensors, "kept.")
     estimator.base_ = _rebuild_base(header["base"], _part(tensors, "base."), device)
     estimator._proposal = estimator.base_
     if estimator.base_ is None:
@@ -175,6 +175,7 @@ def _rebuild_energy(
     generator = torch.Generator(estimator.device_).manual_seed(0)
     aliases, shape = ALIASES["energy"][0], estimator._energy_shape()
     module = build_energy(estimator.energy, aliases, shape, generator)
+    module = bounded_by(module, estimator.base_)
     module.load_state_dict(tensors)
     return module.requires_grad_(False).eval()
 

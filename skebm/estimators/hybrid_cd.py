@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from skebm._components import check_choice, check_number, resolve
 from skebm.estimators._base import EnergyDensity
 from skebm.estimators._parameters import ALIASES
+from skebm.estimators._preparation import Prepared
 from skebm.objectives import (
     ContrastiveDivergence,
     EnergyStep,
@@ -62,12 +63,13 @@ class HybridCDDensity(EnergyDensity):
         With ``init="persistent-refresh"``, the probability of a start from noise (dimensionless).
     refresh : {"iteration", "chain"}, default="iteration"
         Whether that is decided once per update or for each chain.
-    start_noise : {"auto", "base", "normal", "uniform"}, default="auto"
+    start_noise : {"auto", "base", "normal", "uniform"} or array-like (m, d), default="auto"
         What noise is: draws from the base, N(0, s^2 I) or uniform on [-s, s]^d in standardized
-        space; ``"auto"`` is the base where there is one, else ``"normal"``.
+        space, or the given rows (units of X) drawn with replacement; ``"auto"`` is the base where
+        there is one, else ``"normal"``.
     start_scale : float, default=1.0
         s, standardized units.
-    energy : {"mlp", "conv"}, energy component or callable, default="mlp"
+    energy : {"mlp", "conv", "reconstruction"}, energy component or callable, default="mlp"
         The energy; ``"conv"`` needs `image_shape`. A callable gets the number of columns (or the
         image shape) and returns a new ``torch.nn.Module`` that maps (n, n_features) to (n,) nats,
         without batch normalization.
@@ -280,11 +282,11 @@ class HybridCDDensity(EnergyDensity):
     def bank_(self):
         """Rows of the bank of the persistent inits, ndarray (bank_size, n_features), units of X."""
         check_is_fitted(self)
-        if self._bank is None:
+        if "bank" not in self._kept:
             raise AttributeError(
                 f"bank_ needs init='persistent' or 'persistent-refresh', got {self.init!r}."
             )
-        return self._standardizer.inverse(self._bank)
+        return self._standardizer.inverse(self._kept["bank"])
 
     def _chains(self, optimization: Optimization) -> ContrastiveDivergence:
         check_choice("init", self.init, INITS)
@@ -303,7 +305,7 @@ class HybridCDDensity(EnergyDensity):
             adapt_step=automatic,
             energy_step=energy_step,
             bank=self._chosen_bank(),
-            noise=self.start_noise,
+            noise=self._places("start_noise", self.start_noise),
             noise_scale=self.start_scale,
             optimization=optimization,
         )
@@ -344,11 +346,13 @@ class HybridCDDensity(EnergyDensity):
         rate = self.refresh_rate if self.init == "persistent-refresh" else 0.0
         return SampleBank(self.bank_size, rate, self.refresh)
 
-    def _keep_players(self, objective: Objective, state: TrainState) -> None:
+    def _players(
+        self, objective: Objective, state: TrainState, prepared: Prepared
+    ) -> dict[str, torch.Tensor]:
         assert isinstance(objective, ContrastiveDivergence)
         self.sampler_ = objective.current_sampler(state.model, state.objective)
         bank = state.objective.buffers.get("bank")
-        self._bank = None if bank is None else bank.cpu()
+        return {} if bank is None else {"bank": bank.cpu()}
 
     def _noise(self, n: int, generator: torch.Generator) -> torch.Tensor:
         like = torch.empty(0, self.n_features_in_, device=self.device_)
@@ -356,10 +360,11 @@ class HybridCDDensity(EnergyDensity):
         return objective.noise_starts(self._model(), like, n, generator)
 
     def _generate(self, n: int, generator: torch.Generator) -> torch.Tensor:
-        if self._bank is None:
+        bank = self._kept.get("bank")
+        if bank is None:
             starts = self._noise(n, generator)
         else:
-            rows = torch.randint(len(self._bank), (n,), generator=generator, device=self.device_)
-            starts = self._bank.to(self.device_)[rows]
+            rows = torch.randint(len(bank), (n,), generator=generator, device=self.device_)
+            starts = bank.to(self.device_)[rows]
         state, _ = run(self.sampler_, self._model(), starts, self.n_steps, generator)
         return state.x

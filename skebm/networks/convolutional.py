@@ -5,13 +5,12 @@ from __future__ import annotations
 __all__ = ["ConvNet", "NonLocal"]
 
 import math
-from functools import partial
 from itertools import pairwise
 
 import torch
-from torch.nn.functional import avg_pool2d, conv_transpose2d, fold, interpolate, leaky_relu, pad
+from torch.nn.functional import avg_pool2d, conv_transpose2d, fold, interpolate, pad
 
-from skebm.networks.feed_forward import ACTIVATIONS, SLOPE, Activation
+from skebm.networks.feed_forward import SLOPE, Activation, activation_of
 
 POOL = 2  # side and stride of an average pooling window
 FEW_CHANNELS = 3  # up to here a matrix product and fold beat a transposed convolution
@@ -210,17 +209,7 @@ class ConvNet(torch.nn.Module):
         return list(self.layers)  # type: ignore[arg-type]
 
     def _activation(self) -> Activation:
-        if self.activation != "leaky_relu":
-            return ACTIVATIONS[self.activation]
-        slope = self.negative_slope
-        return Activation(
-            partial(leaky_relu, negative_slope=slope), partial(_leaky_relu, slope=slope)
-        )
-
-
-def _leaky_relu(z: torch.Tensor, derivative: torch.Tensor, *, slope: float) -> None:
-    torch.sign(z, out=derivative).clamp_(min=slope)  # comparisons are several times slower
-    z.mul_(derivative)
+        return activation_of(self.activation, self.negative_slope)
 
 
 def _map_shapes(

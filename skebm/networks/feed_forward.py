@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["ACTIVATIONS", "FeedForward"]
+__all__ = [
+    "ACTIVATIONS",
+    "FeedForward",
+    "activation_of",
+    "in_chunks",
+    "run_back",
+    "run_hidden",
+    "uniform_linear",
+]
 
 import math
 import threading
@@ -46,18 +54,41 @@ def _tanh(z: torch.Tensor, derivative: torch.Tensor) -> None:
     torch.mul(z, z, out=derivative).neg_().add_(1)
 
 
-def _leaky_relu(z: torch.Tensor, derivative: torch.Tensor) -> None:
+def _leaky_relu(z: torch.Tensor, derivative: torch.Tensor, *, slope: float) -> None:
     # no booleans: comparisons and where are several times slower
-    torch.sign(z, out=derivative).clamp_(min=SLOPE)
+    torch.sign(z, out=derivative).clamp_(min=slope)
     z.mul_(derivative)
+
+
+def _leaky(slope: float) -> Activation:
+    return Activation(partial(leaky_relu, negative_slope=slope), partial(_leaky_relu, slope=slope))
 
 
 ACTIVATIONS = {
     "silu": Activation(silu, _silu),
     "softplus": Activation(softplus, _softplus),
     "tanh": Activation(torch.tanh, _tanh),
-    "leaky_relu": Activation(partial(leaky_relu, negative_slope=SLOPE), _leaky_relu),
+    "leaky_relu": _leaky(SLOPE),
 }
+
+
+def activation_of(name: str, negative_slope: float = SLOPE) -> Activation:
+    """Return one of ``ACTIVATIONS``; the slope is that of leaky ReLU, the others have none."""
+    return _leaky(negative_slope) if name == "leaky_relu" else ACTIVATIONS[name]
+
+
+def uniform_linear(sizes: tuple[int, ...], generator: torch.Generator) -> torch.nn.ModuleList:
+    """Return linear layers between these widths, uniform in +-1/sqrt(fan in)."""
+    layers = [
+        torch.nn.utils.skip_init(torch.nn.Linear, a, b, device=generator.device)
+        for a, b in pairwise(sizes)
+    ]
+    with torch.no_grad():
+        for layer in layers:
+            bound = layer.in_features**-0.5
+            layer.weight.uniform_(-bound, bound, generator=generator)
+            layer.bias.uniform_(-bound, bound, generator=generator)
+    return torch.nn.ModuleList(layers)
 
 
 class FeedForward(torch.nn.Module):
@@ -85,6 +116,8 @@ class FeedForward(torch.nn.Module):
         eighth of it, radians per standardized unit.
     zero_output : bool, default=False
         Start with an output of exactly 0.
+    negative_slope : float, default=0.05
+        Of the leaky ReLU, at most 1.
 
     Notes
     -----
@@ -117,9 +150,10 @@ class FeedForward(torch.nn.Module):
         n_frequencies: int = 0,
         max_frequency: float = 6.0,
         zero_output: bool = False,
+        negative_slope: float = SLOPE,
     ) -> None:
         super().__init__()
-        self.activation = activation
+        self.activation, self.negative_slope = activation, negative_slope
         self.n_frequencies = n_frequencies
         device = generator.device
         if n_frequencies:
@@ -130,15 +164,8 @@ class FeedForward(torch.nn.Module):
             scale = ((u - 1) * math.log(SPAN)).exp()
             self.frequencies = torch.nn.Parameter((normal * scale).mul_(shrink))
         sizes = (n_features + 2 * n_frequencies, *hidden_sizes, 1)
-        self.layers = torch.nn.ModuleList(
-            torch.nn.utils.skip_init(torch.nn.Linear, a, b, device=device)
-            for a, b in pairwise(sizes)
-        )
+        self.layers = uniform_linear(sizes, generator)
         with torch.no_grad():
-            for layer in self._linear():
-                bound = layer.in_features**-0.5
-                layer.weight.uniform_(-bound, bound, generator=generator)
-                layer.bias.uniform_(-bound, bound, generator=generator)
             first, last = self._linear()[0], self._linear()[-1]
             first.weight.mul_(input_scale)
             first.bias.mul_(input_scale)
@@ -148,7 +175,7 @@ class FeedForward(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (n, d) to (n,)."""
-        value = ACTIVATIONS[self.activation].value
+        value = activation_of(self.activation, self.negative_slope).value
         if self.n_frequencies:
             phase = x @ self.frequencies
             x = torch.cat([x, phase.sin(), phase.cos()], 1)
@@ -160,33 +187,19 @@ class FeedForward(torch.nn.Module):
     @torch.no_grad()
     def value_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the output (n,) and its gradient with respect to the input (n, d)."""
-        widest = max(layer.out_features for layer in self._linear())
-        n_chunks = -(-len(x) * widest * x.element_size() // CHUNK_BYTES)
-        if n_chunks <= 1 or x.device.type != "cpu":
-            return self._chunk(x)
-        values, gradients = zip(*map(self._chunk, x.chunk(n_chunks)), strict=True)
-        return torch.cat(values), torch.cat(gradients)
+        return in_chunks(self._chunk, x, max(layer.out_features for layer in self._linear()))
 
     def _chunk(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         *inner, last = self._linear()
-        activate = ACTIVATIONS[self.activation].with_derivative
+        activate = activation_of(self.activation, self.negative_slope).with_derivative
         a = x
         if self.n_frequencies:
             phase = x @ self.frequencies
             sine, cosine = phase.sin(), phase.cos()
             a = torch.cat([x, sine, cosine], 1)
-        hidden, derivatives = _scratch(x, tuple(layer.out_features for layer in inner))
-        for layer, z, derivative in zip(inner, hidden, derivatives, strict=True):
-            torch.mm(a, layer.weight.T, out=z).add_(layer.bias)  # addmm copies the bias first
-            activate(z, derivative)
-            a = z
-        output = torch.addmv(last.bias, a, last.weight[0])
-        # hidden layers are no longer needed: each takes the gradient that flows into it
-        gradient = derivatives[-1].mul_(last.weight)
-        for i in range(len(inner) - 1, 0, -1):
-            torch.mm(gradient, inner[i].weight, out=hidden[i - 1])
-            gradient = hidden[i - 1].mul_(derivatives[i - 1])
-        gradient = gradient @ inner[0].weight
+        hidden, derivatives = run_hidden(a, inner, activate)
+        output = torch.addmv(last.bias, hidden[-1], last.weight[0])
+        gradient = run_back(derivatives[-1].mul_(last.weight), inner, hidden, derivatives)
         if self.n_frequencies:
             direct, by_sine, by_cosine = gradient.split(
                 (x.shape[1], self.n_frequencies, self.n_frequencies), 1
@@ -197,6 +210,47 @@ class FeedForward(torch.nn.Module):
 
     def _linear(self) -> list[torch.nn.Linear]:
         return list(self.layers)  # type: ignore[arg-type]
+
+
+def in_chunks(
+    value_and_gradient: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
+    x: torch.Tensor,
+    widest: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Apply to rows (n, d) in pieces of which a layer of the widest width stays in a cache."""
+    n_chunks = -(-len(x) * widest * x.element_size() // CHUNK_BYTES)
+    if n_chunks <= 1 or x.device.type != "cpu":
+        return value_and_gradient(x)
+    values, gradients = zip(*map(value_and_gradient, x.chunk(n_chunks)), strict=True)
+    return torch.cat(values), torch.cat(gradients)
+
+
+def run_hidden(
+    a: torch.Tensor,
+    layers: list[torch.nn.Linear],
+    activate: Callable[[torch.Tensor, torch.Tensor], None],
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Return each hidden layer's values and derivatives (n, width), in scratch memory."""
+    hidden, derivatives = _scratch(a, tuple(layer.out_features for layer in layers))
+    for layer, z, derivative in zip(layers, hidden, derivatives, strict=True):
+        torch.mm(a, layer.weight.T, out=z).add_(layer.bias)  # addmm copies the bias first
+        activate(z, derivative)
+        a = z
+    return hidden, derivatives
+
+
+def run_back(
+    gradient: torch.Tensor,
+    layers: list[torch.nn.Linear],
+    hidden: list[torch.Tensor],
+    derivatives: list[torch.Tensor],
+) -> torch.Tensor:
+    """Turn the gradient before the last hidden activation into that at the input (n, d)."""
+    # hidden layers are no longer needed: each takes the gradient that flows into it
+    for i in range(len(layers) - 1, 0, -1):
+        torch.mm(gradient, layers[i].weight, out=hidden[i - 1])
+        gradient = hidden[i - 1].mul_(derivatives[i - 1])
+    return gradient @ layers[0].weight
 
 
 def _scratch(

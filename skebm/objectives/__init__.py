@@ -7,6 +7,7 @@ __all__ = [
     "ImportanceLikelihood",
     "Objective",
     "Optimization",
+    "PartitionLikelihood",
     "State",
 ]
 
@@ -15,3 +16,4 @@ from skebm.objectives._held_out import HeldOut
 from skebm.objectives.contrastive_divergence import ContrastiveDivergence
 from skebm.objectives.energy_step import EnergyStep
 from skebm.objectives.importance_likelihood import ImportanceLikelihood
+from skebm.objectives.support_partition import PartitionLikelihood

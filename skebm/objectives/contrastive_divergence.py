@@ -66,9 +66,10 @@ class ContrastiveDivergence(Objective):
         Sets the step size from the energies of the data instead.
     bank : SampleBank, default=None
         For ``start="persistent"``; None means ``SampleBank()``.
-    noise : {"auto", "base", "normal", "uniform"}, default="auto"
+    noise : {"auto", "base", "normal", "uniform"} or Tensor of shape (m, d), default="auto"
         What noise is: draws from the base, N(0, s^2 I) or uniform on [-s, s]^d in standardized
-        space; ``"auto"`` is the base where there is one, else ``"normal"``.
+        space, or the given rows drawn with replacement; ``"auto"`` is the base where there is one,
+        else ``"normal"``.
     noise_scale : float, default=1.0
         s, standardized units.
     optimization : Optimization, default=None
@@ -114,7 +115,7 @@ class ContrastiveDivergence(Objective):
         adapt_step: bool = True,
         energy_step: EnergyStep | None = None,
         bank: SampleBank | None = None,
-        noise: str = "auto",
+        noise: str | torch.Tensor = "auto",
         noise_scale: float = 1.0,
         optimization: Optimization | None = None,
     ) -> None:
@@ -190,6 +191,10 @@ class ContrastiveDivergence(Objective):
         self, model: Model, like: torch.Tensor, n: int, generator: torch.Generator
     ) -> torch.Tensor:
         """Return n starts of noise, rows shaped as those of `like`, standardized space."""
+        if isinstance(self.noise, torch.Tensor):
+            m = len(self.noise)
+            rows = torch.randint(m, (n,), generator=generator, device=generator.device)
+            return self.noise.to(like)[rows]
         if model.base is not None and self.noise in ("auto", "base"):
             return model.base.sample(n, generator)
         noise = like.new_empty(n, *like.shape[1:])
@@ -207,12 +212,9 @@ class ContrastiveDivergence(Objective):
         check_number("cd_weight", self.cd_weight, low=0)
         check_number("n_steps", self.n_steps, low=0, integer=True)
         check_number("noise_share", self.noise_share, low=0, high=1, open_low=True)
-        check_choice("noise", self.noise, NOISES)
         check_number("noise_scale", self.noise_scale, low=0, open_low=True)
-        if self.noise == "base" and model.base is None:
-            raise ValueError(
-                "noise must be 'normal' or 'uniform' without a base, got 'base'. Set a base."
-            )
+        if not isinstance(self.noise, torch.Tensor):
+            self._check_noise(model)
         if self.bank is not None and self.start != "persistent":
             raise ValueError(
                 f"bank must be None with start={self.start!r}, got {self.bank!r}. A bank belongs "
@@ -221,6 +223,13 @@ class ContrastiveDivergence(Objective):
         if self.energy_step is not None:
             self.energy_step.check()
         check_number("step_size", self._sampler().step_size, low=0, open_low=True)
+
+    def _check_noise(self, model: Model) -> None:
+        check_choice("noise", self.noise, NOISES, "Or pass an array of rows.")
+        if self.noise == "base" and model.base is None:
+            raise ValueError(
+                "noise must be 'normal' or 'uniform' without a base, got 'base'. Set a base."
+            )
 
     def _sampler(self) -> Sampler:
         sampler = MALA() if self.sampler is None else self.sampler

@@ -11,9 +11,12 @@ __all__ = [
     "SampleBank",
     "Sampler",
     "SamplerInfo",
+    "SupportInfo",
+    "SupportPartition",
     "Target",
     "as_target",
     "run",
+    "support_diagnostics",
 ]
 
 from skebm.samplers._base import Sampler, SamplerInfo, Target, as_target, run
@@ -23,3 +26,8 @@ from skebm.samplers.hmc import HMC
 from skebm.samplers.langevin import Langevin, LangevinState
 from skebm.samplers.mala import MALA
 from skebm.samplers.sghmc import SGHMC, SGHMCState
+from skebm.samplers.support_partition import (
+    SupportInfo,
+    SupportPartition,
+    support_diagnostics,
+)

@@ -74,10 +74,6 @@ class Sampler(Component):
     ) -> tuple[Any, SamplerInfo]:
         """Advance every chain once."""
 
-    def with_params(self, **params: Any) -> Any:
-        """Return a copy with some parameters replaced."""
-        return type(self)(**{**self.get_params(deep=False), **params})
-
 
 def as_target(target: Model | torch.nn.Module | Target) -> Target:
     """Return ``x -> (U, score)`` for a model, an energy module or such a callable.
