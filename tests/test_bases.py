@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import logsumexp
+from sklearn.decomposition import PCA
 from sklearn.neighbors import KernelDensity
-from torch.distributions import Independent, Normal
+from torch.distributions import Independent, MultivariateNormal, Normal
 
-from skebm.bases import Gaussian, Kernel, Mixture, TorchDistribution, Uniform
+from skebm.bases import Gaussian, Kernel, Mixture, ProbabilisticPCA, TorchDistribution, Uniform
 from tests.closed_forms import assert_mean, assert_variance, autograd_score, grid
 from tests.generators import gen
 
@@ -28,6 +29,7 @@ COMPONENTS = {
     "gaussian": lambda d: Gaussian(),
     "mixture": lambda d: Mixture(n_components=3),
     "kernel": lambda d: Kernel(bandwidth=0.2),
+    "principal": lambda d: ProbabilisticPCA(n_components=1),
     "uniform": lambda d: Uniform(shoulder=0.05),
     "torch": lambda d: TorchDistribution(normal(d)),
 }
@@ -108,7 +110,7 @@ def test_state_rebuilds_the_base(name):
     assert not list(base.parameters())
 
 
-@pytest.mark.parametrize("name", ["gaussian", "mixture", "kernel", "uniform"])
+@pytest.mark.parametrize("name", ["gaussian", "mixture", "kernel", "principal", "uniform"])
 def test_rows_of_weight_zero_do_not_show(name):
     x, far = three_modes(300, 2), 30 + three_modes(60, 2)
     weight = torch.cat([torch.ones(300), torch.zeros(60)])
@@ -119,7 +121,7 @@ def test_rows_of_weight_zero_do_not_show(name):
     assert abs(gap) < (1e-5 if name == "kernel" else 0.05)  # resampling repeats some rows
 
 
-@pytest.mark.parametrize("name", ["gaussian", "mixture", "kernel"])
+@pytest.mark.parametrize("name", ["gaussian", "mixture", "kernel", "principal"])
 def test_weights_count_rows(name):
     x = three_modes(300, 2)
     weight = torch.where(x[:, 0] > 0.6, 4.0, 1.0)  # the third mode counts four times
@@ -250,6 +252,20 @@ def test_torch_distribution_may_be_a_factory_of_the_rows():
     torch.testing.assert_close(base.distribution.mean, x.mean(0))
 
 
+@pytest.mark.parametrize("inflation", [1.0, 7.0])
+def test_principal_components_are_the_gaussian_of_their_covariance(inflation):
+    x = three_modes(400, 2) @ torch.randn(2, 6, generator=gen(3))
+    x = x + 0.3 * torch.randn(400, 6, generator=gen(4))
+    base = ProbabilisticPCA(2, inflation).fit(x, None, gen(1))
+    covariance = torch.from_numpy(PCA(2).fit(x.numpy()).get_covariance()) * inflation
+    truth = MultivariateNormal(x.double().mean(0), covariance.double())
+    log_prob = base.log_prob(x).double()
+    torch.testing.assert_close(log_prob, truth.log_prob(x.double()), atol=2e-4, rtol=1e-5)
+    draws = base.sample(40_000, gen(5)).double()
+    error = (draws.T.cov() - covariance).abs().max() / covariance.abs().max()
+    assert error < 4 * (2 / 40_000) ** 0.5
+
+
 # -- errors ----------------------------------------------------------------------------------------
 
 
@@ -263,6 +279,8 @@ def test_torch_distribution_may_be_a_factory_of_the_rows():
         (Kernel(n_centers=0), ValueError, "n_centers .* got 0"),
         (Kernel(bandwidth=0.0), ValueError, r"bandwidth .* got 0\.0"),
         (Kernel(bandwidth="cv"), TypeError, "bandwidth .* got 'cv'"),
+        (ProbabilisticPCA(n_components=0), ValueError, "n_components .* got 0"),
+        (ProbabilisticPCA(inflation=0), ValueError, "inflation .* got 0"),
         (Uniform(widening=-0.1), ValueError, r"widening .* got -0\.1"),
         (Uniform(shoulder=0), ValueError, "shoulder .* got 0"),
         (TorchDistribution(3), TypeError, "distribution .* got 3"),

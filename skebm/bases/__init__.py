@@ -7,6 +7,7 @@ __all__ = [
     "Gaussian",
     "Kernel",
     "Mixture",
+    "ProbabilisticPCA",
     "TorchDistribution",
     "Uniform",
 ]
@@ -16,5 +17,6 @@ from skebm.bases.defensive import Defensive
 from skebm.bases.gaussian import Gaussian
 from skebm.bases.kernel import Kernel
 from skebm.bases.mixture import Mixture
+from skebm.bases.principal import ProbabilisticPCA
 from skebm.bases.torch_distribution import TorchDistribution
 from skebm.bases.uniform import Uniform

@@ -99,6 +99,9 @@ class USPDensity(EnergyDensity):
     optimizer : {"adam", "sgd"} or Optimization, default="adam"
         Adam, plain gradient descent, or all settings in one: an `Optimization` brings its own
         learning rate, decay and schedule.
+    averaging : bool, default=True
+        Where nothing is held out or can be judged, keep the mean of the parameters over the second
+        half of the updates instead of the last ones.
     weight_decay : float, default=0.01
         Decoupled decay of the energy's weights; larger stays nearer to the base.
     validation_fraction : float, default=0.1
@@ -177,8 +180,8 @@ class USPDensity(EnergyDensity):
     Warns
     -----
     SupportWarning
-        From ``fit``, where the points at distance epsilon cannot cover the data or do not fit into
-        the box.
+        From ``fit``, where the points at distance epsilon do not fit into the box or, up to 32
+        columns, cannot cover the data.
 
     Notes
     -----
@@ -191,7 +194,7 @@ class USPDensity(EnergyDensity):
 
     Deviations from the paper: a base density; Adam with decoupled weight decay and decay of the
     learning rate; no step is longer than epsilon; up to 8 columns all points push, not a random
-    choice (of those within epsilon the nearest 16); held-out rows choose the best snapshot. The
+    choice (of those within epsilon the nearest 8); held-out rows choose the best snapshot. The
     paper's setting is ``base="uniform"``, ``n_points=5000``, ``n_active=1000``, ``n_inner=50``,
     ``epsilon=0.05`` and ``Optimization(1e-3, method="sgd", schedule="constant", weight_decay=0)``.
     It states neither the steps nor \|Gamma\|. The sum stands for an integral only where points

@@ -24,6 +24,7 @@ from skebm.objectives._held_out import (
 from skebm.samplers import SupportPartition, support_diagnostics
 from skebm.samplers.support_partition import (
     SupportInfo,
+    log_ball,
     log_knn_volumes,
     log_room,
     nearest_distances,
@@ -36,6 +37,8 @@ JITTER = 0.1  # of epsilon, on starts that may coincide
 OVERFLOW = 50.0  # of "auto": points for each one that the data's own spacing asks for
 LARGEST_SHARE = 0.5  # of the box that points at the automatic distance take
 MOST_ROWS = 2000  # behind "auto"
+MOST_COLUMNS = 32  # where nearest neighbors tell an entropy
+EULER = 0.5772156649
 WATCHED = 64  # rows of a batch whose coverage the history follows
 
 
@@ -75,8 +78,8 @@ class PartitionLikelihood(Objective):
     Warns
     -----
     SupportWarning
-        From ``init``, where the points at distance epsilon cannot cover the data, or do not fit
-        into the box.
+        From ``init``, where the points at distance epsilon do not fit into the box or, up to 32
+        columns, cannot cover the data.
 
     Notes
     -----
@@ -133,9 +136,7 @@ class PartitionLikelihood(Objective):
         buffers |= {"epsilon": torch.tensor(epsilon, dtype=x.dtype, device=x.device)}
         buffers |= {"low": low, "high": high}
         buffers["points"] = self._starts(x, buffers, generator)
-        density = model.base if not isinstance(model.base, UniformBase | None) else proposal
-        spread = None if density is None else -float(density.log_prob(x[:MOST_ROWS]).mean())
-        check_room(self.n_points, epsilon, low, high, spread)
+        check_room(self.n_points, epsilon, low, high, entropy_of_rows(x, generator))
         modules: dict[str, torch.nn.Module] = {} if proposal is None else {"proposal": proposal}
         return State({"energy": optimizer}, modules, buffers)
 
@@ -249,15 +250,34 @@ def automatic_epsilon(
     generator: torch.Generator,
 ) -> float:
     """Return the distance that n points should keep to cover rows x (m, d) and overflow them."""
+    distance, d = _spacings(x, generator), x.shape[1]
+    spacing = float(distance.median()) if len(distance) else 1.0
+    _, most = log_room(n_points, 1.0, d)
+    fits = float((high - low).double().log().sum()) + math.log(LARGEST_SHARE) - most
+    return min(
+        spacing * (OVERFLOW * min(len(x), MOST_ROWS) / n_points) ** (1 / d), math.exp(fits / d)
+    )
+
+
+def entropy_of_rows(x: torch.Tensor, generator: torch.Generator) -> float | None:
+    """Return the nearest-neighbor entropy of rows x (m, d), nats; None beyond 32 columns.
+
+    Kozachenko and Leonenko's estimate: log(m - 1) + log V_d + 0.577 + d mean(log r).
+    """
+    d = x.shape[1]
+    distance = _spacings(x, generator).double()
+    if d > MOST_COLUMNS or not len(distance):
+        return None
+    m = max(len(distance), 2)
+    return math.log(m - 1) + log_ball(1.0, d) + EULER + d * float(distance.log().mean())
+
+
+def _spacings(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Return the distances of at most 2,000 rows to the next other one, without zeros."""
     order = torch.randperm(len(x), generator=generator, device=x.device)
     rows = x[order[:MOST_ROWS]]
     distance = nearest_distances(rows, rows, own=True)
-    distance = distance[distance > 0]
-    spacing = float(distance.median()) if len(distance) else 1.0
-    d = x.shape[1]
-    _, most = log_room(n_points, 1.0, d)
-    fits = float((high - low).double().log().sum()) + math.log(LARGEST_SHARE) - most
-    return min(spacing * (OVERFLOW * len(rows) / n_points) ** (1 / d), math.exp(fits / d))
+    return distance[distance > 0]
 
 
 def check_room(

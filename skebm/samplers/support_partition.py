@@ -14,7 +14,7 @@ from skebm._components import Component, check_choice, check_number
 from skebm.samplers._base import Target
 
 TREE_COLUMNS = 8  # up to here a k-d tree on the CPU finds neighbors faster than all distances do
-MOST_VIOLATORS = 16  # nearest points within epsilon that push, where a tree finds them
+MOST_VIOLATORS = 8  # nearest points within epsilon that push, where a tree finds them
 BLOCK = 1 << 22  # distances held at a time
 MOST_QUERIES = 1000  # points whose neighbors the diagnostics look up in many columns
 TINY = 1e-12  # under square roots: coincident points have no direction
@@ -85,7 +85,7 @@ class SupportPartition(Component):
     Notes
     -----
     Cost per inner step: one energy gradient of the points that climb and ``n_active * (n_active +
-    n_neighbors)`` distances, or two searches in a k-d tree, where only the 16 nearest points
+    n_neighbors)`` distances, or two searches in a k-d tree, where only the 8 nearest points
     within epsilon push. No matrix of all pairs is ever made: distances come in blocks of 4 million.
     The bound of `epsilon` on both moves is ours; without it crowded points leap out of the box, and
     a steep energy throws points across it.
@@ -216,7 +216,8 @@ class SupportPartition(Component):
         return (v + move).clamp(low, high), violating
 
     def _climb(self, target: Target, v: torch.Tensor) -> torch.Tensor:
-        return self._bounded(target(v)[1], float(self.step_maximize))
+        score = target(v)[1].nan_to_num(posinf=0, neginf=0)  # a broken energy moves no point
+        return self._bounded(score, float(self.step_maximize))
 
     def _bounded(self, direction: torch.Tensor, step: float) -> torch.Tensor:
         """Return step times direction, shortened to epsilon where that is longer."""
@@ -252,18 +253,35 @@ class _Neighbors:
     def __call__(self, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return for each of v (m, d) the sum of unit vectors, and whether there was any."""
         if self.n_gamma is None and _tree_pays(v):
-            push, violating = _push_by_tree(v, _tree(v), v, self.epsilon, own=True)
+            found = _push_by_tree(v, _tree(v), v, self.epsilon, own=True)
             if self.tree is not None:
-                more, near = _push_by_tree(v, self.tree, self.resting, self.epsilon, own=False)
-                push, violating = push + more, violating | near
-            return push, violating
+                more = _push_by_tree(v, self.tree, self.resting, self.epsilon, own=False)
+                found = Pushes(*(a + b for a, b in zip(found, more, strict=True)))
+            return self._parted(found)
         others = self.resting
         if self.n_gamma is not None and self.n_gamma < len(others):
             rows = torch.randint(
                 len(others), (self.n_gamma,), generator=self.generator, device=v.device
             )
             others = others[rows]
-        return _push_by_distances(v, torch.cat([v, others]), self.epsilon)
+        return self._parted(_push_by_distances(v, torch.cat([v, others]), self.epsilon))
+
+    def _parted(self, found: Pushes) -> tuple[torch.Tensor, torch.Tensor]:
+        """Send points that coincide, as those clamped into a corner do, in random directions."""
+        push, near, coincident = found
+        if coincident.any():
+            direction = torch.empty_like(push).normal_(generator=self.generator)
+            direction /= direction.norm(dim=1, keepdim=True).clamp(min=TINY)
+            push = push + coincident.to(push)[:, None] * direction
+        return push, near > 0
+
+
+class Pushes(NamedTuple):
+    """For each point the sum of unit vectors (m, d), and how many are near and coincide (m,)."""
+
+    push: torch.Tensor
+    near: torch.Tensor
+    coincident: torch.Tensor
 
 
 def support_diagnostics(
@@ -296,8 +314,8 @@ def support_diagnostics(
     SupportInfo(violation_rate=0.0, coverage=0.5, ess=3.0, largest_weight=0.3333333333333333)
     """
     weight = log_weight.double().softmax(0)
-    nearest = nearest_distances(points[:MOST_QUERIES], points, own=True)
-    beside = nearest_distances(rows[:MOST_QUERIES], points)
+    nearest = nearest_distances(_queries(points), points, own=True)
+    beside = nearest_distances(_queries(rows), points)
     return SupportInfo(
         float((nearest < epsilon).double().mean()),
         float((beside <= epsilon).double().mean()),
@@ -316,6 +334,11 @@ def log_knn_volumes(queries: torch.Tensor, points: torch.Tensor, k: int) -> torc
     return queries.shape[1] * radius.clamp(min=math.sqrt(TINY)).log()
 
 
+def _queries(x: torch.Tensor) -> torch.Tensor:
+    """Return all rows where a tree finds neighbors, else at most 1,000 evenly spread ones."""
+    return x if _tree_pays(x) else x[:: 1 + (len(x) - 1) // MOST_QUERIES]
+
+
 def _tree_pays(x: torch.Tensor) -> bool:
     return x.device.type == "cpu" and x.shape[1] <= TREE_COLUMNS
 
@@ -328,7 +351,7 @@ def _tree(x: torch.Tensor) -> Any:
 
 def _push_by_tree(
     v: torch.Tensor, tree: Any, others: torch.Tensor, epsilon: float, *, own: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> Pushes:
     k = min(MOST_VIOLATORS + own, len(others))
     distance, index = tree.query(v.numpy(), k=range(1, k + 1), distance_upper_bound=epsilon)
     if own:
@@ -337,14 +360,16 @@ def _push_by_tree(
     inverse = np.where(near, 1 / np.maximum(distance, NEAREST_SHARE * epsilon), 0)
     neighbors = others.numpy()[np.minimum(index, len(others) - 1)]
     push = v.numpy() * inverse.sum(1, keepdims=True) - np.einsum("ij,ijk->ik", inverse, neighbors)
-    return torch.from_numpy(push.astype(np.float32)), torch.from_numpy(near.any(1))
+    coincident = (distance < NEAREST_SHARE * epsilon).sum(1)
+    counts = torch.from_numpy(near.sum(1)), torch.from_numpy(coincident)
+    return Pushes(torch.from_numpy(push).to(v), *counts)
 
 
 def _push_by_distances(
     v: torch.Tensor, others: torch.Tensor, epsilon: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> Pushes:
     """Like `_push_by_tree`, from all distances; the first rows of others are v itself."""
-    pushes, near = [], []
+    found = []
     step, at = max(1, BLOCK // len(others)), 0
     for block in v.split(step):
         distance = _distances(block, others)
@@ -352,10 +377,11 @@ def _push_by_distances(
         distance[index, index + at] = math.inf
         inside = distance < epsilon
         inverse = torch.where(inside, 1 / distance.clamp(min=NEAREST_SHARE * epsilon), 0)
-        pushes.append(block * inverse.sum(1, keepdim=True) - inverse @ others)
-        near.append(inside.any(1))
+        push = block * inverse.sum(1, keepdim=True) - inverse @ others
+        coincident = (distance < NEAREST_SHARE * epsilon).sum(1)
+        found.append(Pushes(push, inside.sum(1), coincident))
         at += len(block)
-    return torch.cat(pushes), torch.cat(near)
+    return Pushes(*(torch.cat(part) for part in zip(*found, strict=True)))
 
 
 def nearest_distances(
@@ -387,10 +413,15 @@ def log_room(n: int, epsilon: float, d: int) -> tuple[float, float]:
     Equal up to 8 columns, where the densest lattice is known; beyond, from the bounds of Blichfeldt
     and Minkowski on the density of packings.
     """
-    log_ball = 0.5 * d * math.log(math.pi) - math.lgamma(0.5 * d + 1) + d * math.log(epsilon / 2)
+    ball = log_ball(epsilon / 2, d)
     if d <= len(DENSEST):
-        room = math.log(n) + log_ball - math.log(DENSEST[d - 1])
+        room = math.log(n) + ball - math.log(DENSEST[d - 1])
         return room, room
     blichfeldt = math.log((d + 2) / 2) - 0.5 * d * math.log(2)
     minkowski = -d * math.log(2)
-    return math.log(n) + log_ball - blichfeldt, math.log(n) + log_ball - minkowski
+    return math.log(n) + ball - blichfeldt, math.log(n) + ball - minkowski
+
+
+def log_ball(radius: float, d: int) -> float:
+    """Return the log volume of a ball in d dimensions."""
+    return 0.5 * d * math.log(math.pi) - math.lgamma(0.5 * d + 1) + d * math.log(radius)
