@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.exceptions import NotFittedError
 
-from skebm import HybridCDDensity
+from skebm import HybridCDDensity, USPDensity
 from skebm.bases import Gaussian, Kernel, Mixture, TorchDistribution, Uniform
 from skebm.energies import MLP
 from skebm.objectives import EnergyStep, Optimization
@@ -19,17 +19,22 @@ NAN, INF = X.copy(), X.copy()
 NAN[3, 1], INF[3, 1] = np.nan, np.inf
 
 
+SHARED = {
+    "base": "gaussian",
+    "max_iter": 1,
+    "energy": MLP(hidden_sizes=(4,), n_frequencies=2),
+    "log_partition": ImportanceSampling(n_samples=256, max_samples=256),
+    "validation_fraction": 0,
+    "random_state": 0,
+}
+
+
 def tiny(**params):
-    defaults = {
-        "base": "gaussian",
-        "max_iter": 1,
-        "n_steps": 1,
-        "energy": MLP(hidden_sizes=(4,), n_frequencies=2),
-        "log_partition": ImportanceSampling(n_samples=256, max_samples=256),
-        "validation_fraction": 0,
-        "random_state": 0,
-    }
-    return HybridCDDensity(**{**defaults, **params})
+    return HybridCDDensity(**{**SHARED, "n_steps": 1, **params})
+
+
+def tiny_usp(**params):
+    return USPDensity(**{**SHARED, "method": "ps-usp", "n_points": 99, "n_inner": 1, **params})
 
 
 class Typo:
@@ -154,6 +159,59 @@ PARAMETERS = [
     ({"verbose": "loud"}, TypeError, ["verbose", "a number", "'loud'"]),
     ({"random_state": "seed"}, ValueError, ["'seed'", "seed"]),  # scikit-learn's own words
 ]
+PARAMETERS += [
+    ({"start_noise": np.zeros((5, 3))}, ValueError, ["start_noise", "4 columns", "(5, 3)"]),
+    ({"start_noise": NAN}, ValueError, ["start_noise", "NaN"]),
+    ({"start_noise": X[0]}, ValueError, ["2D array", "1D"]),
+    ({"start_noise": X[:0]}, ValueError, ["0 sample(s)", "minimum of 1"]),
+    ({"start_noise": 3.0}, ValueError, ["2D array", "scalar"]),
+    ({"start_noise": None}, TypeError, ["noise", "'normal', 'uniform'", "None"]),
+]
+
+ONE_WAY = {"combine": False}
+USP_PARAMETERS = [
+    ({"method": "snis"}, ValueError, ["method", "'importance', 'ps-usp', 'usp'", "'snis'"]),
+    ({"method": None}, TypeError, ["method", "one of", "None"]),
+    ({"method": "importance", "base": None}, ValueError, ["base", "importance", "None"]),
+    ({"n_points": 1}, ValueError, ["n_points", "an integer >= 2", "1"]),
+    ({"n_points": 10.0}, TypeError, ["n_points", "an integer", "10.0"]),
+    ({"n_points": 1, "method": "importance"}, ValueError, ["n_points", ">= 2", "1"]),
+    ({"n_active": 0}, ValueError, ["n_active", ">= 1", "0"]),
+    ({"n_active": None}, TypeError, ["n_active", "an integer >= 1", "None"]),
+    ({"n_neighbors": -1}, ValueError, ["n_neighbors", ">= 0", "-1", "'auto'"]),
+    ({"n_neighbors": "all"}, TypeError, ["n_neighbors", "an integer", "'all'", "'auto'"]),
+    ({"epsilon": 0.0}, ValueError, ["epsilon", "> 0", "0.0"]),
+    ({"epsilon": "automatic"}, TypeError, ["epsilon", "a number", "'automatic'"]),
+    ({"epsilon": np.inf}, ValueError, ["epsilon", "> 0", "inf"]),
+    ({"n_inner": -1}, ValueError, ["n_inner", ">= 0", "-1"]),
+    ({"n_inner": 2.5}, TypeError, ["n_inner", "an integer", "2.5"]),
+    ({"n_maximize": 2}, ValueError, ["n_maximize", "1 with combine=True", "2", "combine=False"]),
+    ({"n_maximize": -1, **ONE_WAY}, ValueError, ["n_maximize", ">= 0", "-1"]),
+    ({"n_repel": 0}, ValueError, ["n_repel", "1 with combine=True", "0", "combine=False"]),
+    ({"n_repel": "1", **ONE_WAY}, TypeError, ["n_repel", "an integer", "'1'"]),
+    ({"combine": "no"}, ValueError, ["combine", "[True, False]", "'no'"]),
+    ({"step_maximize": -0.5}, ValueError, ["step_maximize", ">= 0", "-0.5"]),
+    ({"step_maximize": "auto"}, TypeError, ["step_maximize", "a number", "'auto'"]),
+    ({"step_repel": -0.5}, ValueError, ["step_repel", ">= 0", "-0.5", "'auto'"]),
+    ({"step_repel": "fast"}, TypeError, ["step_repel", "a number", "'fast'", "'auto'"]),
+    ({"domain": 3.0}, TypeError, ["domain", "a pair (low, high)", "3.0"]),
+    ({"domain": (0, 1, 2)}, TypeError, ["domain", "a pair (low, high)", "(0, 1, 2)"]),
+    ({"domain": ("a", "b")}, ValueError, ["domain", "numbers for 4 columns", "('a', 'b')"]),
+    ({"domain": ([0, 0], [1, 1])}, ValueError, ["domain", "4 columns", "([0, 0], [1, 1])"]),
+    ({"domain": (1, -1)}, ValueError, ["domain", "finite low < high", "(1, -1)"]),
+    ({"domain": (-np.inf, 1)}, ValueError, ["domain", "finite low < high", "(-inf, 1)"]),
+    ({"init": "noise"}, ValueError, ["init", "'data', 'uniform'", "'noise'", "an array"]),
+    ({"init": None}, TypeError, ["init", "'data', 'uniform'", "None"]),
+    ({"init": np.zeros((5, 3))}, ValueError, ["init", "4 columns", "(5, 3)", "units of X"]),
+    ({"init": NAN}, ValueError, ["init", "NaN"]),
+    ({"n_integration": 0}, ValueError, ["n_integration", ">= 1", "0"]),
+    ({"n_integration": "all"}, TypeError, ["n_integration", "an integer", "'all'"]),
+    ({"weights": "voronoi"}, ValueError, ["weights", "'plain', 'knn'", "'voronoi'"]),
+]
+OF_CHAINS = set(HybridCDDensity().get_params()) - set(USPDensity().get_params())
+USP_PARAMETERS += [  # what both estimators have, but for init, which means another thing
+    row for row in PARAMETERS if not set(row[0]) & (OF_CHAINS | {"init"})
+]
 
 
 def name(value):
@@ -165,9 +223,7 @@ def has(message, fragments):
     assert not missing, f"{missing} not in {message!r}"
 
 
-@pytest.mark.parametrize(("params", "error", "fragments"), PARAMETERS)
-def test_a_bad_parameter_is_named_at_fit(params, error, fragments):
-    est = tiny(**params)  # construction never complains
+def refused(est, params, error, fragments):
     assert est.get_params(deep=False)[next(iter(params))] is next(iter(params.values()))
     with pytest.raises(error) as caught:
         est.fit(X)
@@ -175,13 +231,28 @@ def test_a_bad_parameter_is_named_at_fit(params, error, fragments):
     has(str(caught.value), fragments)
 
 
-def test_every_parameter_is_in_the_table():
-    tested = {key for params, *_ in PARAMETERS for key in params}
-    assert tested == set(HybridCDDensity().get_params())
+@pytest.mark.parametrize(("params", "error", "fragments"), PARAMETERS)
+def test_a_bad_parameter_is_named_at_fit(params, error, fragments):
+    refused(tiny(**params), params, error, fragments)  # construction never complains
 
 
-def test_the_table_s_estimator_is_sound_without_its_fault():
-    assert np.isfinite(tiny().fit(X).score_samples(X)).all()
+@pytest.mark.parametrize(("params", "error", "fragments"), USP_PARAMETERS)
+@pytest.mark.filterwarnings("ignore::skebm.exceptions.SupportWarning")
+def test_a_bad_parameter_of_usp_is_named_at_fit(params, error, fragments):
+    refused(tiny_usp(**params), params, error, fragments)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "table"), [(HybridCDDensity, PARAMETERS), (USPDensity, USP_PARAMETERS)]
+)
+def test_every_parameter_is_in_the_table(estimator, table):
+    tested = {key for params, *_ in table for key in params}
+    assert tested == set(estimator().get_params())
+
+
+@pytest.mark.parametrize("estimator", [tiny, tiny_usp])
+def test_the_table_s_estimator_is_sound_without_its_fault(estimator):
+    assert np.isfinite(estimator().fit(X).score_samples(X)).all()
 
 
 @pytest.mark.parametrize("alias", ["log_partition", "sampler", "energy", "base"])

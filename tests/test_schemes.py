@@ -114,6 +114,16 @@ def test_noise_is_what_was_asked_for(noise, base, variance):
     assert (x.abs().max() <= 2) == (noise == "uniform")
 
 
+def test_noise_can_be_given_rows():
+    places = torch.tensor([[5.0, 6.0], [-7.0, 8.0], [1.0, 1.0]])
+    objective = ContrastiveDivergence(noise=places)
+    x = objective.noise_starts(Model(Quadratic(), normal_base(D), 1.0), rows(), 3000, gen(0))
+    which = (x[:, None] == places).all(2)
+    assert which.any(1).all() and x.dtype == rows().dtype
+    share, stderr = which.float().mean(0), math.sqrt(2 / 9 / 3000)
+    assert stderr < 0.01 and (share - 1 / 3).abs().max() < 4 * stderr
+
+
 # -- step sizes ------------------------------------------------------------------------------------
 
 
@@ -233,6 +243,27 @@ def test_every_scheme_fits_with_every_sampler(init, sampler):
         assert 50 < est.bank_[:, 0].mean() < 150  # in the units of X
 
 
+@pytest.mark.parametrize("init", ["noise", "persistent"])
+def test_chains_start_at_the_rows_given(init, monkeypatch):
+    """Units of X; chains of no length to speak of stay there."""
+    X, seen = table(), []
+    places = np.array([[130.0, 5.2], [80.0, 4.9]])
+    run_chains = ContrastiveDivergence._run_chains
+
+    def watched(self, model, state, starts, generator):
+        seen.append(starts.clone())
+        return run_chains(self, model, state, starts, generator)
+
+    monkeypatch.setattr(ContrastiveDivergence, "_run_chains", watched)
+    params = {"init": init, "sampler": "langevin", "step_size": 1e-12, "base": "gaussian"}
+    est = small(start_noise=places, refine=False, **params).fit(X)
+    starts = est._standardizer.inverse(torch.cat(seen))
+    apart = np.abs(starts[:, None] - places).max(2) / 10
+    assert apart.min(1).max() < 1e-3 and set(apart.argmin(1)) == {0, 1}
+    twin = small(start_noise=places, refine=False, **params).fit(X)
+    np.testing.assert_array_equal(twin.score_samples(X), est.score_samples(X))
+
+
 @pytest.mark.parametrize("step_size, expected", [(0.003, 0.0015), ("adaptive", 0.025)])
 def test_the_estimator_keeps_the_sampler_that_training_ended_with(step_size, expected):
     est = small(sampler="langevin", step_size=step_size, temperature=0.5, init="data").fit(table())
@@ -246,6 +277,15 @@ def test_the_estimator_keeps_the_sampler_that_training_ended_with(step_size, exp
 def test_decoupled_noise_leaves_the_model_s_temperature():
     est = small(sampler="langevin", step_size=0.1, noise_std=0.01, init="noise").fit(table())
     assert est.temperature_ == 1.0 and est.sampler_.noise_scale == 0.01
+
+
+def test_save_and_load_keep_given_noise(tmp_path):
+    X = table()
+    est = small(start_noise=X[:7], base="gaussian", refine=False, init="noise").fit(X)
+    est.save(tmp_path / "model")
+    back = HybridCDDensity.load(tmp_path / "model")
+    np.testing.assert_array_equal(back.start_noise, X[:7])
+    np.testing.assert_array_equal(back.fit(X).score_samples(X), est.score_samples(X))
 
 
 @pytest.mark.parametrize("init", ["persistent", "hybrid"])

@@ -61,7 +61,7 @@ class Size(NamedTuple):
 
 SIZES = {
     "smoke": Size(300, 100, (4, 8), False, 60, 2, 4, 1, 2),
-    "quick": Size(10_000, 2000, (16, 32, 64), False, 2000, 5, 3000, 1, 20),
+    "quick": Size(10_000, 2000, (16, 32, 64), False, 2000, 5, 2000, 1, 20),
     "full": Size(60_000, 10_000, (32, 64, 128), True, 25_000, 100, 24_000, 3, 100),
 }
 BATCH = 125
@@ -119,7 +119,7 @@ def form(task: Task, seed: int, *, base: bool) -> dict[str, Any]:
     rate = 3e-3 if base else 1e-3
     schedule = "cosine" if base else "constant"
     return {
-        "energy": MLP((256, 128), n_frequencies=0) if base else conv(task.size),
+        "energy": MLP((256, 128), n_frequencies=0, input_scale=2.0) if base else conv(task.size),
         "base": ProbabilisticPCA(COMPONENTS, inflation=30.0) if base else None,
         "optimizer": Optimization(rate, (0.9, 0.999), weight_decay=0.0, schedule=schedule),
         "averaging": False,

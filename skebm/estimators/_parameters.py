@@ -60,6 +60,7 @@ def check_shared(estimator: Any) -> None:
     if e.n_iter_no_change is not None:
         check_number("n_iter_no_change", e.n_iter_no_change, low=1, integer=True)
     check_number("tol", e.tol, low=0)
+    check_number("temperature", getattr(e, "temperature", 1.0), low=0, open_low=True)
     check_number("verbose", int(e.verbose) if isinstance(e.verbose, bool) else e.verbose, low=0)
     if not (isinstance(e.contamination, str) and e.contamination == "auto"):
         remedy = "Or use 'auto'."

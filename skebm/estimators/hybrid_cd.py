@@ -294,7 +294,6 @@ class HybridCDDensity(EnergyDensity):
         check_number("n_steps", self.n_steps, low=1, integer=True)
         check_choice("refine", self.refine, (True, False))
         check_choice("averaging", self.averaging, (True, False))
-        check_number("temperature", self.temperature, low=0, open_low=True)
         sampler, energy_step, automatic = self._chosen_sampler()
         return ContrastiveDivergence(
             start=self.init.removesuffix("-refresh"),

@@ -19,7 +19,7 @@ BLOCK = 1 << 22  # distances held at a time
 MOST_QUERIES = 1000  # points whose neighbors the diagnostics look up in many columns
 TINY = 1e-12  # under square roots: coincident points have no direction
 NEAREST_SHARE = 1e-3  # of epsilon: directions from nearer points are rounding errors
-REPEL_SHARE = 0.2  # of epsilon: automatic step of repulsion per unit vector
+REPEL_SHARE = 0.6  # of epsilon: automatic step of repulsion per unit vector
 
 
 class SupportInfo(NamedTuple):
@@ -75,7 +75,8 @@ class SupportPartition(Component):
     step_maximize : float, default=0.01
         Step of ascent that multiplies the score, standardized units squared.
     step_repel : float or "auto", default="auto"
-        Step of repulsion per unit vector, standardized units; ``"auto"`` is a fifth of `epsilon`.
+        Step of repulsion per unit vector, standardized units; ``"auto"`` is 0.6 `epsilon`: a
+        fifth, in its place, took several times as many updates to spread points from one mode.
 
     Raises
     ------
@@ -271,8 +272,8 @@ class _Neighbors:
         push, near, coincident = found
         if coincident.any():
             direction = torch.empty_like(push).normal_(generator=self.generator)
-            direction /= direction.norm(dim=1, keepdim=True).clamp(min=TINY)
-            push = push + coincident.to(push)[:, None] * direction
+            scale = coincident.to(push)[:, None] / math.sqrt(push.shape[1])
+            push = push + scale * direction
         return push, near > 0
 
 
@@ -365,9 +366,7 @@ def _push_by_tree(
     return Pushes(torch.from_numpy(push).to(v), *counts)
 
 
-def _push_by_distances(
-    v: torch.Tensor, others: torch.Tensor, epsilon: float
-) -> Pushes:
+def _push_by_distances(v: torch.Tensor, others: torch.Tensor, epsilon: float) -> Pushes:
     """Like `_push_by_tree`, from all distances; the first rows of others are v itself."""
     found = []
     step, at = max(1, BLOCK // len(others)), 0

@@ -1,0 +1,511 @@
+"""USPDensity: points in the units of X, boxes, round trips, and what it learns of two modes."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV
+
+import skebm.train
+from skebm import USPDensity
+from skebm.bases import Uniform
+from skebm.bases.uniform import UniformBase
+from skebm.datasets import two_modes_1d
+from skebm.energies import MLP, Conv, Zero, energy_and_score
+from skebm.energies.bounded import Bounded, bounded_by
+from skebm.exceptions import ConvergenceError
+from skebm.objectives import ImportanceLikelihood, PartitionLikelihood
+from skebm.partition import ImportanceSampling
+from skebm.samplers import SupportInfo
+from tests.closed_forms import autograd_score, normal_base
+from tests.generators import gen
+
+METHODS = ["ps-usp", "usp", "importance"]
+
+# points as few as these neither cover the data nor say much of log Z
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::skebm.exceptions.SupportWarning"),
+    pytest.mark.filterwarnings("ignore::skebm.exceptions.NormalizationWarning"),
+]
+
+
+def tiny(**params):
+    defaults = {
+        "method": "ps-usp",
+        "n_points": 60,
+        "n_active": 20,
+        "n_inner": 3,
+        "base": "gaussian",
+        "max_iter": 6,
+        "batch_size": 32,
+        "eval_every": 2,
+        "energy": MLP(hidden_sizes=(8,), n_frequencies=4),
+        "log_partition": ImportanceSampling(n_samples=2048, max_samples=2048),
+        "validation_fraction": 0,  # nothing held out: the trained energy is always kept
+        "random_state": 0,
+    }
+    return USPDensity(**{**defaults, **params})
+
+
+def table(n=150, seed=0):
+    rng = np.random.RandomState(seed)
+    return rng.gamma(3.0, size=(n, 2)) * [1.0, 50.0] + [0.0, 1e3]
+
+
+def assert_same(a, b):
+    X = table(40, seed=1)
+    np.testing.assert_array_equal(a.score_samples(X), b.score_samples(X))
+    np.testing.assert_array_equal(a.score_function(X), b.score_function(X))
+    np.testing.assert_array_equal(a.sample(9, random_state=3), b.sample(9, random_state=3))
+    np.testing.assert_array_equal(a.support_points_, b.support_points_)
+    np.testing.assert_array_equal(a.support_weights_, b.support_weights_)
+    np.testing.assert_array_equal(a.support_info_, b.support_info_)  # nan may equal nan
+    np.testing.assert_array_equal(a.epsilon_, b.epsilon_)
+    np.testing.assert_array_equal(a.domain_, b.domain_)
+
+
+# -- points ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("base", ["mixture", "uniform"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_leaves_points_and_weights(method, base):
+    est = tiny(method=method, base=base).fit(table())
+    assert est.support_points_.shape == (60, 2) and est.support_points_.dtype == np.float64
+    assert est.support_weights_.shape == (60,) and (est.support_weights_ >= 0).all()
+    assert est.support_weights_.sum() == pytest.approx(1, abs=1e-12)
+    info = est.support_info_
+    assert isinstance(info, SupportInfo)
+    assert info.ess == pytest.approx(1 / (est.support_weights_**2).sum())
+    assert info.largest_weight == pytest.approx(est.support_weights_.max())
+    assert np.isfinite(est.score_samples(table(seed=1))).all() and est.sample(5).shape == (5, 2)
+    importance = method == "importance"
+    for value in (info.violation_rate, info.coverage, est.epsilon_):
+        assert np.isnan(value) == importance
+    assert np.isinf(est.domain_).all() == importance
+    named = {"loss", "data_energy", "ess_share"}
+    if not importance:
+        named |= {"violation_rate", "coverage", "largest_weight"}
+    assert named <= set(est.history_[-1])
+
+
+def test_weights_are_those_of_eq_10_under_the_fitted_model():
+    est = tiny(n_points=40, learning_rate=0.05).fit(table())
+    log_weight = est.score_samples(est.support_points_)  # log p~ up to a constant
+    expected = np.exp(log_weight - log_weight.max())
+    np.testing.assert_allclose(est.support_weights_, expected / expected.sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_points_and_densities_follow_the_units_of_x(method):
+    X, new, a, b = table(), table(seed=1), 7.0, -300.0
+    domain = np.array([[-5.0, 800.0], [20.0, 1600.0]])
+    params = {"method": method, "init": X[:30], "base": "uniform"}
+    one = tiny(domain=domain, **params).fit(X)
+    two = tiny(domain=a * domain + b, **{**params, "init": a * X[:30] + b}).fit(a * X + b)
+    shifted = one.score_samples(new) - 2 * np.log(a)
+    np.testing.assert_allclose(two.score_samples(a * new + b), shifted, atol=2e-3)
+    mapped = a * one.support_points_ + b
+    scale = a * X.std(0)
+    np.testing.assert_allclose(two.support_points_ / scale, mapped / scale, atol=2e-3)
+    np.testing.assert_allclose(two.support_weights_, one.support_weights_, rtol=1e-2)
+    if method != "importance":
+        assert two.epsilon_ == pytest.approx(one.epsilon_, rel=1e-4)
+        np.testing.assert_allclose(two.domain_, a * np.array(one.domain_) + b, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        (-50.0, 1500.0),
+        ([0.0, 990.0], [9.0, 1400.0]),
+        np.array([[0, 900], [9, 2000]]),
+        [0, [9, 1e4]],
+    ],
+    ids=["numbers", "per column", "array", "both"],
+)
+@pytest.mark.parametrize("base", ["gaussian", "uniform"])
+@pytest.mark.parametrize("init", ["data", "uniform"])
+def test_the_domain_bounds_the_points(init, base, domain):
+    est = tiny(domain=domain, init=init, base=base, step_repel=9.0).fit(table())
+    low, high = (np.broadcast_to(np.asarray(c, dtype=float), 2) for c in domain)
+    slack = 1e-5 * (high - low)
+    assert (est.support_points_ >= low - slack).all()
+    assert (est.support_points_ <= high + slack).all()
+    for got, asked in zip(est.domain_, (low, high), strict=True):
+        np.testing.assert_allclose(got, asked, rtol=1e-5, atol=slack.max())
+    if base == "uniform":
+        corners = torch.stack([est.base_.low, est.base_.high])
+        np.testing.assert_array_equal(est._standardizer.inverse(corners), est.domain_)
+        shoulder = Uniform().shoulder * (est.base_.high - est.base_.low)
+        torch.testing.assert_close(est.base_.shoulder, shoulder)
+
+
+def test_without_a_domain_the_box_is_the_widened_range():
+    X = table()
+    est = tiny().fit(X)
+    span = X.max(0) - X.min(0)
+    np.testing.assert_allclose(est.domain_[0], X.min(0) - span / 4, rtol=1e-5)
+    np.testing.assert_allclose(est.domain_[1], X.max(0) + span / 4, rtol=1e-5)
+
+
+def test_points_start_at_the_places_given():
+    """None moves: a jitter of a tenth of epsilon is left, in the units of X."""
+    places = np.array([[2.0, 1100.0], [4.0, 1200.0], [6.0, 1050.0]])
+    est = tiny(init=places, n_inner=0, epsilon=0.1).fit(table())
+    apart = np.abs(est.support_points_[:, None] - places) / table().std(0)
+    nearest = apart.max(2).argmin(1)
+    assert apart.max(2).min(1).max() < 5 * 0.01 and set(nearest) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("start", ["data", "uniform"])
+def test_points_start_at_the_rows_or_everywhere(start):
+    X = table()
+    est = tiny(init=start, n_inner=0, epsilon=1e-3, n_points=400).fit(X)
+    apart = np.abs(est.support_points_[:, None] - X) / X.std(0)
+    at_rows = apart.max(2).min(1) < 1e-3
+    assert at_rows.all() if start == "data" else at_rows.mean() < 0.05
+    if start == "uniform":
+        (low, high), points = est.domain_, est.support_points_
+        share = (points < (low + high) / 2).mean(0)
+        assert np.abs(share - 0.5).max() < 4 * 0.5 / 20
+
+
+def test_only_the_stochastic_method_leaves_points_at_rest():
+    places = np.random.RandomState(0).uniform([0, 990], [9, 1300], (60, 2))
+    params = {"init": places, "max_iter": 1, "epsilon": 1e-3, "step_maximize": 0.5}
+    shares = {}
+    for method in ("ps-usp", "usp"):
+        est = tiny(method=method, energy=MLP((8,), output="quadratic"), **params).fit(table())
+        apart = np.abs(est.support_points_[:, None] - places) / table().std(0)
+        shares[method] = (apart.max(2).min(1) > 6e-4).mean()  # beyond the jitter
+    assert shares["usp"] > 0.9 and shares["ps-usp"] == pytest.approx(1 / 3, abs=0.05)
+
+
+# -- outside the box -------------------------------------------------------------------------------
+
+DIRECTIONS = [(1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (-1.0, 0.3)]
+
+
+@pytest.fixture(scope="module")
+def boxed():
+    """Rows that crowd toward the borders: the energy falls outward, and would go on to."""
+    X = np.random.RandomState(0).beta(0.4, 0.4, size=(500, 2))
+    params = {"method": "importance", "base": "uniform", "n_points": 400, "max_iter": 60}
+    return tiny(**params, learning_rate=0.01, energy=MLP((16,)), log_partition="auto").fit(X)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_the_density_falls_along_rays_that_leave_the_box(boxed, direction):
+    low, high = (c.numpy() for c in (boxed.base_.low, boxed.base_.high))
+    z = np.array(direction)
+    walls = np.where(z > 0, high, low)
+    exit_at = min(w / c for w, c in zip(walls, z, strict=True) if c)  # from the origin
+    lengths = exit_at * np.r_[1.0, 1 + np.geomspace(1e-2, 1e5, 40)]
+    rays = boxed._standardizer.inverse(torch.from_numpy(np.outer(lengths, z)))
+    values = boxed.score_samples(rays)
+    assert np.isfinite(values).all()
+    leaving = values[1:]  # where one column is outside and others are not, E still varies
+    if (z == 0).any():
+        assert (np.diff(values) < 0).all()
+    assert (np.diff(leaving[20:]) < 0).all() and leaving[-1] < -1e8
+    corner = np.where(z > 0, high + 0.01, low - 0.01)
+    diagonal = boxed._standardizer.inverse(torch.from_numpy(corner + np.outer(lengths, np.sign(z))))
+    if (z != 0).all():  # beyond a corner E is that of the corner
+        assert (np.diff(boxed.score_samples(diagonal)) < 0).all()
+
+
+def test_the_energy_alone_would_have_grown_the_density_outside(boxed):
+    """Somewhere the trained module, without its box, goes on falling."""
+    assert isinstance(boxed.energy_, Bounded)
+    inner, edge = boxed.energy_.module, boxed.base_.high * torch.tensor(DIRECTIONS).sign()
+    with torch.no_grad():
+        assert (inner(3 * edge) - inner(edge)).min() < -1
+        corner = (edge != 0).all(1)
+        assert torch.equal(boxed.energy_(3 * edge)[corner], boxed.energy_(1.5 * edge)[corner])
+
+
+def test_with_a_box_the_density_integrates_to_one(boxed):
+    axis = np.linspace(-2, 3, 1200)
+    cells = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+    mass = np.exp(boxed.score_samples(cells)).sum() * (axis[1] - axis[0]) ** 2
+    assert mass == pytest.approx(1, abs=1e-3)
+
+
+def test_with_the_default_base_the_score_is_finite_anywhere():
+    est = tiny(base="mixture").fit(table())
+    far = table(4) + np.array([[1e6, 0], [0, -1e6], [1e6, 1e6], [-1e6, 1e6]])
+    assert np.isfinite(est.score_samples(far)).all()
+    assert (est.score_samples(far) < est.score_samples(table(4)).min()).all()
+
+
+def test_a_bounded_energy_has_the_gradient_of_its_own_value():
+    low, high = torch.tensor([-1.0, -0.5]), torch.tensor([0.5, 1.0])
+    inner = MLP((8,), n_frequencies=4).build((2,), gen(0))
+    with torch.no_grad():
+        for p in inner.parameters():
+            p.normal_(generator=gen(p.numel()))
+    energy = Bounded(inner, low, high)
+    x = torch.randn(200, 2, generator=gen(1))
+    inside = ((x > low) & (x < high)).all(1)
+    value, score = energy_and_score(energy, x)
+    torch.testing.assert_close(value, energy(x))
+    torch.testing.assert_close(value[inside], inner(x[inside]))
+    torch.testing.assert_close(score, -autograd_score(energy, x))
+    assert inside.any() and not score[(x > high).all(1) | (x < low).all(1)].any()
+    assert bounded_by(inner, None) is inner and bounded_by(inner, normal_base(2)) is inner
+    assert isinstance(bounded_by(inner, UniformBase(low, high, high)), Bounded)
+
+
+# -- round trips -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trip", ["save", "pickle", "deepcopy"])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"domain": (-50.0, 2000.0), "base": "uniform"},
+        {"method": "usp", "init": table()[:20], "domain": np.array([[-9, 900], [30, 1500]])},
+        {"method": "importance", "base": "uniform", "domain": ([-9.0, 0.0], (30.0, 2000.0))},
+        {"weights": "knn", "n_integration": 30, "base": "mixture"},
+        {"image_shape": (1, 1, 2), "energy": "mlp", "max_iter": 2},
+    ],
+    ids=["box", "usp", "importance", "knn", "image"],
+)
+def test_round_trips_keep_the_points(params, trip, tmp_path):
+    est = tiny(**params).fit(table())
+    if trip == "save":
+        est.save(tmp_path / "model")
+        back = USPDensity.load(tmp_path / "model")
+    else:
+        back = pickle.loads(pickle.dumps(est)) if trip == "pickle" else copy.deepcopy(est)
+    assert_same(est, back)
+    assert type(back.energy_) is type(est.energy_)
+    assert isinstance(back.energy_, Bounded) == (params.get("base") == "uniform")
+    assert repr(back) == repr(est)
+    np.testing.assert_equal(back.get_params()["domain"], est.domain)
+    np.testing.assert_equal(back.get_params()["init"], est.init)
+    assert_same(est, back.fit(table()))
+
+
+def test_clones_have_the_parameters():
+    est = tiny(init=table()[:9], domain=(-1.0, 2000.0), epsilon=0.2)
+    twin = clone(est).set_params(epsilon=0.3, energy__hidden_sizes=(5,))
+    assert twin.epsilon == 0.3 and est.epsilon == 0.2
+    assert twin.energy.hidden_sizes == (5,) and est.energy.hidden_sizes == (8,)
+    assert twin.domain == (-1.0, 2000.0)
+    np.testing.assert_array_equal(twin.init, est.init)
+    assert_same(est.fit(table()), clone(est).fit(table()))
+
+
+def test_grid_search_chooses_among_the_methods():
+    search = GridSearchCV(tiny(), {"method": METHODS}, cv=2).fit(table())
+    scores = search.cv_results_["mean_test_score"]
+    assert search.best_params_["method"] in METHODS and np.isfinite(scores).all()
+    assert len(set(scores)) == 3
+
+
+@pytest.mark.parametrize("name", ["support_points_", "support_weights_", "support_info_"])
+def test_points_need_a_fit(name):
+    with pytest.raises(NotFittedError):
+        getattr(tiny(), name)
+
+
+# -- going on --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_warm_start_goes_on_with_its_points(method):
+    X = table()
+    est = tiny(method=method, warm_start=True).fit(X)
+    twin = pickle.loads(pickle.dumps(est))
+    first = est.support_points_
+    assert_same(est.fit(X), twin.fit(X))
+    assert est.n_iter_ == 12 and not np.array_equal(first, est.support_points_)
+    if method == "ps-usp":  # points go on, rather than being drawn anew
+        est.set_params(n_inner=0)
+        before = est.support_points_
+        np.testing.assert_array_equal(est.fit(X).support_points_, before)
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Ctrl-C at the given update of the objective."""
+
+    def after(n, objective=PartitionLikelihood):
+        step, calls = objective.step, []
+
+        def counted(self, *args):
+            calls.append(1)
+            if len(calls) > n:
+                raise KeyboardInterrupt
+            return step(self, *args)
+
+        return monkeypatch.setattr(objective, "step", counted)
+
+    return after
+
+
+@pytest.mark.parametrize("base", ["gaussian", "uniform"])
+def test_an_interrupted_fit_resumes_with_the_same_bits(base, interrupt, monkeypatch, tmp_path):
+    X, params = table(), {"base": base, "init": table()[:40], "domain": (-9.0, 2000.0)}
+    whole = tiny(**params).fit(X)
+    monkeypatch.setattr(skebm.train, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    part = tiny(checkpoint_dir=tmp_path, **params)
+    with monkeypatch.context() as patch, pytest.warns(ConvergenceWarning, match="interrupted"):
+        patch.setattr(PartitionLikelihood, "step", PartitionLikelihood.step)  # put back after
+        interrupt(3)
+        part.fit(X)
+    assert part.n_iter_ == 3 and not np.array_equal(part.support_points_, whole.support_points_)
+    assert part.fit(X).n_iter_ == 6
+    assert_same(part, whole)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_interrupted_fit_is_usable(method, interrupt):
+    interrupt(3, ImportanceLikelihood if method == "importance" else PartitionLikelihood)
+    est = tiny(method=method)
+    with pytest.warns(ConvergenceWarning, match="interrupted after 3 of 6"):
+        est.fit(table())
+    assert est.n_iter_ == 3 and np.isfinite(est.score_samples(table())).all()
+    assert est.support_points_.shape == (60, 2) and est.support_weights_.sum() == pytest.approx(1)
+
+
+# -- what is learnt --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("method", METHODS)
+def test_never_worse_than_the_base(method, seed):
+    """Rows that the base fits exactly: held-out rows keep the energy from harm."""
+    X, new = (np.random.RandomState(s).randn(400, 2) for s in (seed, 99))
+    params = {"method": method, "validation_fraction": 0.2, "learning_rate": 0.05}
+    est = tiny(**params, max_iter=20, batch_size=128).fit(X)
+    log_p0 = est.base_.log_prob(est._standardizer.transform(new)).numpy()
+    base = float(log_p0.mean()) - est._standardizer.log_volume
+    gain, stderr = est.validation_gain_
+    assert isinstance(est.energy_, Zero) or gain > stderr
+    assert est.score(new) > base - 0.05
+
+
+def test_an_energy_that_breaks_is_told_of():
+    with pytest.raises(ConvergenceError, match="diverged 4 times"):
+        tiny(learning_rate=1e30, max_iter=60, eval_every=10).fit(table())
+
+
+AXIS = np.linspace(-2, 2, 8001)[:, None]
+
+
+def gap(est):
+    """Nats per row that the model, normalized on a grid, is short of the density."""
+    density = two_modes_1d()
+    new, scores = density.sample(4000, random_state=1), est.score_samples(AXIS)
+    log_z = np.logaddexp.reduce(scores) + np.log(AXIS[1, 0] - AXIS[0, 0])
+    return float((density.log_density(new) - est.score_samples(new)).mean() + log_z)
+
+
+def masses(est):
+    """Of the left and the right half of the line."""
+    mass = np.exp(est.score_samples(AXIS)) * (AXIS[1] - AXIS[0])
+    return mass[AXIS[:, 0] < 0].sum(), mass[AXIS[:, 0] >= 0].sum()
+
+
+def two_modes(**params):
+    X = two_modes_1d().sample(1000, random_state=0)
+    defaults = {
+        "base": "uniform",
+        "domain": (-1.0, 1.0),
+        "energy": MLP((32, 32)),
+        "batch_size": 200,
+        "n_iter_no_change": None,
+        "random_state": 0,
+    }
+    params = {**defaults, **params}
+    if params.get("init") == "right":
+        params["init"] = X[X[:, 0] > 0]
+    return USPDensity(**params).fit(X)
+
+
+def test_importance_from_the_box_learns_two_modes():
+    """Fig. 1c of the paper: uniform points need no chain to cross the gap."""
+    est = two_modes(method="importance", n_points=500, max_iter=100)
+    assert est.log_partition_.method == "quadrature"
+    assert gap(est) == pytest.approx(0, abs=0.05)
+    assert masses(est) == pytest.approx((0.5, 0.5), abs=0.05)
+
+
+def test_half_of_the_box_does_not_do():
+    """The same but for points on the right alone: the left mode's energy falls unchecked."""
+    whole = UniformBase.sample
+
+    def half(self, n, generator):
+        x = whole(self, n, generator)
+        return torch.where(x < 0, -x, x)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(UniformBase, "sample", half)
+        est = two_modes(method="importance", n_points=500, max_iter=100, validation_fraction=0)
+    assert gap(est) > 0.3
+
+
+CROWDED = {
+    "method": "ps-usp",
+    "init": "right",
+    "n_points": 150,
+    "n_active": 75,
+    "epsilon": 0.3,
+    "max_iter": 150,
+}
+
+
+@pytest.mark.parametrize("seed, weights", [(0, "plain"), (1, "knn")])
+def test_points_from_one_mode_find_the_other(seed, weights):
+    """Fig. 4's stress test on the line. Points that cannot keep their distance fill the box."""
+    est = two_modes(**CROWDED, weights=weights, random_state=seed)
+    assert np.mean(est.support_points_ < 0) == pytest.approx(0.5, abs=0.1)
+    assert masses(est) == pytest.approx((0.5, 0.5), abs=0.1)
+    assert gap(est) < 0.15
+
+
+def test_points_that_stay_in_one_mode_do_not_do():
+    est = two_modes(**CROWDED, n_inner=0)
+    assert (est.support_points_ > 0).all()
+    assert gap(est) > 0.5
+
+
+# -- images ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::skebm.exceptions.DataDegeneracyWarning")
+def test_images_live_in_the_unit_box_and_sum_five_points_per_row(monkeypatch):
+    X, seen = load_digits().data[:200], []
+    step = PartitionLikelihood.step
+
+    def watched(self, *args):
+        seen.append(self.n_integration)
+        return step(self, *args)
+
+    monkeypatch.setattr(PartitionLikelihood, "step", watched)
+    est = tiny(
+        base=None,
+        energy=Conv((4, 8)),
+        image_shape=(1, 8, 8),
+        n_points=300,
+        n_active=30,
+        batch_size=16,
+        max_iter=4,
+        log_partition="auto",
+    ).fit(X)
+    assert seen == [80] * 4 and est.log_partition_ is None
+    np.testing.assert_allclose(est.domain_, [np.zeros(64), np.full(64, 16.0)], atol=1e-5)
+    points = est.support_points_
+    assert points.shape == (300, 64) and points.min() >= -1e-5 and points.max() <= 16 + 1e-5
+    assert np.isfinite(est.score_samples(X)).all() and est.sample(3).shape == (3, 64)
+    assert 0 < est.support_info_.coverage <= 1
+    est.set_params(n_integration=50).fit(X)
+    assert seen[4:] == [50] * 4
