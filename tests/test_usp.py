@@ -459,6 +459,7 @@ CROWDED = {
     "n_points": 150,
     "n_active": 75,
     "epsilon": 0.3,
+    "step_repel": 0.06,
     "max_iter": 150,
 }
 
