@@ -192,6 +192,7 @@ def uneven(weights: str, n: int, seeds: int, smoke: bool) -> list:
     domain = np.full(2, -reach), np.full(2, reach)
     for seed in range(seeds):
         est = USPDensity(
+            method="ps-usp",
             n_points=n,
             weights=weights,
             init="data",

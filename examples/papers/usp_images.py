@@ -25,14 +25,18 @@ unset, scikit-learn's digits 0 to 4 against 5 to 9 stand in.
 from __future__ import annotations
 
 import argparse
+import signal
 import time
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from _images import Pictures, montage, read_pictures
 from _paper import Kept, mean_std, mode, print_table, print_title, save_figure
 from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 
@@ -81,7 +85,13 @@ LEARNT = (
     "SRLMC, no data noise",
     "SRLMC, base of PS-USP",
 )
-FITTED: dict[str, Any] = {}
+
+SHOWN = 48
+PANELS = {
+    "PS-USP": "PS-USP: partition points",
+    "PS-USP, paper": "PS-USP, paper: partition points",
+    "SRLMC": "SRLMC: replay buffer",
+}
 
 
 class Task(NamedTuple):
@@ -116,12 +126,10 @@ def conv(size: Size) -> Conv:
 
 def form(task: Task, seed: int, *, base: bool) -> dict[str, Any]:
     """Return what the methods have in common, with or without the base."""
-    rate = 3e-3 if base else 1e-3
-    schedule = "cosine" if base else "constant"
     return {
         "energy": MLP((256, 128), n_frequencies=0, input_scale=2.0) if base else conv(task.size),
         "base": ProbabilisticPCA(COMPONENTS, inflation=30.0) if base else None,
-        "optimizer": Optimization(rate, (0.9, 0.999), weight_decay=0.0, schedule=schedule),
+        "optimizer": Optimization(1e-3, (0.9, 0.999), weight_decay=0.0, schedule="constant"),
         "averaging": False,
         "batch_size": BATCH,
         "image_shape": (1, task.data.side, task.data.side),
@@ -134,14 +142,18 @@ def form(task: Task, seed: int, *, base: bool) -> dict[str, Any]:
 
 def partitioned(task: Task, seed: int, *, base: bool) -> USPDensity:
     size = task.size
+    own = form(task, seed, base=base)
+    if base:
+        own["optimizer"] = Optimization(3e-3, (0.9, 0.999), weight_decay=0.0)
     return USPDensity(
+        method="ps-usp",
         n_points=size.n_points,
         n_active=BATCH,
         n_inner=size.n_inner if base else size.n_inner_paper,
         epsilon="auto" if base else 10.0,
         step_maximize=1.5 if base else 10.0,
         max_iter=size.max_iter,
-        **form(task, seed, base=base),
+        **own,
     )
 
 
@@ -173,15 +185,20 @@ def learnt(name: str, seed: int, task: Task) -> Any:
 
 
 def fit_for(est: Any, X: np.ndarray, seconds: float | None) -> tuple[Any, float]:
-    """Fit, with as many updates as `seconds` allow; return the model and the time taken."""
-    if seconds is not None:
-        start = time.perf_counter()
-        pilot = 10
-        est.set_params(max_iter=pilot).fit(X)
-        each = (time.perf_counter() - start) / pilot
-        est.set_params(max_iter=max(2, int(seconds / each)))
+    """Fit; where `seconds` are given, for as long, and then stop as Ctrl-C would."""
     start = time.perf_counter()
-    est.set_params(eval_every=max(1, est.max_iter // 20)).fit(X)
+    if seconds is None:
+        est.set_params(eval_every=max(1, est.max_iter // 20)).fit(X)
+        return est, time.perf_counter() - start
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # "was interrupted": so it was
+            est.set_params(max_iter=1_000_000, eval_every=10).fit(X)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
     return est, time.perf_counter() - start
 
 
@@ -208,7 +225,7 @@ def one(name: str, seed: int, task: Task) -> list[float]:
         print(f"{name}, seed {seed}: {error}", flush=True)
         return [float("nan")] * (2 + len(METRICS) * len(task.others))
     if seed == 0:
-        FITTED[name] = est
+        np.save(picture_file(name, task), shown(est))
     print(f"{name}, seed {seed}: {taken:.0f} s, {est.n_iter_} updates", flush=True)
     return [taken, est.n_iter_, *row_of(est.score_samples, task)]
 
@@ -278,23 +295,32 @@ def print_bars(values: dict[str, np.ndarray], sets: list[str]) -> None:
     print_table(["bar, FPR95 of PS-USP", "points below", "met"], bars)
 
 
+def picture_file(name: str, task: Task) -> Path:
+    """Return where a row's images are kept."""
+    slug = name.replace(",", "").replace(" ", "_")
+    return task.args.output / f"usp_images_{task.args.mode}_{slug}.npy"
+
+
+def shown(est: Any) -> np.ndarray:
+    """Return the heaviest partition points, or the first rows of the replay buffer."""
+    if isinstance(est, USPDensity):
+        return est.support_points_[np.argsort(-est.support_weights_)[:SHOWN]]
+    return est.bank_[:SHOWN]
+
+
 def draw(task: Task) -> None:
     """Figure 5: partition points, the heaviest first, beside images and the bank of SRLMC."""
     import matplotlib.pyplot as plt
 
-    n, side = 48, task.data.side
-    panels = {"training images": task.data.X[:n]}
-    for name, est in FITTED.items():
-        if isinstance(est, USPDensity):
-            order = np.argsort(-est.support_weights_)[:n]
-            panels[f"{name}: partition points"] = est.support_points_[order]
-        elif name == "SRLMC":
-            panels["SRLMC: replay buffer"] = est.bank_[:n]
+    panels = {"training images": task.data.X[:SHOWN]}
+    for name, title in PANELS.items():
+        if picture_file(name, task).exists():
+            panels[title] = np.load(picture_file(name, task))
     figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3.4), squeeze=False)
-    for ax, (name, X) in zip(axes[0], panels.items(), strict=True):
-        picture = np.clip(montage(X, side, 8), 0, task.data.high)
+    for ax, (title, X) in zip(axes[0], panels.items(), strict=True):
+        picture = np.clip(montage(X, task.data.side, 8), 0, task.data.high)
         ax.imshow(picture, cmap="gray", interpolation="nearest")
-        ax.set_title(name, fontsize=9)
+        ax.set_title(title, fontsize=9)
         ax.axis("off")
     save_figure(figure, task.args, "usp_figure_5.png")
 

@@ -69,6 +69,8 @@ def estimator(name: str, seed: int, args: argparse.Namespace) -> Any:
     full, few = args.mode == "full", {"smoke": 8, "quick": 0, "full": 0}[args.mode]
     same = shared(seed, args)
     if name.startswith("SRLMC"):
+        if not full:  # at the others' rate the energy falls without end
+            same["optimizer"] = Optimization(1e-3, weight_decay=0.0)
         buffer = {"init": "persistent-refresh", "bank_size": 50_000, "refresh": "chain"}
         return HybridCDDensity(
             **(buffer if "buffer" in name else {"init": "noise"}),
@@ -79,19 +81,20 @@ def estimator(name: str, seed: int, args: argparse.Namespace) -> Any:
             start_noise=one_mode(5000, seed),
             base=None,
             refine=False,
-            max_iter=few or (20_000 if full else 1000),
+            max_iter=few or (20_000 if full else 600),
             **same,
         )
     box = {"base": "uniform", "domain": BOX, "n_points": 5000}
     if name == "importance":
         return USPDensity(method=name, max_iter=few or (20_000 if full else 600), **box, **same)
     return USPDensity(
+        method="ps-usp",
         n_active=1000 if full else 2500,
         epsilon=0.05,
         n_inner=50 if full else 4,
         init=one_mode(5000, seed),
         weights="knn" if "knn" in name else "plain",
-        max_iter=few or (20_000 if full else 600),
+        max_iter=few or (20_000 if full else 1500),
         **box,
         **same,
     )
