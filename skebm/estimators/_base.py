@@ -157,7 +157,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         if self.log_partition_ is None:
             warnings.warn(
                 "score is a mean of unnormalized log densities (log_partition=None), which cannot "
-                "be compared between models. Set log_partition='auto'.",
+                "be compared between models. Set log_partition to a method, 'importance' say.",
                 NormalizationWarning,
                 stacklevel=2,
             )

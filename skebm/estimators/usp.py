@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["USPDensity"]
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from skebm.bases import Base, BaseComponent, Uniform
 from skebm.bases.uniform import UniformBase
 from skebm.estimators._base import EnergyDensity
 from skebm.estimators._preparation import Prepared
-from skebm.estimators._reading import settle
+from skebm.exceptions import SupportWarning
 from skebm.objectives import ImportanceLikelihood, Objective, Optimization, PartitionLikelihood
 from skebm.samplers import SupportInfo, SupportPartition, support_diagnostics
 from skebm.train import TrainState
@@ -27,9 +28,10 @@ IMAGE_SHARE = 5  # points in the sum per row of a batch of images: the paper's 6
 class USPDensity(EnergyDensity):
     r"""Energy-based density :math:`p(x) = e^{-E(x)} p_0(x) / Z` by uniform support partitioning.
 
-    A set of points climbs the density that is being learnt and keeps apart, so that it comes to
-    partition the support; the normalizer of the likelihood is a sum over these points. No Markov
-    chain: points cross gaps that short chains do not.
+    Maximum likelihood with the normalizer written as a weighted sum over points, without Markov
+    chains. By default the points are drawn afresh from the base. With ``method="ps-usp"`` they go
+    on, climb the density that is being learnt and keep apart, so that they come to partition its
+    support and cross gaps that short chains do not.
 
     Parameters
     ----------
@@ -39,7 +41,7 @@ class USPDensity(EnergyDensity):
         of persistent points at each update, ``"usp"`` all of them. `n_active` to `init` and
         `weights` are for these two.
     n_points : int, default=2000
-        n.
+        n: points in the sum, at least 2; more lower the noise of the gradient.
     n_active : int, default=200
         |Lambda|: points moved per update, with ``"ps-usp"``.
     n_neighbors : int, "auto" or None, default="auto"
@@ -62,8 +64,10 @@ class USPDensity(EnergyDensity):
     step_repel : float or "auto", default="auto"
         Step of repulsion per unit vector, standardized units; ``"auto"`` is 0.6 epsilon.
     domain : tuple (low, high) of float or array-like (n_features,), optional
-        Box that bounds the points, units of X, and with ``base="uniform"`` the box of the base.
-        None is the range of the rows widened by a quarter on each side; for images the range alone.
+        Box that bounds the points, units of X: the lows of all columns, then their highs. With
+        ``base="uniform"`` it is the box of the base too; ``"importance"`` over another base has no
+        use for it. None is the range of the rows widened by a quarter on each side, for images the
+        range alone.
     init : {"data", "uniform"} or array-like of shape (m, n_features), default="data"
         Where points start: at training rows, uniformly in the box, or at the given places, units of
         X (drawn with replacement where there are fewer than `n_points`).
@@ -144,7 +148,7 @@ class USPDensity(EnergyDensity):
     epsilon_ : float
         The distance in use, standardized units; nan with ``"importance"``.
     domain_ : tuple of ndarray of shape (n_features,)
-        The box in use, units of X; infinite with ``"importance"``.
+        The box in use, units of X; infinite with ``"importance"`` over a base without a box.
     energy_ : torch.nn.Module
         E on standardized space, nats. `Zero` where training did not improve on the base.
     base_ : Base or None
@@ -181,7 +185,7 @@ class USPDensity(EnergyDensity):
     -----
     SupportWarning
         From ``fit``, where the points at distance epsilon do not fit into the box or, up to 32
-        columns, cannot cover the data.
+        columns, cannot cover the data, and where rows lie outside `domain`.
 
     Notes
     -----
@@ -197,6 +201,9 @@ class USPDensity(EnergyDensity):
     dropped, that of importance likelihood was kept in 19 of 23
     (``examples/benchmarks/usp_novelty.py``). In few columns without a near base, ``"ps-usp"`` finds
     modes from points in one of them (``examples/papers/usp_six_modes.py``).
+
+    ``sample`` draws as `HybridCDDensity` does; without a base and with more than 32 columns it
+    draws from the points by their weights.
 
     Deviations from the paper: a base density; Adam with decoupled weight decay and decay of the
     learning rate; no step is longer than epsilon; up to 8 columns all points push, not a random
@@ -217,7 +224,7 @@ class USPDensity(EnergyDensity):
     >>> import numpy as np
     >>> from skebm import USPDensity
     >>> X = np.random.RandomState(0).randn(200, 2)
-    >>> est = USPDensity(method="ps-usp", n_points=300, max_iter=25, random_state=0).fit(X)
+    >>> est = USPDensity(base="uniform", n_points=300, max_iter=25, random_state=0).fit(X)
     >>> est.score_samples(X[:3]).shape, est.support_points_.shape
     ((3,), (300, 2))
     >>> est.predict([[0.0, 0.0], [9.0, 9.0]])
@@ -307,7 +314,8 @@ class USPDensity(EnergyDensity):
     def support_points_(self):
         """The points, ndarray (n_points, n_features), units of X."""
         check_is_fitted(self)
-        return self._standardizer.inverse(self._kept["points"])
+        points = self._standardizer.inverse(self._kept["points"])
+        return points if self.method == "importance" else np.clip(points, *self.domain_)
 
     @property
     def support_weights_(self):
@@ -332,6 +340,8 @@ class USPDensity(EnergyDensity):
         """Lower and upper corner of the box, each ndarray (n_features,), units of X."""
         check_is_fitted(self)
         low, high = self._standardizer.inverse(self._kept["box"])
+        if self.domain is not None and np.isfinite(low).all():
+            return _corners(self.domain, self.n_features_in_)  # not rounded to float32
         return low, high
 
     def _objectives(self, optimization: Optimization) -> list[Objective]:
@@ -367,6 +377,22 @@ class USPDensity(EnergyDensity):
                 optimization=optimization,
             )
         ]
+
+    def _prepare(
+        self, X: np.ndarray, weight: np.ndarray | None, generator: torch.Generator
+    ) -> Prepared:
+        prepared = super()._prepare(X, weight, generator)
+        if self.domain is not None:
+            low, high = _corners(self.domain, self.n_features_in_)
+            outside = ((X < low) | (X > high)).any(1).mean()
+            if outside > 0:
+                warnings.warn(
+                    f"domain must contain the rows of X, got {100 * outside:.3g} % outside. Give it "
+                    "in the units of X, wider than the data.",
+                    SupportWarning,
+                    stacklevel=4,
+                )
+        return prepared
 
     def _box(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Return the box that `domain` asks for, standardized units; None: from the rows."""
@@ -407,6 +433,8 @@ class USPDensity(EnergyDensity):
             points, epsilon = model.base.sample(self.n_points, state.generator), float("nan")
             log_weight = -model.energy(points).detach()
             box = torch.tensor([[-1.0], [1.0]]) * torch.full((points.shape[1],), torch.inf)
+            if isinstance(model.base, UniformBase):
+                box = torch.stack([model.base.low, model.base.high])
         info = support_diagnostics(points, log_weight, rows, epsilon)
         if self.method == "importance":  # no distance is kept
             info = info._replace(violation_rate=float("nan"), coverage=float("nan"))
@@ -420,14 +448,15 @@ class USPDensity(EnergyDensity):
         return {name: tensor.detach().cpu() for name, tensor in kept.items()}
 
     def _generate(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        """Draw from the points by their weights: chains would leave the box that was learnt."""
         weight = self._kept["weights"].to(self.device_)
         rows = torch.multinomial(weight, n, replacement=True, generator=generator)
-        return settle(self._model(), self._kept["points"].to(self.device_)[rows], generator)
+        return self._kept["points"].to(self.device_)[rows]
 
 
 def _corners(domain: Any, d: int) -> tuple[np.ndarray, np.ndarray]:
     """Check `domain` and return its corners, each (d,)."""
-    remedy = "Give one number or one per column for each."
+    remedy = "Give the lows, then the highs: a number or one per column for each."
     if not isinstance(domain, tuple | list | np.ndarray) or len(domain) != 2:
         raise TypeError(f"domain must be a pair (low, high), got {domain!r}. {remedy}")
     try:

@@ -293,7 +293,7 @@ def check_room(
     if least > box:
         warnings.warn(
             f"epsilon must leave room for {n_points} points in the box, got {epsilon:.3g}: at that "
-            f"distance they take e^{least - box:.1f} times its volume, so many will stay too near. "
+            f"distance they take {_times(least - box)} times its volume, so many stay too near. "
             "Lower epsilon or n_points.",
             SupportWarning,
             stacklevel=2,
@@ -301,8 +301,12 @@ def check_room(
     elif spread is not None and most < spread:
         warnings.warn(
             f"epsilon must let {n_points} points cover the data, got {epsilon:.3g}: at that "
-            f"distance they fill e^{most - spread:.1f} of its volume, so modes may be missed. "
+            f"distance they fill {_times(most - spread)} of its volume, so modes may be missed. "
             "Raise epsilon or n_points.",
             SupportWarning,
             stacklevel=2,
         )
+
+
+def _times(log: float) -> str:
+    return f"{math.exp(log):.2g}" if abs(log) < 20 else f"e^{log:.0f}"
