@@ -410,7 +410,7 @@ def figure_3(args: argparse.Namespace) -> None:
     print_table(["entries", "chains", "share", "paper"], rows)
     for ax, title in zip(axes, ["buffer", "40 steps from the buffer"], strict=True):
         ax.set_title(title)
-        ax.legend()
+        ax.legend(loc="upper center", fontsize=9)
     save_figure(figure, args, "usp_figure_3.png")
 
 

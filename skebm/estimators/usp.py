@@ -387,8 +387,8 @@ class USPDensity(EnergyDensity):
             outside = ((X < low) | (X > high)).any(1).mean()
             if outside > 0:
                 warnings.warn(
-                    f"domain must contain the rows of X, got {100 * outside:.3g} % outside. Give it "
-                    "in the units of X, wider than the data.",
+                    f"domain must contain the rows of X, got {100 * outside:.3g} % outside. Give "
+                    "it in the units of X, wider than the data.",
                     SupportWarning,
                     stacklevel=4,
                 )
