@@ -70,6 +70,8 @@ def test_ctrl_c_in_a_reproduction_leaves_a_usable_estimator(tmp_path):
         "args = argparse.Namespace(mode='smoke', smoke=True)\n"
         "hcd_rings.UPDATES['smoke'] = 100_000\n"
         "est = hcd_rings.estimator('hybrid', 'safe', 0, args)\n"
+        "slow = hcd_rings.Optimization(1e-6)  # a quick machine would diverge before Ctrl-C\n"
+        "est.set_params(optimizer=slow)\n"
         "print('fitting', flush=True)\n"
         "est.fit(hcd_rings.rings_10d().sample(500, random_state=0))\n"
         "print(est.sample(3).shape, 0 < est.n_iter_ < 100_000)\n"

@@ -419,10 +419,11 @@ def test_points_that_fit_and_cover_need_no_warning(d):
 
 
 def test_the_warnings_tell_by_how_much():
-    assert "e^-2.0 of its volume" in told(10, math.exp(2) / 10, d=1, spread=4.0, high=1e3)
+    assert "0.14 of its volume" in told(10, math.exp(2) / 10, d=1, spread=4.0, high=1e3)
     n, epsilon = 1000, 0.1
-    factor = math.log(n * epsilon / (1 + epsilon))
-    assert f"e^{factor:.1f} times its volume" in told(n, epsilon, d=1, high=1.0)
+    factor = n * epsilon / (1 + epsilon)
+    assert f"{factor:.2g} times its volume" in told(n, epsilon, d=1, high=1.0)
+    assert "e^-28 of its volume" in told(10, 0.1, d=1, spread=28.0, high=1e20)
 
 
 @pytest.mark.parametrize("epsilon, message", [(1e-4, "cover the data"), (3.0, "leave room")])
