@@ -68,12 +68,13 @@ def test_ctrl_c_in_a_reproduction_leaves_a_usable_estimator(tmp_path):
         f"sys.path.insert(0, {str(EXAMPLES / 'papers')!r})\n"
         "import hcd_rings\n"
         "args = argparse.Namespace(mode='smoke', smoke=True)\n"
-        "hcd_rings.UPDATES['smoke'] = 100_000\n"
+        "hcd_rings.UPDATES['smoke'] = 2  # torch's imports at the first step may swallow Ctrl-C\n"
         "est = hcd_rings.estimator('hybrid', 'safe', 0, args)\n"
         "slow = hcd_rings.Optimization(1e-6)  # a quick machine would diverge before Ctrl-C\n"
-        "est.set_params(optimizer=slow)\n"
+        "X = hcd_rings.rings_10d().sample(500, random_state=0)\n"
+        "est.set_params(optimizer=slow).fit(X).set_params(max_iter=100_000)\n"
         "print('fitting', flush=True)\n"
-        "est.fit(hcd_rings.rings_10d().sample(500, random_state=0))\n"
+        "est.fit(X)\n"
         "print(est.sample(3).shape, 0 < est.n_iter_ < 100_000)\n"
     )
     process = subprocess.Popen(
