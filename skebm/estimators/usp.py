@@ -43,11 +43,11 @@ class USPDensity(EnergyDensity):
     n_points : int, default=2000
         n: points in the sum, at least 2; more lower the noise of the gradient.
     n_active : int, default=200
-        |Lambda|: points moved per update, with ``"ps-usp"``.
+        Size of Lambda: points moved per update, with ``"ps-usp"``.
     n_neighbors : int, "auto" or None, default="auto"
-        |Gamma|: points at rest, drawn at random in each inner step, that push the active ones; None
-        looks at all. ``"auto"`` is all up to 8 columns on the CPU, where a k-d tree finds those
-        nearby, else as many as `n_active`. Unused by ``"usp"``, where all are active.
+        Size of Gamma: points at rest, drawn at random in each inner step, that push the active
+        ones; None looks at all. ``"auto"`` is all up to 8 columns on the CPU, where a k-d tree
+        finds those nearby, else as many as `n_active`. Unused by ``"usp"``, where all are active.
     epsilon : float or "auto", default="auto"
         Distance that points keep, standardized units; smaller is finer and needs more points.
         ``"auto"`` takes it from the nearest-neighbor distances of the rows, see
@@ -210,7 +210,7 @@ class USPDensity(EnergyDensity):
     choice (of those within epsilon the nearest 8); held-out rows choose the best snapshot. The
     paper's setting is ``base="uniform"``, ``n_points=5000``, ``n_active=1000``, ``n_inner=50``,
     ``epsilon=0.05`` and ``Optimization(1e-3, method="sgd", schedule="constant", weight_decay=0)``.
-    It states neither the steps nor \|Gamma\|. The sum stands for an integral only where points
+    It states neither the steps nor the size of Gamma. The sum stands for an integral only where points
     are evenly dense over the support: in many columns it is a heuristic, and the log density is
     normalized afterwards by `log_partition`.
 

@@ -61,11 +61,11 @@ class SupportPartition(Component):
     epsilon : float, default=0.05
         Distance that points keep, standardized units; smaller is finer and needs more points.
     n_active : int or None, default=1000
-        |Lambda|: points drawn at random and moved in one call; None moves all (USP).
+        Size of Lambda: points drawn at random and moved in one call; None moves all (USP).
     n_neighbors : int, "auto" or None, default="auto"
-        |Gamma|: resting points drawn at random in each inner step that push as well; None looks at
-        all of them. ``"auto"`` is all of them where a k-d tree finds those nearby (on the CPU up to
-        8 columns), else as many as `n_active`.
+        Size of Gamma: resting points drawn at random in each inner step that push as well; None
+        looks at all of them. ``"auto"`` is all of them where a k-d tree finds those nearby (on the
+        CPU up to 8 columns), else as many as `n_active`.
     n_inner : int, default=50
         N: inner steps per call; more follows the density more closely.
     n_maximize, n_repel : int, default=1
