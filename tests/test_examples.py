@@ -64,7 +64,8 @@ def test_ctrl_c_in_a_reproduction_leaves_a_usable_estimator(tmp_path):
     """The interrupted fit warns and keeps what it has; the script goes on with it."""
     script = tmp_path / "long.py"
     script.write_text(
-        "import argparse, sys\n"
+        "import argparse, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job may ignore it\n"
         f"sys.path.insert(0, {str(EXAMPLES / 'papers')!r})\n"
         "import hcd_rings\n"
         "args = argparse.Namespace(mode='smoke', smoke=True)\n"
