@@ -2,9 +2,13 @@
 
 __all__ = [
     "Checkerboard",
+    "Dequantize",
     "GaussianDensity",
     "GaussianMixtureDensity",
+    "ICADensity",
     "Images",
+    "Logit",
+    "RBMDensity",
     "RingsDensity",
     "TwoMoonsDensity",
     "checkerboard",
@@ -23,8 +27,10 @@ __all__ = [
 
 from skebm.datasets._checkerboard import Checkerboard
 from skebm.datasets._gaussian import GaussianDensity
+from skebm.datasets._ica import ICADensity
 from skebm.datasets._images import Images, constant_images, noise_images, read_images
 from skebm.datasets._mixture import GaussianMixtureDensity
+from skebm.datasets._rbm import RBMDensity
 from skebm.datasets._rings import RingsDensity
 from skebm.datasets._tables import load_novelty, read_npz_table
 from skebm.datasets._toys import (
@@ -36,4 +42,5 @@ from skebm.datasets._toys import (
     two_modes_1d,
     two_moons,
 )
+from skebm.datasets._transformers import Dequantize, Logit
 from skebm.datasets._two_moons import TwoMoonsDensity

@@ -4,16 +4,30 @@ __all__ = [
     "MLP",
     "Conv",
     "EnergyComponent",
+    "GaussianBernoulliRBM",
+    "LinearICA",
     "Model",
     "Reconstruction",
     "Zero",
     "build_energy",
+    "differentiable_score",
+    "directional_derivative",
     "energy_and_score",
+    "laplacian",
 ]
 
-from skebm.energies._base import EnergyComponent, build_energy, energy_and_score
+from skebm.energies._base import (
+    EnergyComponent,
+    build_energy,
+    differentiable_score,
+    directional_derivative,
+    energy_and_score,
+    laplacian,
+)
 from skebm.energies._model import Model
 from skebm.energies.conv import Conv
+from skebm.energies.ica import LinearICA
 from skebm.energies.mlp import MLP
+from skebm.energies.rbm import GaussianBernoulliRBM
 from skebm.energies.reconstruction import Reconstruction
 from skebm.energies.zero import Zero

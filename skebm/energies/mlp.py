@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from skebm._components import check_choice, check_number
-from skebm.energies._base import EnergyComponent
+from skebm.energies._base import EnergyComponent, directional_derivative
 from skebm.networks import ConvNet, FeedForward
 from skebm.networks.feed_forward import ACTIVATIONS
 
@@ -194,6 +194,14 @@ class SquaredOutput(torch.nn.Module):
             return f + 0.5 * self.beta * f.square(), (1 + self.beta * per_row) * gradient
         return 0.5 * f.square(), per_row * gradient
 
+    def directional_derivative(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Return gradient . v (n,) at rows x (n, ...), with a graph through the parameters."""
+        if isinstance(self.network, FeedForward):
+            f, along = self.network.value_and_directional(x, v)
+        else:
+            f, along = self.network(x), directional_derivative(self.network, x, v)
+        return (1 + self.beta * f) * along if self.learn_beta else f * along
+
 
 class PlusSquaredNorm(torch.nn.Module):
     """``E + gamma sqrt(n) |x|^2``, with n numbers in a row x; the sum rule by hand."""
@@ -215,6 +223,11 @@ class PlusSquaredNorm(torch.nn.Module):
         factor = self._factor(x)
         value = value + factor * x.square().flatten(1).sum(1)
         return value, gradient + 2 * factor * x
+
+    def directional_derivative(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Return gradient . v (n,) at rows x (n, ...), with a graph through the parameters."""
+        along = directional_derivative(self.energy, x, v)
+        return along + 2 * self._factor(x) * (x * v).flatten(1).sum(1)
 
     def _factor(self, x: torch.Tensor) -> torch.Tensor:
         return self.gamma * math.sqrt(math.prod(x.shape[1:]))

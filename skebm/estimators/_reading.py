@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from skebm.energies import Model
+from skebm.energies import Model, Zero
 from skebm.exceptions import NormalizationWarning
 from skebm.partition._base import log_ratio
 from skebm.samplers import MALA, run
@@ -56,7 +56,7 @@ def draw_samples(
 ) -> tuple[torch.Tensor, tuple[float, int, float]]:
     """Resample base draws by their weights, then move them; return rows and how it went."""
     model, proposal = estimator._model(), estimator._proposal
-    if estimator.log_partition_ is not None and estimator.log_partition_.method == "exact":
+    if isinstance(model.energy, Zero) and model.base is not None:
         return proposal.sample(n, generator), (float(n), n, 1.0)
     m = min(max(CANDIDATES_PER_SAMPLE * n, FEWEST_CANDIDATES), max(MOST_CANDIDATES, n))
     candidates = proposal.sample(m, generator)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["HeldOut", "held_out_likelihood", "proposal_for", "reference_draws"]
+__all__ = ["HeldOut", "held_out_given", "held_out_likelihood", "proposal_for", "reference_draws"]
 
 import math
 from typing import NamedTuple
@@ -11,7 +11,8 @@ import torch
 
 from skebm.bases import Base, Defensive
 from skebm.energies import Model
-from skebm.partition._base import from_log_weights
+from skebm.partition._base import LogPartition, from_log_weights
+from skebm.partition.auto import exact_log_partition
 
 N_REFERENCE = 16384
 BLOCK = 4096  # rows at a time: convolutions of all of them would not fit
@@ -31,7 +32,7 @@ class HeldOut(NamedTuple):
     stderr : float
         Standard error of the gain: rows and log Z together.
     ess : float
-        Effective number of reference draws behind log Z.
+        Effective number of reference draws behind log Z; infinite where log Z is exact.
 
     Examples
     --------
@@ -49,8 +50,11 @@ class HeldOut(NamedTuple):
 def proposal_for(model: Model, x: torch.Tensor, generator: torch.Generator) -> Base | None:
     """Return a proposal density for a model without a base, where one can be near it.
 
-    Above 32 columns no density that is fitted in seconds is: then there is none.
+    Above 32 columns no density that is fitted in seconds is: then there is none. A model that knows
+    its log Z needs none.
     """
+    if exact_log_partition(model) is not None:
+        return None
     if model.base is not None or x.dim() > 2 or x.shape[1] > Defensive().max_columns:
         return None
     return Defensive().fit(x, None, generator)
@@ -73,14 +77,19 @@ def reference_draws(
 def held_out_likelihood(
     model: Model, buffers: dict[str, torch.Tensor], batch: torch.Tensor
 ) -> HeldOut | None:
-    """Estimate the mean log density of the rows in `batch` (n, d); None without reference draws."""
-    if "reference" not in buffers:
-        return None
-    blocks = buffers["reference"].split(BLOCK)
-    log_weight = -torch.cat([model.energy(block) for block in blocks]) / model.temperature
-    if model.base is None:
-        log_weight = log_weight - buffers["reference_log_prob"]
-    log_z = from_log_weights(log_weight, "importance")
+    """Estimate the mean log density of the rows in `batch` (n, d).
+
+    None where log Z is not known exactly and there are no reference draws either.
+    """
+    log_z = exact_log_partition(model)
+    if log_z is None and "reference" in buffers:
+        log_z = _by_draws(model, buffers)
+    return None if log_z is None else held_out_given(model, log_z, batch)
+
+
+@torch.no_grad()
+def held_out_given(model: Model, log_z: LogPartition, batch: torch.Tensor) -> HeldOut:
+    """Return the mean log density of the rows in `batch` (n, d) under this log Z."""
     lift = -(model.energy(batch) / model.temperature).double()
     gain = float(lift.mean()) - log_z.value
     spread = float(lift.var()) / len(lift) if len(lift) > 1 else math.inf
@@ -89,3 +98,11 @@ def held_out_likelihood(
     trusted = math.isfinite(gain) and log_z.ess >= FEWEST_EFFECTIVE
     value = base + gain - log_z.stderr if trusted else -math.inf
     return HeldOut(value, gain if trusted else -math.inf, stderr, log_z.ess)
+
+
+def _by_draws(model: Model, buffers: dict[str, torch.Tensor]) -> LogPartition:
+    blocks = buffers["reference"].split(BLOCK)
+    log_weight = -torch.cat([model.energy(block) for block in blocks]) / model.temperature
+    if model.base is None:
+        log_weight = log_weight - buffers["reference_log_prob"]
+    return from_log_weights(log_weight, "importance")

@@ -28,7 +28,7 @@ class LogPartition(NamedTuple):
         Effective number of independent draws behind it; infinite for quadrature.
     method : str
         ``"quadrature"``, ``"importance"``, ``"ais"``, ``"reverse-ais"``, or ``"exact"`` where the
-        energy is 0.
+        energy is 0 or knows its own log Z.
 
     Examples
     --------

@@ -4,6 +4,8 @@ __all__ = [
     "HMC",
     "MALA",
     "SGHMC",
+    "Gibbs",
+    "GibbsState",
     "Langevin",
     "LangevinState",
     "MetropolisState",
@@ -22,6 +24,7 @@ __all__ = [
 from skebm.samplers._base import Sampler, SamplerInfo, Target, as_target, run
 from skebm.samplers._metropolis import MetropolisState
 from skebm.samplers.bank import SampleBank
+from skebm.samplers.gibbs import Gibbs, GibbsState
 from skebm.samplers.hmc import HMC
 from skebm.samplers.langevin import Langevin, LangevinState
 from skebm.samplers.mala import MALA

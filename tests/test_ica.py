@@ -1,0 +1,342 @@
+"""Linear independent component analysis against scipy's sources and the change of variables."""
+
+import json
+import pickle
+import re
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from scipy.special import digamma
+from sklearn.base import clone
+
+from skebm import HybridCDDensity
+from skebm._components import decode, encode
+from skebm.datasets import ICADensity
+from skebm.energies import LinearICA, Model, build_energy
+from skebm.energies.ica import ICAEnergy
+from skebm.objectives._held_out import held_out_likelihood, proposal_for, reference_draws
+from skebm.partition import Auto
+from tests.closed_forms import ICA_CEILINGS, assert_mean, autograd_score, grid, normal_base
+from tests.generators import gen
+
+SOURCES = {"logistic": stats.logistic, "laplace": stats.laplace}
+each_source = pytest.mark.parametrize("source", SOURCES)
+D = 3
+
+
+def matrix(d=D, seed=0):
+    return np.random.default_rng(seed).normal(size=(d, d))
+
+
+def machine(source="logistic", d=D, seed=0):
+    return ICAEnergy(torch.from_numpy(matrix(d, seed)), source)
+
+
+def rows(n=7, d=D, seed=1):
+    return torch.randn(n, d, dtype=torch.float64, generator=gen(seed))
+
+
+def log_density(B, source, x):
+    return SOURCES[source].logpdf(x @ B).sum(1) + np.linalg.slogdet(B)[1]
+
+
+# -- the density -----------------------------------------------------------------------------------
+
+
+@each_source
+@pytest.mark.parametrize("d", [1, 3, 10])
+def test_log_density_is_the_change_of_variables(source, d):
+    density, x = ICADensity(matrix(d), source), 5 * rows(20, d).numpy()
+    expected = log_density(matrix(d), source, x)
+    np.testing.assert_allclose(density.log_density(x), expected, rtol=1e-12)
+
+
+@each_source
+def test_the_density_integrates_to_one_whatever_the_scale(source):
+    x, cell = grid(-40, 40, 1600, 2)
+    for scale in (0.7, 1.6):
+        B = scale * np.array([[1.0, 0.4], [-0.5, 1.1]])
+        mass = np.exp(ICADensity(B, source).log_density(x.numpy())).sum() * cell
+        assert mass == pytest.approx(1, abs=2e-3)
+
+
+@each_source
+def test_score_is_the_gradient(source):
+    density, x = ICADensity(matrix(), source), rows().numpy()
+    numeric = [
+        (density.log_density(x + e) - density.log_density(x - e)) / 2e-6 for e in 1e-6 * np.eye(D)
+    ]
+    np.testing.assert_allclose(density.score(x), np.transpose(numeric), atol=1e-7)
+
+
+@each_source
+def test_draws_are_sources_once_unmixed(source):
+    B = matrix()
+    s = ICADensity(B, source).sample(20_000, 0) @ B
+    variance, fourth = (float(SOURCES[source].moment(k)) for k in (2, 4))
+    for j in range(D):
+        assert_mean(s[:, j], 0, 0.013)
+        assert_mean(s[:, j] ** 2, variance, 0.05)
+        assert_mean(s[:, j] ** 4, fourth, 2.5)
+        for k in range(j):
+            assert_mean(s[:, j] * s[:, k], 0, 0.024)
+            assert_mean(s[:, j] ** 2 * s[:, k] ** 2, variance**2, 0.4)
+
+
+@each_source
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
+def test_entropy_is_minus_the_mean_log_density(source, scale):
+    density = ICADensity(scale * matrix(), source)
+    assert_mean(-density.log_density(density.sample(20_000, 0)), density.entropy, 0.013)
+    exact = D * float(SOURCES[source].entropy()) - np.linalg.slogdet(scale * matrix())[1]
+    assert density.entropy == pytest.approx(exact, rel=1e-7)
+
+
+@each_source
+def test_ceilings_of_ten_columns(source):
+    ceilings = [-ICADensity.random(10, source, seed).entropy for seed in range(400)]
+    assert_mean(ceilings, ICA_CEILINGS[source], 0.05)
+
+
+def test_matrices_are_gaussian_under_the_condition():
+    matrices = [ICADensity.random(4, random_state=seed).B for seed in range(300)]
+    assert max(map(np.linalg.cond, matrices)) < 4
+    B = np.array(matrices)
+    assert_mean(B.ravel(), 0, 0.015)
+    log_det = [np.linalg.slogdet(one)[1] for one in matrices]
+    free = 0.5 * sum(digamma(k / 2) + np.log(2) for k in range(1, 5))
+    assert np.mean(log_det) > free + 0.5  # without the condition
+    scalar = [ICADensity.random(1, random_state=seed).B[0, 0] for seed in range(400)]
+    assert_mean(np.square(scalar), 1, 0.08)
+
+
+def test_the_same_seed_gives_the_same_rows_and_leaves_the_global_generator():
+    before = np.random.get_state()[1].copy()
+    density, again = (ICADensity.random(5, random_state=2) for _ in range(2))
+    np.testing.assert_array_equal(density.sample(9, 1), again.sample(9, 1))
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+
+
+@pytest.mark.parametrize(
+    "B, source, message",
+    [
+        (np.ones(3), "logistic", "B must have shape (d, d), got (3,)."),
+        (np.ones((2, 3)), "logistic", "B must have shape (d, d), got (2, 3)."),
+        (np.ones((2, 2)), "logistic", "B must be invertible, got rank 1 in 2 dimensions."),
+        (np.eye(2), "cauchy", "source must be one of ['logistic', 'laplace'], got 'cauchy'."),
+        ([[np.inf]], "logistic", "B must be finite, got 1 non-finite values."),
+    ],
+)
+def test_bad_parameters_of_the_density(B, source, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ICADensity(B, source)
+
+
+def test_bad_calls_of_the_density():
+    with pytest.raises(ValueError, match=r"n_features must be an integer >= 1, got 0\."):
+        ICADensity.random(0)
+    with pytest.raises(ValueError, match=r"n must be an integer >= 1, got 0\."):
+        ICADensity(np.eye(2)).sample(0)
+    with pytest.raises(ValueError, match=r"X must have 2 columns, got 1\."):
+        ICADensity(np.eye(2)).log_density([[1.0]])
+
+
+# -- the energy ------------------------------------------------------------------------------------
+
+
+@each_source
+def test_energy_is_minus_the_log_density(source):
+    x = 5 * rows()
+    expected = torch.from_numpy(-log_density(matrix(), source, x.numpy()))
+    torch.testing.assert_close(machine(source)(x), expected, rtol=1e-12, atol=1e-12)
+    assert machine(source).exact_log_partition() == 0.0
+
+
+@each_source
+def test_closed_form_gradient_is_autograd(source):
+    energy, x = machine(source), 3 * rows()
+    value, gradient = energy.value_and_gradient(x)
+    torch.testing.assert_close(value, energy(x), rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(gradient, autograd_score(energy, x), rtol=1e-12, atol=1e-12)
+    assert not value.requires_grad and not gradient.requires_grad
+
+
+def test_energy_is_finite_far_out():
+    for source in SOURCES:
+        energy = machine(source).float()
+        value, gradient = energy.value_and_gradient(torch.full((1, D), 1e4))
+        assert value.isfinite().all() and gradient.isfinite().all()
+
+
+def parameter_gradient(energy, loss):
+    (gradient,) = torch.autograd.grad(loss, energy.B, retain_graph=True, allow_unused=True)
+    return torch.zeros_like(energy.B) if gradient is None else gradient
+
+
+def by_double_backward(energy, x, v):
+    """The gradient of E times v, and the trace of the Hessian, with graphs made by autograd."""
+    leaf = x.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(energy(leaf).sum(), leaf, create_graph=True)
+    second = [
+        torch.autograd.grad(gradient[:, j].sum(), leaf, create_graph=True)[0][:, j]
+        for j in range(x.shape[1])
+    ]
+    return (gradient * v).sum(1), torch.stack(second).sum(0)
+
+
+@each_source
+def test_written_derivatives_and_their_parameter_gradients_are_double_backward(source):
+    energy, x, v = machine(source), rows(), rows(seed=2)
+    weight = rows(1, 7, seed=3)[0]
+    written = (energy.directional_derivative(x, v), energy.laplacian(x))
+    for mine, theirs in zip(written, by_double_backward(energy, x, v), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+        one, two = (parameter_gradient(energy, (weight * term).sum()) for term in (mine, theirs))
+        torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-11)
+
+
+def test_the_gradient_of_the_likelihood_has_the_determinant():
+    energy, x = machine(), rows(50)
+    gradient = parameter_gradient(energy, energy(x).mean())
+    s, B = x @ energy.B.detach(), energy.B.detach()
+    expected = x.T @ (s / 2).tanh() / 50 - B.inverse().T
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-12)
+
+
+# -- why score matching is invalid for Laplace sources ---------------------------------------------
+
+
+def score_matching(energy, x):
+    """Mean of |score|^2 / 2 + tr d score: exact score matching as it is computed."""
+    _, gradient = energy.value_and_gradient(x)
+    return float((0.5 * gradient.square().sum(1) - energy.laplacian(x).detach()).mean())
+
+
+def scaled(source, b):
+    return ICAEnergy(torch.tensor([[float(b)]], dtype=torch.float64), source)
+
+
+def test_score_matching_of_laplace_sources_drives_the_scale_to_zero():
+    x = torch.from_numpy(stats.laplace.rvs(size=(1000, 1), random_state=0))
+    for b in (0.1, 0.5, 1.0, 2.0):
+        assert score_matching(scaled("laplace", b), x) == pytest.approx(b**2 / 2, rel=1e-12)
+    assert not machine("laplace").twice_differentiable
+
+
+def test_score_matching_of_logistic_sources_finds_the_scale():
+    x, cell = grid(-60, 60, 4000, 1)
+    weight = torch.from_numpy(stats.logistic.pdf(x[:, 0].numpy())) * cell
+    scales = np.array([0.5, 0.9, 1.0, 1.1, 2.0])
+    losses = []
+    for b in scales:
+        _, gradient = scaled("logistic", b).value_and_gradient(x)
+        curvature = scaled("logistic", b).laplacian(x).detach()
+        losses.append(float(weight @ (0.5 * gradient[:, 0].square() - curvature)))
+    assert scales[np.argmin(losses)] == 1.0
+    assert losses[2] == pytest.approx(-1 / 6, abs=1e-9)  # minus half of E tanh(s/2)^2 = 1/3
+    assert machine("logistic").twice_differentiable
+
+
+# -- the component ---------------------------------------------------------------------------------
+
+
+def test_the_initial_matrix_is_a_random_orthogonal_one():
+    B = LinearICA().build((6,), gen(0)).B.detach()
+    torch.testing.assert_close(B.T @ B, torch.eye(6), rtol=0, atol=1e-5)
+    assert LinearICA().build((6,), gen(0)).B.equal(B)
+    assert not LinearICA().build((6,), gen(1)).B.equal(B)
+    many = torch.stack([LinearICA().build((2,), gen(seed)).B.detach() for seed in range(400)])
+    assert_mean(many[:, 0, 0], 0, 0.036)  # uniform over rotations and reflections
+    assert_mean(many[:, 0, 0] ** 2, 0.5, 0.018)
+    assert_mean(torch.linalg.det(many) > 0, 0.5, 0.026)
+
+
+def test_a_given_initial_matrix():
+    module = LinearICA(init=matrix()).build((D,), gen(0))
+    assert module.B.detach().equal(torch.from_numpy(matrix()).float())
+    assert build_energy(LinearICA(), {}, (1, 2, 2), gen(0))(torch.zeros(5, 4)).shape == (5,)
+
+
+@pytest.mark.parametrize(
+    "component, error, message",
+    [
+        (LinearICA("cauchy"), ValueError, "source must be one of ['logistic', 'laplace'], got"),
+        (LinearICA(3), TypeError, "source must be one of ['logistic', 'laplace'], got 3."),
+        (LinearICA(init=np.eye(2)), ValueError, "init must have shape (3, 3), got (2, 2)."),
+        (LinearICA(init=np.ones((3, 3))), ValueError, "init must be invertible, got rank 1 in 3"),
+        (LinearICA(init=np.full((3, 3), np.nan)), ValueError, "init must be finite, got 9"),
+    ],
+    ids=range(5),
+)
+def test_bad_parameters_of_the_energy(component, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        component.build((3,), gen(0))
+
+
+def test_the_component_is_cloned_encoded_and_pickled():
+    for component in (LinearICA("laplace"), LinearICA(init=matrix())):
+        assert clone(component) == component
+        assert pickle.loads(pickle.dumps(component)) == component
+        assert decode(json.loads(json.dumps(encode(component)))) == component
+    assert LinearICA("laplace").get_params() == {"source": "laplace", "init": None}
+
+
+# -- exact log Z where it is asked for -------------------------------------------------------------
+
+
+def test_auto_takes_zero_without_a_base_at_temperature_one():
+    energy = machine(d=2).float()
+    exact = Auto().estimate(Model(energy, None, 1.0), normal_base(2), gen(0))
+    assert exact == (0.0, 0.0, float("inf"), "exact")
+    assert Auto().estimate(Model(energy, normal_base(2), 1.0), normal_base(2), gen(0))[3] != "exact"
+    warm = Auto().estimate(Model(energy, None, 2.0), normal_base(2, 3.0), gen(0))
+    assert warm.method in ("quadrature", "importance") and abs(warm.value) > 0.5
+
+
+def test_held_out_likelihood_is_the_mean_log_density_in_fifty_columns():
+    model, x = Model(machine(d=50), None, 1.0), rows(40, 50)
+    assert proposal_for(model, x, gen(0)) is None
+    assert reference_draws(model, None, gen(0)) == {}
+    held_out = held_out_likelihood(model, {}, x)
+    truth = log_density(matrix(50), "logistic", x.numpy())
+    assert held_out.value == held_out.gain == pytest.approx(truth.mean(), rel=1e-12)
+    assert held_out.stderr == pytest.approx(truth.std(ddof=1) / 40**0.5, rel=1e-12)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    X = ICADensity(2 * matrix(2, seed=3)).sample(300, 0)
+    est = HybridCDDensity(energy=LinearICA(), base=None, max_iter=60, random_state=0)
+    return est.fit(X), X
+
+
+def test_an_estimator_is_normalized_exactly(fitted):
+    est, X = fitted
+    assert est.log_partition_ == (0.0, 0.0, float("inf"), "exact")
+    standardizer, B = est._standardizer, est.energy_.B.double().numpy()
+    truth = log_density(B / standardizer.scale[:, None], "logistic", X - standardizer.location)
+    np.testing.assert_allclose(est.score_samples(X), truth, atol=1e-5)
+    values = [row["validation"] for row in est.history_]
+    assert values[-1] > values[0] + 0.01
+
+
+def test_a_saved_estimator_keeps_the_exact_log_z(fitted, tmp_path):
+    est, X = fitted
+    est.save(tmp_path / "ica.safetensors")
+    loaded = HybridCDDensity.load(tmp_path / "ica.safetensors")
+    np.testing.assert_array_equal(loaded.score_samples(X), est.score_samples(X))
+    assert loaded.log_partition_ == est.log_partition_ and isinstance(loaded.energy_, ICAEnergy)
+    assert clone(loaded).energy == LinearICA()
+
+
+def test_samples_are_of_the_model_and_not_of_its_proposal(fitted):
+    est, _ = fitted
+    B = est.energy_.B.double().numpy() / est._standardizer.scale[:, None]
+    rows = est.sample(10_000, random_state=1)
+    assert_mean(-est.score_samples(rows), ICADensity(B).entropy, 0.013)
+    s = (rows - est._standardizer.location) @ B
+    for level in (1.0, 4.0):
+        assert_mean(abs(s.ravel()) > level, 2 * stats.logistic.sf(level), 0.0036)
+    assert est.sample_info_.n_candidates > 10_000  # exact draws of the proposal would be 10,000
