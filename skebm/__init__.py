@@ -1,9 +1,16 @@
 """Energy-based density models with normalized log densities, for scikit-learn users."""
 
-__all__ = ["HybridCDDensity", "USPDensity", "__version__"]
+__all__ = [
+    "HybridCDDensity",
+    "NCEDensity",
+    "ScoreMatchingDensity",
+    "SteinEBM",
+    "USPDensity",
+    "__version__",
+]
 
 from importlib.metadata import version
 
-from skebm.estimators import HybridCDDensity, USPDensity
+from skebm.estimators import HybridCDDensity, NCEDensity, ScoreMatchingDensity, SteinEBM, USPDensity
 
 __version__ = version("skebm")

@@ -416,7 +416,7 @@ class _Loop:
             return False
         if self.state.model.base is None:
             return False  # nothing sound to fall back to: a young model comes and goes
-        return held_out.value < best.held_out.value - RUNAWAY
+        return held_out.gain < best.held_out.gain - RUNAWAY
 
     def _is_best(self, held_out: HeldOut | None) -> bool:
         best = self.state.best

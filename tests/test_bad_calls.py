@@ -7,9 +7,10 @@ import pytest
 import torch
 from sklearn.exceptions import NotFittedError
 
-from skebm import HybridCDDensity, USPDensity
+from skebm import HybridCDDensity, NCEDensity, ScoreMatchingDensity, SteinEBM, USPDensity
 from skebm.bases import Gaussian, Kernel, Mixture, TorchDistribution, Uniform
 from skebm.energies import MLP
+from skebm.networks import Critic
 from skebm.objectives import EnergyStep, Optimization
 from skebm.partition import AIS, ImportanceSampling, Quadrature
 from skebm.samplers import HMC, MALA, SGHMC, Langevin
@@ -35,6 +36,18 @@ def tiny(**params):
 
 def tiny_usp(**params):
     return USPDensity(**{**SHARED, "method": "ps-usp", "n_points": 99, "n_inner": 1, **params})
+
+
+def tiny_scores(**params):
+    return ScoreMatchingDensity(**{**SHARED, **params})
+
+
+def tiny_nce(**params):
+    return NCEDensity(**{**SHARED, **params})
+
+
+def tiny_stein(**params):
+    return SteinEBM(**{**SHARED, "critic": Critic((4,)), "critic_steps": 1, **params})
 
 
 class Typo:
@@ -209,8 +222,74 @@ USP_PARAMETERS = [
     ({"weights": "voronoi"}, ValueError, ["weights", "'plain', 'knn'", "'voronoi'"]),
 ]
 OF_CHAINS = set(HybridCDDensity().get_params()) - set(USPDensity().get_params())
-USP_PARAMETERS += [  # what both estimators have, but for init, which means another thing
-    row for row in PARAMETERS if not set(row[0]) & (OF_CHAINS | {"init"})
+# what all estimators have, but for init, which means another thing
+SHARED_ROWS = [row for row in PARAMETERS if not set(row[0]) & (OF_CHAINS | {"init"})]
+USP_PARAMETERS += SHARED_ROWS
+
+LEVELS, SLICED, COPIES = {"method": "multi-level"}, {"method": "sliced"}, {"noise": "conditional"}
+KINKED = {"energy": MLP((4,), "leaky_relu")}
+SCORE_PARAMETERS = [
+    ({"method": "dsm"}, ValueError, ["method", "'denoising', 'multi-level', 'exact'", "'dsm'"]),
+    ({"method": None}, TypeError, ["method", "one of", "None"]),
+    ({"noise_std": 0.0}, ValueError, ["noise_std", "> 0", "0.0"]),
+    ({"noise_std": "auto"}, TypeError, ["noise_std", "a number", "'auto'"]),
+    ({"noise_std": -0.1, **LEVELS}, ValueError, ["noise_std", "> 0", "-0.1"]),
+    ({"n_levels": 0, **LEVELS}, ValueError, ["n_levels", "an integer >= 1", "0"]),
+    ({"n_levels": 2.0, **LEVELS}, TypeError, ["n_levels", "an integer", "2.0"]),
+    ({"max_noise_std": 0.05, **LEVELS}, ValueError, ["max_noise_std", ">= 0.1", "0.05"]),
+    ({"max_noise_std": "wide", **LEVELS}, TypeError, ["max_noise_std", "a number", "'wide'"]),
+    ({"n_projections": 0, **SLICED}, ValueError, ["n_projections", ">= 1", "0"]),
+    ({"n_projections": "d", **SLICED}, TypeError, ["n_projections", "an integer", "'d'"]),
+    ({"projections": "sphere", **SLICED}, ValueError, ["projections", "'gaussian'", "'sphere'"]),
+    ({**KINKED, "method": "exact"}, ValueError, ["energy", "twice differentiable", "FeedForward"]),
+    ({**KINKED, **SLICED}, ValueError, ["energy", "twice differentiable", "'silu'"]),
+    *SHARED_ROWS,
+]
+NCE_PARAMETERS = [
+    ({"noise": "data"}, ValueError, ["noise", "'base', 'conditional', 'gaussian'", "'data'"]),
+    ({"noise": None}, TypeError, ["noise", "one of", "None"]),
+    ({"noise": MLP()}, TypeError, ["noise", "instance of BaseComponent", "MLP()"]),
+    ({"noise": Kernel(n_centers=0)}, ValueError, ["n_centers", ">= 1", "0"]),
+    ({"noise": "base", "base": None}, ValueError, ["noise", "must have a base", "None"]),
+    ({"noise_ratio": 0}, ValueError, ["noise_ratio", "> 0", "0"]),
+    ({"noise_ratio": "all"}, TypeError, ["noise_ratio", "a number", "'all'"]),
+    ({"noise_ratio": 0.5, **COPIES}, ValueError, ["noise_ratio", ">= 1", "0.5", "copies"]),
+    ({"noise_ratio": 1.5, **COPIES}, ValueError, ["noise_ratio", "a whole number", "1.5"]),
+    ({"noise_std": 0.0, **COPIES}, ValueError, ["noise_std", "> 0", "0.0"]),
+    ({"noise_std": None, **COPIES}, TypeError, ["noise_std", "a number", "None"]),
+    *SHARED_ROWS,
+]
+
+STEIN_PARAMETERS = [
+    ({"critic": "mlp"}, TypeError, ["critic", "a Critic or None", "'mlp'"]),
+    ({"critic": Critic}, TypeError, ["critic", "a Critic or None", "class"]),
+    ({"critic": Critic(())}, TypeError, ["hidden_sizes", "nonempty tuple", "()"]),
+    ({"critic": Critic((4, 0))}, ValueError, ["hidden_sizes", ">= 1", "0"]),
+    ({"critic": Critic((4,), "relu")}, ValueError, ["activation", "'swish', 'tanh'", "'relu'"]),
+    ({"critic": Critic((4,), dropout=1.0)}, ValueError, ["dropout", "<= 0.99", "1.0"]),
+    ({"critic": Critic((4,), weight_clip=0)}, ValueError, ["weight_clip", "> 0", "0"]),
+    ({"critic_steps": 0}, ValueError, ["critic_steps", "an integer >= 1", "0"]),
+    ({"critic_steps": 2.5}, TypeError, ["critic_steps", "an integer >= 1", "2.5"]),
+    ({"l2": 0.0}, ValueError, ["l2", "> 0", "0.0"]),
+    ({"l2": -1.0}, ValueError, ["l2", "> 0", "-1.0"]),
+    ({"l2": "auto"}, TypeError, ["l2", "a number > 0", "'auto'"]),
+    ({"l2": None}, TypeError, ["l2", "a number > 0", "None"]),
+    ({"trace": "hutchinson"}, ValueError, ["trace", "'exact', 'gaussian'", "'hutchinson'"]),
+    ({"trace": None}, TypeError, ["trace", "one of", "None"]),
+    ({"energy_l2": -0.001}, ValueError, ["energy_l2", ">= 0", "-0.001"]),
+    ({"energy_l2": None}, TypeError, ["energy_l2", "a number >= 0", "None"]),
+    ({"learn_base": "no"}, ValueError, ["learn_base", "[True, False]", "'no'"]),
+    ({"learn_base": None}, TypeError, ["learn_base", "[True, False]", "None"]),
+    ({"calibrate": "auto"}, ValueError, ["calibrate", "[True, False]", "'auto'"]),
+    ({"calibrate": None}, TypeError, ["calibrate", "[True, False]", "None"]),
+    ({"averaging": None}, TypeError, ["averaging", "[True, False]", "None"]),
+    ({"betas": 0.9}, TypeError, ["betas", "two numbers", "0.9"]),
+    ({"betas": (0.5,)}, TypeError, ["betas", "two numbers", "(0.5,)"]),
+    ({"betas": (0.5, 1.0)}, ValueError, ["betas", "<= 1", "1.0"]),
+    ({"betas": (-0.5, 0.9)}, ValueError, ["betas", ">= 0", "-0.5"]),
+    ({"critic_learning_rate": 0.0}, ValueError, ["critic_learning_rate", "> 0", "0.0", "None"]),
+    ({"critic_learning_rate": "x"}, TypeError, ["critic_learning_rate", "a number", "'x'"]),
+    *SHARED_ROWS,
 ]
 
 
@@ -242,15 +321,37 @@ def test_a_bad_parameter_of_usp_is_named_at_fit(params, error, fragments):
     refused(tiny_usp(**params), params, error, fragments)
 
 
+@pytest.mark.parametrize(("params", "error", "fragments"), SCORE_PARAMETERS)
+def test_a_bad_parameter_of_score_matching_is_named_at_fit(params, error, fragments):
+    refused(tiny_scores(**params), params, error, fragments)
+
+
+@pytest.mark.parametrize(("params", "error", "fragments"), NCE_PARAMETERS)
+def test_a_bad_parameter_of_nce_is_named_at_fit(params, error, fragments):
+    refused(tiny_nce(**params), params, error, fragments)
+
+
+@pytest.mark.parametrize(("params", "error", "fragments"), STEIN_PARAMETERS)
+def test_a_bad_parameter_of_stein_is_named_at_fit(params, error, fragments):
+    refused(tiny_stein(**params), params, error, fragments)
+
+
 @pytest.mark.parametrize(
-    ("estimator", "table"), [(HybridCDDensity, PARAMETERS), (USPDensity, USP_PARAMETERS)]
+    ("estimator", "table"),
+    [
+        (HybridCDDensity, PARAMETERS),
+        (USPDensity, USP_PARAMETERS),
+        (ScoreMatchingDensity, SCORE_PARAMETERS),
+        (NCEDensity, NCE_PARAMETERS),
+        (SteinEBM, STEIN_PARAMETERS),
+    ],
 )
 def test_every_parameter_is_in_the_table(estimator, table):
     tested = {key for params, *_ in table for key in params}
     assert tested == set(estimator().get_params())
 
 
-@pytest.mark.parametrize("estimator", [tiny, tiny_usp])
+@pytest.mark.parametrize("estimator", [tiny, tiny_usp, tiny_scores, tiny_nce, tiny_stein])
 def test_the_table_s_estimator_is_sound_without_its_fault(estimator):
     assert np.isfinite(estimator().fit(X).score_samples(X)).all()
 

@@ -3,8 +3,9 @@
 import pytest
 from sklearn.utils.estimator_checks import check_estimator
 
-from skebm import HybridCDDensity, USPDensity
+from skebm import HybridCDDensity, NCEDensity, ScoreMatchingDensity, SteinEBM, USPDensity
 from skebm.energies import MLP
+from skebm.networks import Critic
 from skebm.partition import ImportanceSampling
 
 EXPECTED_FAILURES = {
@@ -25,6 +26,11 @@ ESTIMATORS = {
     "hybrid, kernel": HybridCDDensity(base="kernel", n_steps=1, **TINY),
     "ps-usp": USPDensity(method="ps-usp", **POINTS, **TINY),
     "importance": USPDensity(method="importance", **POINTS, **TINY),
+    "denoising": ScoreMatchingDensity(base="gaussian", **TINY),
+    "sliced": ScoreMatchingDensity(method="sliced", base="gaussian", **TINY),
+    "noise": NCEDensity(noise="mixture", base="gaussian", **TINY),
+    "conditional": NCEDensity(noise="conditional", base="gaussian", **TINY),
+    "stein": SteinEBM(critic=Critic((4,)), base="gaussian", calibrate=True, **TINY),
 }
 
 

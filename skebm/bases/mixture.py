@@ -234,13 +234,26 @@ class MixtureBase(Base):
         y *= (joint - log_prob[:, None]).exp_()[:, :, None]  # responsibilities
         return log_prob, -(y.flatten(1) @ self._wide.T)
 
+    def responsibilities(self, x: torch.Tensor) -> torch.Tensor:
+        """Return each component's share of each row, (n, k)."""
+        return self._parts(x)[1].softmax(1)
+
+    def averaged(self, x: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return values (k,) averaged by responsibility (n,), and the average's gradient (n, d)."""
+        y, joint = self._parts(x)
+        share = joint.softmax(1)
+        mean = share @ values
+        y *= (share * (values - mean[:, None]))[:, :, None]
+        return mean, -(y.flatten(1) @ self._wide.T)
+
     def sample(self, n: int, generator: torch.Generator) -> torch.Tensor:
         """Draw (n, d) rows."""
         k, d = self.means.shape
         component = torch.multinomial(
             self.log_weights.exp(), n, replacement=True, generator=generator
         )
-        z = torch.empty(n, d, device=self.means.device).normal_(generator=generator)
+        z = torch.empty(n, d, device=self.means.device, dtype=self.means.dtype)
+        z.normal_(generator=generator)
         scale = torch.linalg.inv(self.factors.double()).to(z.dtype)
         out = torch.empty_like(z)
         for i in range(k):  # (n, k, d) at once would not fit wide tables

@@ -1,7 +1,17 @@
 """The scikit-learn surface."""
 
-__all__ = ["EnergyDensity", "HybridCDDensity", "USPDensity"]
+__all__ = [
+    "EnergyDensity",
+    "HybridCDDensity",
+    "NCEDensity",
+    "ScoreMatchingDensity",
+    "SteinEBM",
+    "USPDensity",
+]
 
 from skebm.estimators._base import EnergyDensity
 from skebm.estimators.hybrid_cd import HybridCDDensity
+from skebm.estimators.nce import NCEDensity
+from skebm.estimators.score_matching import ScoreMatchingDensity
+from skebm.estimators.stein import SteinEBM
 from skebm.estimators.usp import USPDensity

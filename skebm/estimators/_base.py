@@ -32,7 +32,7 @@ from skebm.estimators._persistence import load_estimator, place, portable_state,
 from skebm.estimators._preparation import Prepared, choose_standardizer, prepare
 from skebm.estimators._reading import draw_samples, evaluate, finite
 from skebm.exceptions import NormalizationWarning
-from skebm.objectives import Objective, Optimization
+from skebm.objectives import HeldOut, Objective, Optimization
 from skebm.objectives._base import METHODS
 from skebm.train import Settings, TrainState, train
 
@@ -105,8 +105,8 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         prepared = self._prepare(X, weight, generator)
         objectives = self._objectives(self._optimization())
         states = self._train(objectives, prepared, checkpoint, generator, task)
-        self._keep(states, self._can_judge(prepared))
-        self._proposal = choose_proposal(self, prepared, generator)
+        self._keep(states, prepared, generator)
+        self._proposal = self._choose_proposal(prepared, generator)
         self._kept = self._players(objectives[0], states[0], prepared)
         self.log_partition_ = estimate_log_partition(self, generator)
         self.offset_ = self._offset(X, prepared.held_out)
@@ -417,7 +417,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
             component = resolve(self.base, aliases, kind, "base")
             base = self._fit_base(component, rows, prepared.weight, generator)
         energy = build_energy(self.energy, ALIASES["energy"][0], self._energy_shape(), generator)
-        return Model(bounded_by(energy, base), base, float(self.temperature_))
+        return Model(self._wrapped(energy, base), base, float(self.temperature_))
 
     def _places(self, name: str, value: Any) -> Any:
         """Return rows that a parameter holds as standardized rows; a choice as it is."""
@@ -472,9 +472,11 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         asked = self.base is not None and self.validation_fraction > 0
         return prepared.validation is not None or not asked
 
-    def _keep(self, states: list[TrainState], judged: bool) -> None:
+    def _keep(
+        self, states: list[TrainState], prepared: Prepared, generator: torch.Generator
+    ) -> None:
         """Keep what was learnt; where it does not beat the base, the base."""
-        model, best = states[-1].model, states[-1].best
+        model, held_out = self._outcome(states[-1], prepared, generator)
         self.base_ = model.base
         self.history_, done = [], 0
         for state in states:
@@ -483,14 +485,27 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
             ]
             done += state.iteration
         self.n_iter_ = states[0].iteration
-        held_out = best.held_out if best is not None else None
         self.validation_gain_ = None if held_out is None else (held_out.gain, held_out.stderr)
+        judged = self._can_judge(prepared)
         earned = judged and (held_out is None or held_out.gain > held_out.stderr)
         self.energy_ = copy.deepcopy(model.energy).requires_grad_(False).eval()
         if model.base is not None and not earned:
             self.energy_, self.validation_gain_ = Zero(), (0.0, 0.0)
         if self.warm_start:
             self._train_states = states
+
+    def _outcome(
+        self, state: TrainState, prepared: Prepared, generator: torch.Generator
+    ) -> tuple[Model, HeldOut | None]:
+        """Return the model that training leaves, and what it is worth on held-out rows."""
+        return state.model, None if state.best is None else state.best.held_out
+
+    def _choose_proposal(self, prepared: Prepared, generator: torch.Generator) -> Base:
+        return choose_proposal(self, prepared, generator)
+
+    def _wrapped(self, energy: torch.nn.Module, base: Base | None) -> torch.nn.Module:
+        """Return what is trained: the energy, kept to the box of a uniform base."""
+        return bounded_by(energy, base)
 
     def _offset(self, X: np.ndarray, held_out: np.ndarray) -> float:
         scores = self._log_density(X)

@@ -16,14 +16,15 @@ import torch
 
 from skebm._components import decode, encode
 from skebm.bases import Base
+from skebm.bases.mixture import MixtureBase
 from skebm.data import Standardizer, resolve_device
 from skebm.energies import EnergyComponent, Zero, build_energy
-from skebm.energies.bounded import bounded_by
+from skebm.energies.reweighted import Reweighted
 from skebm.estimators._parameters import ALIASES
 from skebm.partition import LogPartition
 
 FORMAT = 1
-GAUSSIAN = "skebm.bases.mixture.MixtureBase"  # the proposal of a model without a base
+GAUSSIAN = "skebm.bases.mixture.MixtureBase"  # what a proposal is that is not the base
 MODULES = ("energy_", "base_", "_proposal")
 PLAIN = (
     "offset_",
@@ -135,7 +136,7 @@ def _header(estimator: Any) -> dict[str, Any]:
         "sampler": encode(getattr(estimator, "sampler_", None)),
         "names": list(getattr(estimator, "feature_names_in_", [])) or None,
         "fitted": {name: getattr(estimator, name) for name in PLAIN},
-    }
+    } | ({"calibration": estimator.calibration_} if hasattr(estimator, "calibration_") else {})
 
 
 def _rebuild(
@@ -150,6 +151,8 @@ def _rebuild(
     if header["names"] is not None:
         estimator.feature_names_in_ = np.array(header["names"], dtype=object)
     estimator.validation_gain_ = header["gain"] and tuple(header["gain"])
+    if "calibration" in header:
+        estimator.calibration_ = header["calibration"] and tuple(header["calibration"])
     estimator.device_ = device = _device_here(estimator.device)
     estimator._standardizer = Standardizer(
         tensors["standardizer.location"].numpy(), tensors["standardizer.scale"].numpy()
@@ -158,9 +161,8 @@ def _rebuild(
     estimator.sampler_ = decode(header.get("sampler"))
     estimator._kept = _part(tensors, "kept.")
     estimator.base_ = _rebuild_base(header["base"], _part(tensors, "base."), device)
-    estimator._proposal = estimator.base_
-    if estimator.base_ is None:
-        estimator._proposal = _rebuild_base(GAUSSIAN, _part(tensors, "proposal."), device)
+    proposal = _part(tensors, "proposal.")
+    estimator._proposal = _rebuild_base(GAUSSIAN, proposal, device) if proposal else estimator.base_
     estimator.energy_ = _rebuild_energy(estimator, header["zero"], _part(tensors, "energy."))
     values = header["log_partition"]
     estimator.log_partition_ = None if values is None else LogPartition(*values)
@@ -175,7 +177,10 @@ def _rebuild_energy(
     generator = torch.Generator(estimator.device_).manual_seed(0)
     aliases, shape = ALIASES["energy"][0], estimator._energy_shape()
     module = build_energy(estimator.energy, aliases, shape, generator)
-    module = bounded_by(module, estimator.base_)
+    module = estimator._wrapped(module, estimator.base_)
+    if "lifts" in tensors:  # calibrated afterwards
+        mixture = MixtureBase(**_part(tensors, "mixture."))
+        module = Reweighted(module, mixture, tensors["lifts"]).to(estimator.device_)
     module.load_state_dict(tensors)
     return module.requires_grad_(False).eval()
 

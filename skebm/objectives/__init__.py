@@ -1,19 +1,31 @@
 """Training principles, one a file; each reads like the algorithm of its paper."""
 
 __all__ = [
+    "ConditionalNoiseContrastive",
     "ContrastiveDivergence",
+    "DenoisingScoreMatching",
     "EnergyStep",
+    "ExactLikelihood",
     "HeldOut",
     "ImportanceLikelihood",
+    "LearnedStein",
+    "NoiseContrastive",
     "Objective",
     "Optimization",
     "PartitionLikelihood",
+    "ScoreMatching",
     "State",
 ]
 
 from skebm.objectives._base import Objective, Optimization, State
 from skebm.objectives._held_out import HeldOut
+from skebm.objectives.conditional_noise_contrastive import ConditionalNoiseContrastive
 from skebm.objectives.contrastive_divergence import ContrastiveDivergence
+from skebm.objectives.denoising_score_matching import DenoisingScoreMatching
 from skebm.objectives.energy_step import EnergyStep
+from skebm.objectives.exact_likelihood import ExactLikelihood
 from skebm.objectives.importance_likelihood import ImportanceLikelihood
+from skebm.objectives.learned_stein import LearnedStein
+from skebm.objectives.noise_contrastive import NoiseContrastive
+from skebm.objectives.score_matching import ScoreMatching
 from skebm.objectives.support_partition import PartitionLikelihood

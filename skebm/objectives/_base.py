@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Draw", "Objective", "Optimization", "State", "descend"]
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
@@ -170,8 +171,13 @@ class Objective(Component):
         return state
 
 
-def descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    """Take one optimizer step on a scalar loss."""
+def descend(
+    optimizer: torch.optim.Optimizer, loss: torch.Tensor, max_norm: float = math.inf
+) -> None:
+    """Take one optimizer step on a scalar loss, with a gradient of at most this norm."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    if max_norm < math.inf:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True)
     optimizer.step()
