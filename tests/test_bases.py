@@ -27,6 +27,8 @@ def normal(d):
 
 COMPONENTS = {
     "gaussian": lambda d: Gaussian(),
+    "diagonal": lambda d: Gaussian("diagonal", inflation=0.9),
+    "spherical": lambda d: Gaussian("spherical"),
     "mixture": lambda d: Mixture(n_components=3),
     "kernel": lambda d: Kernel(bandwidth=0.2),
     "principal": lambda d: ProbabilisticPCA(n_components=1),
@@ -143,6 +145,36 @@ def test_gaussian_is_the_shrunk_moments():
     torch.testing.assert_close(covariance.float(), x.T.cov(), rtol=0.02, atol=0.02)
     exact = torch.distributions.MultivariateNormal(base.means[0].double(), covariance)
     np.testing.assert_allclose(base.log_prob(x), exact.log_prob(x.double()), rtol=1e-4, atol=1e-4)
+
+
+def skewed_rows(n=5000):
+    x = torch.randn(n, 3, generator=gen(0)) * torch.tensor([1.0, 0.3, 2.0])
+    return x @ torch.tensor([[1.0, 0.5, 0.0], [0.0, 0.7, 0.2], [0.0, 0.0, 1.0]]) + 3
+
+
+@pytest.mark.parametrize("inflation", [1.0, 0.5, 3.0])
+@pytest.mark.parametrize("covariance", ["full", "diagonal", "spherical"])
+def test_gaussian_has_the_covariance_asked_for_times_the_inflation_squared(covariance, inflation):
+    x = skewed_rows().double()
+    base = Gaussian(covariance, inflation).fit(x.float(), None, gen(1))
+    truth = {
+        "full": x.T.cov(correction=0),
+        "diagonal": x.var(0, correction=0).diag(),
+        "spherical": x.var(correction=0) * torch.eye(3, dtype=torch.float64),
+    }[covariance]
+    mean = x.mean().expand(3) if covariance == "spherical" else x.mean(0)
+    got = torch.linalg.inv((base.factors[0] @ base.factors[0].T).double())
+    slack = 0.01 if covariance == "full" else 1e-4  # full is shrunk a little
+    atol = slack * inflation**2 * float(truth.max())
+    torch.testing.assert_close(got, inflation**2 * truth, rtol=0, atol=atol)
+    torch.testing.assert_close(base.means[0].double(), mean, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal", "spherical"])
+def test_gaussian_of_equal_rows_is_regular(covariance):
+    x = torch.full((10, 2), 0.5)
+    log_prob, score = Gaussian(covariance).fit(x, None, gen(0)).log_prob_and_score(x + 1e-3)
+    assert log_prob.isfinite().all() and score.isfinite().all()
 
 
 # -- mixture ---------------------------------------------------------------------------------------
@@ -272,6 +304,10 @@ def test_principal_components_are_the_gaussian_of_their_covariance(inflation):
 @pytest.mark.parametrize(
     "component, error, match",
     [
+        (Gaussian(covariance="tied"), ValueError, "covariance .*'spherical'.* got 'tied'"),
+        (Gaussian(covariance=None), TypeError, "covariance .* got None"),
+        (Gaussian(inflation=0.0), ValueError, r"inflation .* got 0\.0"),
+        (Gaussian(inflation="wide"), TypeError, "inflation .* got 'wide'"),
         (Mixture(n_components=0), ValueError, "n_components .* got 0"),
         (Mixture(n_components=2.5), TypeError, r"n_components .* got 2\.5"),
         (Mixture(max_components=0), ValueError, "max_components .* got 0"),

@@ -20,9 +20,10 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from torch.distributions import Independent, Normal
 
 import skebm.train
-from skebm import HybridCDDensity
+from skebm import HybridCDDensity, SteinEBM
 from skebm.bases import Kernel, Mixture, TorchDistribution
 from skebm.energies import MLP, Reconstruction, Zero
+from skebm.networks import Critic
 from skebm.objectives import ContrastiveDivergence
 from skebm.partition import AIS, ImportanceSampling
 from skebm.samplers import MALA
@@ -224,6 +225,49 @@ def test_a_deep_copy_shares_nothing_with_its_original(fitted):
     assert (twin.score_samples(table()) != before).any()
 
 
+def stein(**params):
+    defaults = {
+        "critic": Critic((6, 5), "tanh", linear_skip=True),
+        "critic_steps": 1,
+        "critic_learning_rate": 0.01,
+        "base": Mixture(n_components=2),
+        "calibrate": True,
+        "max_iter": 4,
+        "energy": MLP(hidden_sizes=(8,), n_frequencies=4),
+        "log_partition": ImportanceSampling(n_samples=2048, max_samples=2048),
+        "validation_fraction": 0,
+        "random_state": 0,
+    }
+    return SteinEBM(**{**defaults, **params})
+
+
+def test_a_stein_model_keeps_its_critic_and_calibration(tmp_path):
+    rng = np.random.RandomState(0)
+    X = np.r_[rng.randn(200, 2) - 4, rng.randn(50, 2) + 4]
+    est = stein().fit(X)
+    est.save(tmp_path / "model")
+    loaded = SteinEBM.load(tmp_path / "model")
+    assert_same(est, loaded, X)
+    np.testing.assert_array_equal(est.critic_(X), loaded.critic_(X))
+    assert type(loaded.calibration_) is tuple and loaded.calibration_ == est.calibration_
+    assert loaded.get_params() == est.get_params()
+    tensors = dict(est._proposal.state_dict())
+    assert tensors.keys() == loaded._proposal.state_dict().keys()
+    with pytest.raises(ValueError, match="must hold a HybridCDDensity, got a SteinEBM"):
+        HybridCDDensity.load(tmp_path / "model")
+    poison = {"component": ["os", "system"], "params": {"args": "touch poisoned"}}
+    edit(tmp_path / "model", lambda header: header["params"].update(critic=poison))
+    with pytest.raises(ValueError, match=r"outside skebm: os\.system"):
+        SteinEBM.load(tmp_path / "model")
+
+
+def test_checkpoints_of_a_critic_hold_no_code(tmp_path):
+    stein(checkpoint_dir=tmp_path).fit(table())
+    (checkpoint,) = tmp_path.iterdir()
+    state = torch.load(checkpoint, weights_only=True)
+    assert state["finished"] and "critic" in state["objective"]["modules"]
+
+
 # -- what save and load refuse -------------------------------------------------------------------
 
 
@@ -327,7 +371,7 @@ import os, signal, sys
 import numpy as np, torch
 torch.set_num_threads(1)
 import skebm.train
-from skebm import HybridCDDensity
+from skebm import HybridCDDensity, SteinEBM
 from skebm.energies import MLP
 from skebm.objectives import ContrastiveDivergence, ImportanceLikelihood
 

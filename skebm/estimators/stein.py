@@ -73,7 +73,7 @@ class SteinEBM(EnergyDensity):
         image shape) and returns a new ``torch.nn.Module`` that maps (n, n_features) to (n,) nats,
         without batch normalization.
         ``energy__hidden_sizes`` works in ``set_params``.
-    base : {"mixture", "gaussian", "kernel", "uniform"}, base component or None, default="gaussian"
+    base : {"mixture", "gaussian", "kernel", "uniform"}, base component or None, default="mixture"
         The normalized reference density p0. All but None have full support. ``"uniform"`` with an
         energy from data alone is the paper's setting on a bounded domain; None means p0 = 1, which
         has no normalizer unless the energy grows (``energy="reconstruction"``).
@@ -186,8 +186,8 @@ class SteinEBM(EnergyDensity):
     dropped: that judgement needs log Z, and is the one place where training's result meets it.
 
     Deviations from the paper: decay of the learning rate and decoupled weight decay; clipped
-    gradients; the critic moves first; a full covariance in the Gaussian base (the paper's is
-    ``Gaussian("diagonal")``); calibration. The paper's toy setting is
+    gradients; the critic moves first; a mixture as default base, as for the other estimators,
+    whose moments are not learned; calibration. The paper's toy setting is
     ``base=Gaussian("diagonal")``, ``energy=MLP((300, 300), n_frequencies=0, input_scale=1.0)``,
     ``l2=10``, ``learning_rate=1e-3``, ``weight_decay=0``, ``batch_size=100``, ``max_iter=1667``
     (its 10,000 iterations count the critic's), ``calibrate=False``.
@@ -223,7 +223,7 @@ class SteinEBM(EnergyDensity):
         betas=(0.5, 0.9),
         critic_learning_rate=None,
         energy="mlp",
-        base="gaussian",
+        base="mixture",
         standardize=True,
         data_noise="auto",
         max_iter=1000,

@@ -103,7 +103,25 @@ class Critic(Component):
 
 
 class CriticNetwork(torch.nn.Module):
-    """The network of a `Critic`; rows (n, d) to vectors (n, d)."""
+    """The network of a `Critic`; rows (n, d) to vectors (n, d).
+
+    Parameters
+    ----------
+    n_features : int
+        Columns d.
+    settings : Critic
+        Checked parameters.
+    generator : torch.Generator
+        Draws the initial weights; its device is the network's.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skebm.networks import Critic, CriticNetwork
+    >>> network = CriticNetwork(2, Critic((8,)), torch.Generator().manual_seed(0))
+    >>> network(torch.zeros(3, 2)).shape
+    torch.Size([3, 2])
+    """
 
     def __init__(self, n_features: int, settings: Critic, generator: torch.Generator) -> None:
         super().__init__()

@@ -1,0 +1,956 @@
+"""SteinEBM: the two players' gradients, what training reaches, and the estimator around them."""
+
+import copy
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV
+
+import skebm.train
+from skebm import SteinEBM
+from skebm.bases import Gaussian, Mixture, TorchDistribution
+from skebm.bases.mixture import MixtureBase
+from skebm.bases.uniform import UniformBase
+from skebm.datasets import GaussianDensity, GaussianMixtureDensity
+from skebm.energies import (
+    MLP,
+    GaussianBernoulliRBM,
+    LinearICA,
+    Model,
+    Zero,
+    differentiable_score,
+    directional_derivative,
+    energy_and_score,
+)
+from skebm.energies.learned_gaussian import LearnedGaussian, with_learned_gaussian
+from skebm.energies.reweighted import Reweighted
+from skebm.networks import Critic, CriticNetwork
+from skebm.objectives import LearnedStein, Optimization
+from skebm.partition import ImportanceSampling
+from skebm.train import Settings, train
+from tests.closed_forms import (
+    Quadratic,
+    assert_estimate,
+    assert_mean,
+    assert_variance,
+    autograd_score,
+    gaussian_log_z,
+    grid,
+    langevin_variance,
+    normal_base,
+    rbm_mixture,
+)
+from tests.generators import gen
+
+# -- the learned Gaussian --------------------------------------------------------------------------
+
+SHIFT, LOG_SCALE = [0.4, -0.7], [0.5, -0.3]
+
+
+def tilted_base():
+    mean, cov = np.array([[0.5, -1.0]]), np.array([[[1.2, 0.5], [0.5, 0.6]]])
+    return MixtureBase.from_moments(np.ones(1), mean, cov, "cpu", torch.float64)
+
+
+def moved(module, base=None):
+    """A learned Gaussian around a module, away from its start."""
+    energy = with_learned_gaussian(module, tilted_base() if base is None else base)
+    with torch.no_grad():
+        energy.shift.copy_(torch.tensor(SHIFT))
+        energy.log_scale.copy_(torch.tensor(LOG_SCALE))
+    return energy
+
+
+def small_mlp():
+    """A perceptron in float64 whose output layer is not 0."""
+    module = MLP((6,), n_frequencies=0).build((2,), gen(0)).double()
+    with torch.no_grad():
+        for p in module.parameters():
+            p.normal_(generator=gen(p.numel()))
+    return module
+
+
+class Plain(torch.nn.Module):
+    """The same energy without its closed forms."""
+
+    def __init__(self, energy):
+        super().__init__()
+        self.energy = energy
+
+    def forward(self, x):
+        return self.energy(x)
+
+
+def rows(n=40, d=2, seed=1):
+    return 1.5 * torch.randn(n, d, dtype=torch.float64, generator=gen(seed))
+
+
+def test_without_energy_it_is_the_gaussian_with_the_moments_learned():
+    base, energy, x = tilted_base(), moved(Zero()), rows()
+    to_x = torch.linalg.inv(base.factors[0])  # y = (x - c) F is whitened
+    mean = base.means[0] + torch.tensor(SHIFT, dtype=torch.float64) @ to_x
+    cov = to_x.T @ torch.diag(torch.tensor(LOG_SCALE, dtype=torch.float64).mul(2).exp()) @ to_x
+    truth = torch.distributions.MultivariateNormal(mean, cov).log_prob(x)
+    torch.testing.assert_close(base.log_prob(x) - energy(x), truth, rtol=1e-6, atol=1e-6)
+    cells, volume = grid(-12, 12, 500, 2)
+    mass = (base.log_prob(cells) - energy(cells)).detach().exp().sum() * volume
+    assert float(mass) == pytest.approx(1, abs=1e-6)  # log Z = 0
+
+
+def test_it_starts_at_the_energy_alone():
+    x, module = rows(), small_mlp()
+    torch.testing.assert_close(with_learned_gaussian(module, tilted_base())(x), module(x))
+
+
+@pytest.mark.parametrize("module", [Zero(), small_mlp()], ids=["zero", "mlp"])
+def test_its_gradient_is_that_of_its_value(module):
+    energy, x = moved(module), rows()
+    value, score = energy_and_score(energy, x)
+    torch.testing.assert_close(value, energy(x))
+    torch.testing.assert_close(score, -autograd_score(energy, x), rtol=1e-9, atol=1e-9)
+    assert not value.requires_grad and not score.requires_grad
+
+
+@pytest.mark.parametrize("module", [Zero(), small_mlp()], ids=["zero", "mlp"])
+def test_its_directional_derivative_and_that_s_gradients_are_those_of_autograd(module):
+    energy, x, v = moved(module), rows(), rows(seed=2)
+    parameters = list(energy.parameters())
+    along, plain = directional_derivative(energy, x, v), directional_derivative(Plain(energy), x, v)
+    torch.testing.assert_close(along, plain, rtol=1e-9, atol=1e-9)
+    closed, expected = (
+        torch.autograd.grad(values.square().sum(), parameters, allow_unused=True)
+        for values in (along, plain)
+    )
+    for name, a, b in zip(dict(energy.named_parameters()), closed, expected, strict=True):
+        if b is None:  # the output's bias
+            assert a is None or not a.any(), name
+        else:
+            torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+
+
+def test_only_one_gaussian_has_moments_to_learn():
+    module = small_mlp()
+    two = MixtureBase.from_moments(np.full(2, 0.5), np.eye(2), np.stack([np.eye(2)] * 2), "cpu")
+    low, high = torch.zeros(2), torch.ones(2)
+    for base in (None, two, UniformBase(low, high, high)):
+        assert with_learned_gaussian(module, base) is module
+    assert isinstance(with_learned_gaussian(module, normal_base(2)), LearnedGaussian)
+
+
+# -- the two players' steps ------------------------------------------------------------------------
+
+STILL = Optimization(1e-30, weight_decay=0.0, method="sgd", schedule="constant")
+PLAIN_STEP = Optimization(1.0, weight_decay=0.0, method="sgd", schedule="constant")
+
+
+def a_model(temperature):
+    """Float64: a perceptron in a learned Gaussian over a base."""
+    return Model(moved(small_mlp()), tilted_base(), temperature)
+
+
+def a_state(objective, model, d=2):
+    """What the objective starts from, with the critic in float64 and away from its start."""
+    state = objective.init(model, torch.zeros(4, d, dtype=torch.float64), gen(0))
+    critic = state.modules["critic"].double()
+    with torch.no_grad():
+        for p in critic.parameters():
+            p.normal_(std=0.6, generator=gen(p.numel()))
+    return state, critic
+
+
+def taken(before, module):
+    """What a plain step of size 1 subtracted from each parameter: the gradient."""
+    return {name: before[name] - p.detach() for name, p in module.named_parameters()}
+
+
+def parameters_of(module):
+    return {name: p.detach().clone() for name, p in module.named_parameters()}
+
+
+def jacobian(critic, x):
+    return torch.stack(
+        [torch.autograd.functional.jacobian(lambda r: critic(r[None])[0], r) for r in x]
+    )
+
+
+@pytest.mark.parametrize("energy_l2", [0.0, 0.3])
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_the_model_descends_the_discrepancy_of_a_fixed_critic(temperature, energy_l2):
+    """All of mean[s . f + div f], by double backward: the trace has no share in it."""
+    model, x = a_model(temperature), rows()
+    objective = LearnedStein(
+        Critic((7, 6)),
+        critic_steps=1,
+        l2=0.7,
+        energy_l2=energy_l2,
+        max_norm=1e9,
+        optimization=PLAIN_STEP,
+        critic_optimization=STILL,
+    )
+    state, critic = a_state(objective, model)
+    f, divergence = critic(x).detach(), jacobian(critic, x).diagonal(dim1=1, dim2=2).sum(1)
+    score = differentiable_score(Plain(model.energy), x) / temperature
+    score = score + autograd_score(model.base.log_prob, x)
+    loss = ((score * f).sum(1) + divergence).mean() + energy_l2 * model.energy(x).square().mean()
+    named = dict(model.energy.named_parameters())
+    expected = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    before = parameters_of(model.energy)
+    objective.step(model, state, lambda: x, gen(1))
+    for (name, got), truth in zip(taken(before, model.energy).items(), expected, strict=True):
+        truth = torch.zeros_like(got) if truth is None else truth
+        torch.testing.assert_close(got, truth, rtol=1e-8, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_the_critic_ascends_the_penalized_discrepancy(temperature):
+    model, x, l2 = a_model(temperature), rows(12), 0.7
+    objective = LearnedStein(
+        Critic((7, 6)),
+        critic_steps=1,
+        l2=l2,
+        trace="exact",
+        max_norm=1e9,
+        optimization=STILL,
+        critic_optimization=PLAIN_STEP,
+    )
+    state, critic = a_state(objective, model)
+    score = autograd_score(lambda z: -model.energy(z) / temperature, x)
+    score = score + autograd_score(model.base.log_prob, x)
+
+    def gain():
+        """Penalized discrepancy, the divergence by autograd."""
+        f = critic(x).detach()
+        stein = (score * f).sum(1) + jacobian(critic, x).diagonal(dim1=1, dim2=2).sum(1)
+        return float(stein.mean() - l2 * f.square().sum(1).mean()), stein
+
+    _, stein = gain()
+    before = parameters_of(critic)
+    _, row = objective.step(model, state, lambda: x, gen(1))
+    assert float(row["discrepancy"]) == pytest.approx(float(stein.mean()), rel=1e-9)
+    assert float(row["stein_sd"]) == pytest.approx(float(stein.std()), rel=1e-9)
+    gradient, h = taken(before, critic), 1e-5
+    for name, p in critic.named_parameters():
+        direction = torch.randn(p.shape, dtype=torch.float64, generator=gen(3))
+        values = []
+        for sign in (1, -1):
+            for other, start in before.items():
+                dict(critic.named_parameters())[other].data.copy_(start)
+            p.data.add_(sign * h * direction)
+            values.append(gain()[0])
+        slope = (values[0] - values[1]) / (2 * h)
+        assert float((-gradient[name] * direction).sum()) == pytest.approx(slope, abs=1e-6), name
+
+
+@pytest.mark.parametrize("trace", ["exact", "gaussian", "rademacher"])
+def test_probes_have_the_law_asked_for(trace, monkeypatch):
+    taken, plain = [], CriticNetwork.value_and_divergence
+
+    def watched(self, x, probes=None, generator=None):
+        taken.append(probes)
+        return plain(self, x, probes, generator)
+
+    monkeypatch.setattr(CriticNetwork, "value_and_divergence", watched)
+    model, objective = a_model(1.0), LearnedStein(Critic((5,)), 3, l2=0.7, trace=trace)
+    state, _ = a_state(objective, model)
+    objective.step(model, state, lambda: rows(4000), gen(1))
+    assert len(taken) == 3
+    if trace == "exact":
+        assert taken == [None] * 3
+        return
+    assert not taken[0].equal(taken[1])
+    probes = torch.cat(taken)
+    assert_mean(probes[:, 0], 0.0, 0.01)
+    assert_mean(probes.prod(1), 0.0, 0.01)
+    fourth = {"gaussian": 3.0, "rademacher": 1.0}[trace]
+    assert_mean(probes[:, 1] ** 2, 1.0, 0.02)
+    assert_mean(probes[:, 1] ** 4, fourth, 0.1)
+
+
+@pytest.mark.parametrize("critic_steps", [1, 4])
+def test_the_critic_moves_so_often_with_fresh_rows(critic_steps):
+    model, drawn = a_model(1.0), []
+    objective = LearnedStein(Critic((5,)), critic_steps, l2=0.7)
+    state, critic = a_state(objective, model)
+    constrained = []
+    critic.constrain = lambda: constrained.append(1)
+
+    def draw():
+        drawn.append(1)
+        return rows(8, seed=len(drawn))
+
+    objective.step(model, state, draw, gen(1))
+    assert len(constrained) == critic_steps and len(drawn) == critic_steps + 1
+
+
+@pytest.mark.parametrize("which", ["energy", "critic"])
+def test_gradients_are_scaled_down_to_the_largest_norm(which):
+    model = a_model(1.0)
+    steps = {"optimization": STILL, "critic_optimization": STILL}
+    steps["optimization" if which == "energy" else "critic_optimization"] = PLAIN_STEP
+    objective = LearnedStein(Critic((7,)), 1, l2=0.7, max_norm=0.01, **steps)
+    state, critic = a_state(objective, model)
+    module = model.energy if which == "energy" else critic
+    before = parameters_of(module)
+    objective.step(model, state, rows, gen(1))
+    norm = torch.cat([g.flatten() for g in taken(before, module).values()]).norm()
+    assert float(norm) == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("l2", "trace"), [(0.5, "exact"), (2.0, "exact"), (0.5, "gaussian"), (0.5, "rademacher")]
+)
+def test_a_critic_alone_reaches_its_optimum(l2, trace):
+    """Model N(0, I), data N(mu, I): f* = -mu / (2 l2) everywhere, discrepancy |mu|^2 / (2 l2)."""
+    mu, model, generator = torch.tensor([1.0, -0.5, 0.7]), Model(Quadratic(), None, 1.0), gen(0)
+    fast = Optimization(0.01, (0.9, 0.99), weight_decay=0.0, schedule="constant")
+    objective = LearnedStein(
+        Critic((16,)), 50, l2=l2, trace=trace, optimization=STILL, critic_optimization=fast
+    )
+    state = objective.init(model, torch.zeros(4, 3), generator)
+
+    def draw():
+        return mu + torch.randn(256, 3, generator=generator)
+
+    for i in range(8):
+        for group in state.optimizers["critic"].param_groups:
+            group["lr"] = 0.01 * (1 - i / 8) ** 2
+        state, _ = objective.step(model, state, draw, generator)
+    critic, x = state.modules["critic"], mu + torch.randn(20_000, 3, generator=gen(9))
+    with torch.no_grad():
+        f, divergence = critic.value_and_divergence(x)
+    optimum = -mu / (2 * l2)
+    assert float((f - optimum).square().sum(1).mean().sqrt()) < 0.08 * float(optimum.norm())
+    truth = float(mu @ mu) / (2 * l2)
+    assert float((divergence - (x * f).sum(1)).mean()) == pytest.approx(truth, rel=0.04)
+    penalized = objective._penalized(critic, model, x)
+    assert penalized == pytest.approx(truth / 2, rel=0.04)  # and none is better
+    assert model.energy.k == 1
+
+
+class Nothing(torch.nn.Module):
+    """E = 0 with a parameter that has no effect."""
+
+    def __init__(self, n_features=None):
+        super().__init__()
+        self.idle = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return 0 * self.idle * x.sum(-1)
+
+
+def test_training_recovers_mean_and_scale():
+    """The Gaussian of a base that is far off moves to the data's: algorithms.md 3.9, item 8."""
+    mean, scale, generator = torch.tensor([0.6, -0.8]), torch.tensor([0.7, 1.4]), gen(0)
+    x = mean + scale * torch.randn(4000, 2, generator=generator)
+    base = normal_base(2, scale=2.0, mean=0.5)
+    model = Model(with_learned_gaussian(Nothing(), base), base, 1.0)
+    objective = LearnedStein(
+        Critic((16,)),
+        critic_steps=2,
+        l2=1.0,
+        optimization=Optimization(0.03, (0.5, 0.9), weight_decay=0.0),
+        critic_optimization=Optimization(0.02, (0.5, 0.9), weight_decay=0.0),
+    )
+    train(model, objective, x, settings=Settings(250, 256), generator=generator)
+    got_mean = 0.5 + 2 * model.energy.shift.detach()
+    got_scale = 2 * model.energy.log_scale.detach().exp()
+    torch.testing.assert_close(got_mean, x.mean(0), rtol=0, atol=0.06)
+    torch.testing.assert_close(got_scale, x.std(0), rtol=0.05, atol=0)
+
+
+# -- the held-out discrepancy ----------------------------------------------------------------------
+
+
+def discrepancies(k, mean, l2, x, b):
+    """Half the squared score and the energy's part of its divergence, of N(0, 1/b) tilted by k."""
+    score = -k * (x - mean) - b * x
+    return (0.5 * score.square().sum(1) - k * x.shape[1]) / l2
+
+
+@pytest.mark.parametrize("d", [2, 40])  # 40: random probes, which are exact for these
+@pytest.mark.parametrize("based", [False, True])
+def test_the_validation_value_is_the_discrepancy_but_for_a_constant(d, based):
+    """Two models' values differ as E|s_q - s_p|^2 / (2 l2) does, in closed form on N(0, I)."""
+    l2, x = 0.8, torch.randn(3000, d, generator=gen(0))
+    base, b = (normal_base(d, scale=2.0), 0.25) if based else (None, 0.0)
+    objective, values, losses, truths = LearnedStein(Critic((4,)), l2=l2), [], [], []
+    for k, m in ((1.3, 0.2), (0.6, -0.4)):
+        model = Model(Quadratic(k, mean=m), base, 1.0)
+        state = objective.init(model, x, gen(1))
+        values.append(objective.validate(model, state, x, gen(2)).value)
+        losses.append(discrepancies(k, m, l2, x.double(), b))
+        truths.append(d * ((1 - k - b) ** 2 + (k * m) ** 2) / (2 * l2))
+        assert values[-1] == pytest.approx(-float(losses[-1].mean()), rel=1e-5)
+    stderr = float((losses[1] - losses[0]).std()) / math.sqrt(len(x))
+    assert_estimate(values[0] - values[1], stderr, truths[1] - truths[0], 0.05 * d)
+
+
+def test_a_temperature_divides_the_energy_in_validation():
+    x, objective = torch.randn(500, 2, generator=gen(0)), LearnedStein(Critic((4,)), l2=1.0)
+    values = []
+    for k, temperature in ((1.0, 1.0), (3.0, 3.0)):
+        model = Model(Quadratic(k), None, temperature)
+        state = objective.init(model, x, gen(1))
+        values.append(objective.validate(model, state, x, gen(2)).value)
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
+def test_an_energy_with_kinks_is_judged_by_the_critic():
+    kinked = MLP((6,), "leaky_relu", n_frequencies=0, output="quadratic").build((2,), gen(0))
+    model, x = Model(kinked, normal_base(2), 1.0), rows().float()
+    objective = LearnedStein(Critic((5,)), l2=0.9)
+    state = objective.init(model, x, gen(1))
+    critic, score = state.modules["critic"], model.potential_and_score(x)[1]
+    f = critic(x).detach()
+    stein = (score * f).sum(1) + jacobian(critic, x).diagonal(dim1=1, dim2=2).sum(1)
+    penalized = float(stein.mean() - 0.9 * f.square().sum(1).mean())
+    value = objective.validate(model, state, x, gen(2)).value
+    assert value == pytest.approx(-penalized, rel=1e-4, abs=1e-6)
+
+
+def test_the_validation_gain_is_in_log_likelihood():
+    x, k = torch.randn(500, 2, generator=gen(0)), 0.5
+    model, objective = Model(Quadratic(k), normal_base(2), 1.0), LearnedStein(Critic((4,)), l2=1.0)
+    state = objective.init(model, x, gen(1))
+    held_out = objective.validate(model, state, x, gen(2))
+    log_z = gaussian_log_z(2, 1 + k) - gaussian_log_z(2)
+    gain = float(-0.5 * k * x.square().sum(1).mean()) - log_z
+    assert held_out.gain == pytest.approx(gain, abs=0.02) and held_out.ess > 1000
+
+
+# -- the estimator ---------------------------------------------------------------------------------
+
+
+def tiny(**params):
+    defaults = {
+        "critic": Critic((12, 12)),
+        "critic_steps": 2,
+        "l2": 1.0,
+        "trace": "exact",
+        "energy_l2": 0.0,
+        "learn_base": True,
+        "calibrate": False,
+        "betas": (0.5, 0.9),
+        "averaging": True,
+        "base": "gaussian",
+        "max_iter": 6,
+        "batch_size": 32,
+        "eval_every": 2,
+        "learning_rate": 0.01,
+        "weight_decay": 0.01,
+        "n_iter_no_change": 12,
+        "energy": MLP(hidden_sizes=(8,), n_frequencies=4),
+        "log_partition": ImportanceSampling(n_samples=2048, max_samples=2048),
+        "validation_fraction": 0,  # nothing held out: the trained energy is always kept
+        "random_state": 0,
+    }
+    return SteinEBM(**{**defaults, **params})
+
+
+MODES = GaussianMixtureDensity([[-4.0, 0.0], [4.0, 1.0]], [0.8, 0.6], [0.8, 0.2])
+STRETCH = np.array([1.0, 50.0])
+
+
+def table(n=200, seed=0):
+    """Two modes apart, 0.8 and 0.2, in columns of unlike units."""
+    return MODES.sample(n, random_state=seed) * STRETCH + [0.0, 1e3]
+
+
+def assert_same(a, b, X=None):
+    X = table(40, seed=1) if X is None else X
+    np.testing.assert_array_equal(a.score_samples(X), b.score_samples(X))
+    np.testing.assert_array_equal(a.score_function(X), b.score_function(X))
+    np.testing.assert_array_equal(a.sample(9, random_state=3), b.sample(9, random_state=3))
+    np.testing.assert_array_equal(a.critic_(X), b.critic_(X))
+    assert a.log_partition_ == b.log_partition_ and a.offset_ == b.offset_
+    assert a.calibration_ == b.calibration_
+
+
+BASES = {
+    "gaussian": {"base": "gaussian"},
+    "fixed gaussian": {"base": "gaussian", "learn_base": False},
+    "diagonal": {"base": Gaussian("diagonal", inflation=1.3)},
+    "mixture": {"base": Mixture(n_components=2)},
+    "kernel": {"base": "kernel"},
+    "uniform": {"base": "uniform"},
+}
+
+
+@pytest.mark.parametrize("calibrate", [False, True])
+@pytest.mark.parametrize("name", BASES)
+def test_the_density_integrates_to_one(name, calibrate):
+    est = tiny(**BASES[name], calibrate=calibrate, log_partition="auto").fit(table())
+    axes = [np.linspace(-16, 16, 320), np.linspace(600, 1450, 320)]
+    cells = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
+    cell = (axes[0][1] - axes[0][0]) * (axes[1][1] - axes[1][0])
+    mass = np.exp(est.score_samples(cells)).sum() * cell
+    assert mass == pytest.approx(1, abs=0.005)
+    lifted = isinstance(est.energy_, Reweighted)
+    assert (est.calibration_ is not None) == calibrate and lifted <= calibrate
+    if calibrate:
+        n_components, ess, gain = est.calibration_
+        assert n_components == 2 and ess > 40 and gain >= 0
+    inner = est.energy_.module if lifted else est.energy_
+    assert isinstance(inner, LearnedGaussian) == (name in ("gaussian", "diagonal"))
+    assert not isinstance(est.energy_, Zero)
+
+
+@pytest.fixture(scope="module")
+def plain_scores():
+    return tiny().fit(table()).score_samples(table(40, seed=1))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"critic": None, "max_iter": 2},
+        {"critic": Critic((6,), spectral_norm=True)},
+        {"critic": Critic((6, 5), weight_clip=0.01)},
+        {"critic": Critic((6, 5), dropout=0.5)},
+        {"critic": Critic((6, 5, 4), "tanh", linear_skip=True)},
+        {"critic_learning_rate": 0.05},
+        {"trace": "gaussian"},
+        {"trace": "rademacher"},
+        {"energy_l2": 0.1},
+        {"critic_steps": 1},
+        {"averaging": False},
+        {"betas": (0.0, 0.999)},
+        {"optimizer": "sgd"},
+        {"optimizer": Optimization(0.003, (0.0, 0.9), schedule="constant")},
+        {"validation_fraction": 0.2},
+    ],
+    ids=str,
+)
+def test_every_option_is_kept_and_changes_the_fit(params, plain_scores, tmp_path):
+    X, new = table(), table(40, seed=1)
+    est = tiny(**params).fit(X)
+    values = est.score_samples(new)
+    assert np.isfinite(values).all() and est.sample(3).shape == (3, 2)
+    assert (values != plain_scores).any()
+    row = est.history_[-1]
+    assert {"discrepancy", "stein_sd", "critic_norm", "data_energy"} <= set(row)
+    if "weight_clip" in str(params):
+        critic = est.critic_.network
+        largest = max(float(p.detach().abs().max()) for p in critic.layers.parameters())
+        assert largest <= 0.01 + 1e-9
+    est.save(tmp_path / "model")
+    assert_same(est, SteinEBM.load(tmp_path / "model"))
+
+
+def test_the_critic_takes_rows_in_units_of_x_and_is_the_one_trained(monkeypatch):
+    seen, step = [], LearnedStein.step
+
+    def watched(self, model, state, draw, generator):
+        seen.append(state.modules["critic"])
+        return step(self, model, state, draw, generator)
+
+    monkeypatch.setattr(LearnedStein, "step", watched)
+    X = table()
+    est = tiny().fit(X)
+    values = est.critic_(X[:7])
+    assert values.shape == (7, 2) and values.dtype == np.float64
+    z = torch.from_numpy((X[:7] - X.mean(0)) / X.std(0)).float()
+    with torch.no_grad():
+        np.testing.assert_allclose(values, seen[-1](z), rtol=1e-3, atol=1e-4)
+
+
+def test_the_critic_needs_a_fit():
+    with pytest.raises(NotFittedError):
+        tiny().critic_  # noqa: B018
+
+
+ROUND = {
+    "learned base": {},
+    "calibrated": {"calibrate": True, "learning_rate": 1e-3},
+    "calibrated mixture": {"calibrate": True, "base": Mixture(n_components=2)},
+    "calibrated box": {"calibrate": True, "base": "uniform"},
+    "callable": {"energy": Nothing, "calibrate": True},
+    "diagonal": {"base": Gaussian("diagonal", 1.5), "critic": Critic((4,), "tanh", True)},
+    "ica": {"base": None, "energy": LinearICA(), "log_partition": "auto"},
+    "rbm": {"base": None, "energy": GaussianBernoulliRBM(3), "log_partition": "auto"},
+    "image": {"image_shape": (1, 1, 2), "energy": "mlp", "max_iter": 2, "calibrate": True},
+    "dropped": {"validation_fraction": 0.5, "learning_rate": 1e-12, "calibrate": False},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "trip"),
+    [(name, "save") for name in ROUND]
+    + [(name, trip) for name in ("calibrated", "callable") for trip in ("pickle", "deepcopy")],
+)
+def test_round_trips_keep_every_bit(name, trip, tmp_path):
+    params = ROUND[name]
+    est = tiny(**params).fit(table())
+    if trip == "save":
+        est.save(tmp_path / "model")
+        factory = Nothing if name == "callable" else None
+        back = SteinEBM.load(tmp_path / "model", energy=factory)
+    else:
+        back = pickle.loads(pickle.dumps(est)) if trip == "pickle" else copy.deepcopy(est)
+    assert_same(est, back)
+    assert type(back.energy_) is type(est.energy_) and repr(back) == repr(est)
+    assert isinstance(est.energy_, Zero) == (name == "dropped")
+    if name in ("calibrated", "callable"):
+        assert isinstance(est.energy_, Reweighted)
+    assert (est.calibration_ is not None) == name.startswith("cal")
+    if trip == "save":
+        assert_same(est, back.fit(table()))
+
+
+def test_clones_have_the_parameters():
+    est = tiny(l2=0.3)
+    twin = clone(est).set_params(l2=0.7, critic__hidden_sizes=(5,), energy__hidden_sizes=(6,))
+    assert (twin.l2, est.l2) == (0.7, 0.3)
+    assert twin.critic.hidden_sizes == (5,) and est.critic.hidden_sizes == (12, 12)
+    assert_same(est.fit(table()), clone(est).fit(table()))
+
+
+@pytest.mark.parametrize("trace", ["exact", "gaussian"])
+def test_same_seed_same_bits_and_no_global_randomness(trace):
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    params = {"calibrate": True, "trace": trace, "critic": Critic((6,), dropout=0.3)}
+    one, two = (tiny(**params).fit(table()) for _ in range(2))
+    assert_same(one, two)
+    assert torch.get_rng_state().equal(before)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
+    other = tiny(**params, random_state=1).fit(table())
+    assert (other.score_samples(table()) != one.score_samples(table())).any()
+
+
+def test_densities_follow_the_units_of_x():
+    X, new = table(), table(40, seed=1)
+    params = {"log_partition": "auto", "calibrate": True}
+    one, two = tiny(**params).fit(X), tiny(**params).fit(7 * X - 300)
+    shifted = one.score_samples(new) - 2 * np.log(7)
+    np.testing.assert_allclose(two.score_samples(7 * new - 300), shifted, atol=0.02)
+
+
+def test_grid_search_chooses_l2():
+    search = GridSearchCV(tiny(), {"l2": [0.1, 1.0, 10.0]}, cv=2).fit(table())
+    scores = search.cv_results_["mean_test_score"]
+    assert search.best_params_["l2"] in (0.1, 1.0, 10.0) and np.isfinite(scores).all()
+    assert len(set(scores)) == 3
+
+
+# -- going on --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_a_warm_start_goes_on_with_its_critic(calibrate):
+    X = table()
+    est = tiny(calibrate=calibrate, warm_start=True).fit(X)
+    twin, first = pickle.loads(pickle.dumps(est)), est.critic_(X)
+    assert_same(est.fit(X), twin.fit(X))
+    assert est.n_iter_ == 12 and (est.critic_(X) != first).any()
+    before = est.critic_(X)
+    est.set_params(critic_learning_rate=1e-30, learning_rate=1e-30, max_iter=1)
+    for optimizer in est._train_states[0].objective.optimizers.values():
+        for group in optimizer.param_groups:
+            group["initial_lr"] = 1e-30
+    np.testing.assert_allclose(est.fit(X).critic_(X), before, atol=1e-6)  # not drawn anew
+
+
+def interrupt(monkeypatch, after):
+    """Ctrl-C at the given update."""
+    step, calls = LearnedStein.step, []
+
+    def counted(self, *args):
+        calls.append(1)
+        if len(calls) > after:
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    monkeypatch.setattr(LearnedStein, "step", counted)
+
+
+@pytest.mark.parametrize("params", [{}, {"calibrate": True, "trace": "gaussian"}], ids=str)
+def test_an_interrupted_fit_resumes_with_the_same_bits(params, monkeypatch, tmp_path):
+    X = table()
+    whole = tiny(**params).fit(X)
+    monkeypatch.setattr(skebm.train, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    part = tiny(checkpoint_dir=tmp_path, **params)
+    with monkeypatch.context() as patch, pytest.warns(ConvergenceWarning, match="interrupted"):
+        interrupt(patch, 3)
+        part.fit(X)
+    assert part.n_iter_ == 3 and np.isfinite(part.score_samples(X)).all()
+    assert (part.critic_(X) != whole.critic_(X)).any()
+    assert part.fit(X).n_iter_ == 6
+    assert_same(part, whole)
+
+
+# -- draws -----------------------------------------------------------------------------------------
+
+LINE = 3 + 2 * np.random.RandomState(0).randn(4000, 1)
+
+
+@pytest.fixture(scope="module")
+def line():
+    """The model is N(mean, sd^2) of these rows exactly."""
+    est = tiny(energy=Nothing, learn_base=False, max_iter=1).fit(LINE)
+    assert est.score(LINE) == pytest.approx(stats.norm(*moments()).logpdf(LINE).mean(), abs=1e-4)
+    return est
+
+
+def moments():
+    return float(LINE.mean()), float(LINE.std())
+
+
+def test_metropolis_draws_follow_the_density(line):
+    draws = line.sample(8000, random_state=0, method="mala")[:, 0]
+    mean, sd = moments()
+    assert_mean(draws, mean, 0.03)
+    assert_variance(draws, sd**2, 0.02)
+
+
+@pytest.mark.parametrize(("step_size", "noise_std"), [(0.2, 0.1), (0.05, 0.4)])
+def test_tempered_chains_have_their_known_variance(step_size, noise_std, line):
+    """Eq. 19 samples another density, on a Gaussian of variance b^2 / (1 - (1 - a)^2)."""
+    draws = line.sample(
+        8000, 0, method="langevin", n_steps=120, step_size=step_size, noise_std=noise_std
+    )
+    mean, sd = moments()
+    truth = sd**2 * langevin_variance(step_size, noise_std)
+    assert_mean(draws[:, 0], mean, 0.05)
+    assert_variance(draws[:, 0], truth, 0.02)
+
+
+def test_chains_start_at_the_rows_given(line):
+    starts = np.linspace(-5, 11, 9)[:, None]
+    params = {"method": "langevin", "step_size": 0.1, "noise_std": 0.0, "init": starts}
+    mean, _ = moments()
+    moved = line.sample(9, 0, n_steps=3, **params)
+    np.testing.assert_allclose(moved, mean + 0.9**3 * (starts - mean), rtol=1e-4, atol=1e-4)
+
+
+MACHINE = {
+    "B": np.array([[2.0, -1.0], [0.5, 1.5]]),
+    "b": np.array([0.3, -0.2]),
+    "c": np.array([0.4, -0.6]),
+}
+
+
+@pytest.fixture(scope="module")
+def machine():
+    """The model is the restricted Boltzmann machine above, up to a step of 1e-20."""
+    energy = GaussianBernoulliRBM(2, *MACHINE.values())
+    params = {"standardize": False, "learning_rate": 1e-20, "weight_decay": 0.0}
+    return tiny(base=None, energy=energy, log_partition="auto", calibrate=True, **params).fit(
+        table() / STRETCH
+    )
+
+
+@pytest.mark.parametrize("method", ["auto", "mala", "gibbs"])
+def test_draws_of_a_machine_follow_its_mixture(method, machine):
+    _, means, mass, log_z = rbm_mixture(*MACHINE.values())
+    draws = machine.sample(8000, 0, method=method, n_steps=60)
+    center = mass @ means
+    for j in range(2):
+        assert_mean(draws[:, j], center[j], 0.05)
+        assert_variance(draws[:, j], 1 + mass @ (means[:, j] - center[j]) ** 2, 0.02)
+    assert machine.log_partition_.method == "exact" and machine.calibration_ is None
+    assert machine.log_partition_.value == pytest.approx(log_z, abs=1e-5)
+
+
+@pytest.mark.parametrize("source", ["logistic", "laplace"])
+@pytest.mark.parametrize("method", ["auto", "exact"])
+def test_exact_draws_have_the_sources_of_the_model(source, method):
+    B = np.array([[1.0, 0.4, 0.0], [-0.5, 1.1, 0.3], [0.2, 0.0, 0.7]])
+    params = {"standardize": False, "learning_rate": 1e-20, "weight_decay": 0.0}
+    X = np.random.RandomState(0).randn(60, 3)
+    est = tiny(
+        base=None, energy=LinearICA(source, B), log_partition="auto", calibrate=True, **params
+    ).fit(X)
+    draws = est.sample(5000, 0, method=method)
+    s = draws @ B
+    for j in range(3):
+        assert stats.kstest(s[:, j], source).pvalue > 1e-4
+    correlation = np.corrcoef(s.T) - np.eye(3)
+    assert np.abs(correlation).max() < 4 / math.sqrt(len(s))
+    np.testing.assert_array_equal(draws, est.sample(5000, 0, method=method))
+    assert est.calibration_ is None and est.log_partition_.value == 0
+
+
+@pytest.mark.parametrize("method", ["exact", "gibbs"])
+def test_a_model_that_cannot_be_drawn_from_directly_says_so(method, line, machine):
+    with pytest.raises(ValueError, match=rf"method must be .*got '{method}'\. .* base=None"):
+        line.sample(3, method=method)
+    with pytest.raises(ValueError, match="got 'exact'. Exact draws need LinearICA"):
+        machine.sample(3, method="exact")
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "match"),
+    [
+        ({"method": "gibs"}, ValueError, "method must be one of .*got 'gibs'"),
+        ({"method": None}, TypeError, "method must be one of .*got None"),
+        ({"n_samples": 0, "method": "langevin"}, ValueError, "n_samples .* got 0"),
+        ({"n_steps": 0, "method": "langevin"}, ValueError, "n_steps .* got 0"),
+        ({"n_steps": 2.5, "method": "langevin"}, TypeError, r"n_steps .* got 2\.5"),
+        ({"step_size": 0.0, "method": "langevin"}, ValueError, r"step_size .* got 0\.0"),
+        ({"noise_std": -0.1, "method": "langevin"}, ValueError, r"noise_std .* got -0\.1"),
+        ({"init": [[1.0]], "method": "langevin"}, ValueError, "init .*n_samples=3 rows, got 1"),
+        ({"init": np.ones((3, 2)), "method": "langevin"}, ValueError, r"init .*got shape \(3, 2\)"),
+        ({"init": [[np.nan]] * 3, "method": "langevin"}, ValueError, "NaN"),
+    ],
+    ids=str,
+)
+def test_sample_names_a_bad_argument(params, error, match, line):
+    with pytest.raises(error, match=match):
+        line.sample(**{"n_samples": 3, **params})
+
+
+def test_sample_needs_a_fit():
+    with pytest.raises(NotFittedError):
+        tiny().sample(3, method="langevin")
+
+
+# -- what is learnt --------------------------------------------------------------------------------
+
+
+def test_the_learned_base_repairs_what_inflation_did():
+    """With an energy that stays 0 the model is a Gaussian, and training finds the data's."""
+    density = GaussianDensity([[4.0, 0.0], [0.0, 0.25]], mean=[10.0, -1.0])
+    X, new = (density.sample(3000, random_state=s) for s in (0, 1))
+    params = {
+        "energy": Nothing,
+        "base": Gaussian("diagonal", inflation=1.8),
+        "critic": Critic((16,)),
+        "critic_steps": 2,
+        "batch_size": 256,
+        "learning_rate": 0.03,
+        "critic_learning_rate": 0.02,
+        "weight_decay": 0.0,
+        "n_iter_no_change": None,
+        "validation_fraction": 0.1,
+        "eval_every": 25,
+        "log_partition": "auto",
+    }
+    gaps = []
+    for learn_base, max_iter in ((True, 150), (False, 1)):
+        est = tiny(**params, learn_base=learn_base, max_iter=max_iter).fit(X)
+        gaps.append((density.log_density(new) - est.score_samples(new)).mean())
+        assert abs(est.log_partition_.value) < 0.01  # a Gaussian, whatever its moments
+    kl = 2 * (math.log(1.8) + 0.5 / 1.8**2 - 0.5)
+    assert gaps[1] == pytest.approx(kl, abs=0.05)
+    assert -0.01 < gaps[0] < 0.02
+    assert isinstance(est.energy_, Zero)  # nothing was there to learn
+
+
+LINE_MODES = GaussianMixtureDensity([[-2.0], [2.0]], [0.6, 0.6], [0.8, 0.2])
+TRAINED = {
+    "critic": Critic((24, 24)),
+    "critic_steps": 3,
+    "l2": 1.0,
+    "max_iter": 200,
+    "batch_size": 128,
+    "eval_every": 50,
+    "learning_rate": 0.003,
+    "critic_learning_rate": 0.005,
+    "weight_decay": 0.0,
+    "energy": MLP((24, 24)),
+    "validation_fraction": 0.1,
+    "log_partition": "auto",
+    "n_iter_no_change": None,
+}
+
+
+def gap_of(est, density=LINE_MODES):
+    """Nats per row that the model is short of the density, on fresh rows."""
+    new = density.sample(4000, random_state=1)
+    return float((density.log_density(new) - est.score_samples(new)).mean())
+
+
+def test_training_leaves_the_base_behind_and_calibration_the_weights_that_scores_do_not_show():
+    X, new = (LINE_MODES.sample(n, random_state=s) for n, s in ((2000, 0), (4000, 1)))
+    est = tiny(**TRAINED, calibrate=True).fit(X)
+    raw = Model(est.energy_.module, est.base_, 1.0)
+    axis, cell = grid(-6, 6, 4000, 1)
+    log_z = float((-raw.potential(axis.float())).double().logsumexp(0)) + math.log(cell)
+    at_new = raw.potential(est._standardizer.transform(new, torch.device("cpu"))).numpy()
+    score = float(-at_new.mean()) - log_z - est._standardizer.log_volume
+    assert est.score(new) == pytest.approx(score + est.calibration_[2], abs=0.03)
+    assert est.score(new) > score + 0.005
+    base = GaussianDensity([[X.var()]], mean=[X.mean()])
+    short = float((LINE_MODES.log_density(new) - base.log_density(new)).mean())
+    assert gap_of(est) < 0.5 * short
+    gain, stderr = est.validation_gain_
+    assert gain > stderr and gain == pytest.approx(short - gap_of(est), abs=0.15)
+
+
+def test_calibration_gives_a_base_of_wrong_weights_the_right_ones():
+    """Shapes right and weights 0.5: what is left after calibration is the share's own error."""
+    X = LINE_MODES.sample(2000, random_state=0)
+    normal = torch.distributions.Normal
+    parts = normal(torch.tensor([[-2.0], [2.0]]), torch.full((2, 1), 0.6))
+    halves = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(torch.ones(2)),
+        torch.distributions.Independent(parts, 1),
+    )
+    still = {"standardize": False, "learning_rate": 1e-12, "validation_fraction": 0.1}
+    still |= {"base": TorchDistribution(halves), "log_partition": "auto"}
+    raw, done = (tiny(**still, calibrate=c).fit(X) for c in (False, True))
+    kl = 0.8 * math.log(1.6) + 0.2 * math.log(0.4)
+    assert isinstance(raw.energy_, Zero) and gap_of(raw) == pytest.approx(kl, abs=0.02)
+    assert isinstance(done.energy_, Reweighted) and abs(gap_of(done)) < 0.01
+    share = (done.sample(4000, random_state=0) < 0).mean()
+    assert abs(share - 0.8) < 4 * math.sqrt(0.16 * (1 / 2000 + 1 / 4000))
+    assert done.validation_gain_[0] == pytest.approx(kl, abs=4 * done.validation_gain_[1])
+
+
+def shares(est):
+    """Mass of each component of the calibration's mixture under the model, and its function."""
+    cells = np.stack(np.meshgrid(np.linspace(-16, 16, 320), np.linspace(-9, 9, 320)), -1)
+    cells = cells.reshape(-1, 2) * STRETCH + [0.0, 1e3]
+    p = np.exp(est.score_samples(cells))
+
+    def responsibilities(X):
+        z = est._standardizer.transform(X, torch.device("cpu"))
+        return est.energy_.mixture.responsibilities(z).double().numpy()
+
+    return p @ responsibilities(cells) / p.sum(), responsibilities
+
+
+def test_calibration_counts_rows_by_their_weights():
+    X = table(2000)
+    left = X[:, 0] < 0
+    X = np.concatenate([X[left][:300], X[~left][:300]])
+    weight = np.where(X[:, 0] < 0, 1.0, 4.0)
+    params = {"calibrate": True, "base": Mixture(n_components=2), "log_partition": "auto"}
+    est = tiny(**params).fit(X, sample_weight=weight)
+    got, responsibilities = shares(est)
+    expected = np.average(responsibilities(X), axis=0, weights=weight)
+    assert expected.max() == pytest.approx(0.8, abs=1e-3)
+    np.testing.assert_allclose(got, expected, atol=0.01)
+
+
+def test_never_worse_than_the_base():
+    """Rows that the base fits exactly: held-out rows keep the energy from harm."""
+    X, new = (np.random.RandomState(s).randn(400, 2) for s in (0, 99))
+    params = {"validation_fraction": 0.2, "learning_rate": 0.05, "max_iter": 20}
+    est = tiny(**params, calibrate=True, learn_base=True, log_partition="auto").fit(X)
+    log_p0 = est.base_.log_prob(est._standardizer.transform(new)).numpy()
+    base = float(log_p0.mean()) - est._standardizer.log_volume
+    gain, stderr = est.validation_gain_
+    assert isinstance(est.energy_, Zero) or gain > stderr
+    assert est.score(new) > base - 0.05
+
+
+def test_a_dropped_energy_has_no_calibration():
+    X = np.random.RandomState(0).randn(400, 2)
+    est = tiny(calibrate=True, energy=Nothing, learn_base=False, validation_fraction=0.2).fit(X)
+    assert isinstance(est.energy_, Zero) and est.calibration_ is None
+    assert est._proposal is est.base_ and est.log_partition_.method == "exact"
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2), None])
+def test_images_and_wide_tables_are_not_calibrated(shape):
+    X = table() if shape else np.random.RandomState(0).randn(120, 33)
+    params = {"log_partition": None} if shape is None else {"log_partition": "auto"}
+    est = tiny(calibrate=True, image_shape=shape, energy="mlp", **params).fit(X)
+    assert est.calibration_ is None and np.isfinite(est.score_samples(X)).all()
