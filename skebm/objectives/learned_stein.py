@@ -68,8 +68,8 @@ class LearnedStein(Objective):
     ``validate`` judges by the discrepancy that the best critic would find on held-out rows,
     :math:`\mathrm{mean} |s - s_p|^2 / (2 \lambda)` (Eq. 9), up to a constant: integration by parts
     turns it into the loss of score matching, which needs no critic. It takes one pass of second
-    derivatives per column (16 random probes above 32 columns). Where the energy is not smooth, it is
-    the critic's own penalized discrepancy. Neither sees the relative weights of separated modes.
+    derivatives per column (16 random probes above 32 columns). Where the energy is not smooth, it
+    is the critic's own penalized discrepancy. Neither sees the relative weights of separated modes.
 
     The history holds the discrepancy on training batches (``discrepancy``), the critic's mean
     squared norm (``critic_norm``), the standard deviation of Stein values (``stein_sd``),

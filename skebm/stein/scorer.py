@@ -40,12 +40,10 @@ def stein_score(estimator: Any, X: Any, y: Any = None) -> float:
     alone, so all models are held to the same measure on a split, and nothing is random. The usual
     width, the median, is too wide to choose by: it sees no more than a model's outline.
 
-    Choosing components and covariances of a GaussianMixture in three folds, the choice was on
-    average 0.03 to 0.08 nats a row below the best on two moons, eight modes and ten-dimensional
-    rings (600 rows), 0.6 on iris and wine, and no better than chance on breast cancer (569 rows, 30
-    columns). So where log likelihoods can be had, they choose better, and with few rows in many
-    columns this choice means little. `compare_models` with ``"lsd"`` sees more in many columns,
-    given rows enough to train a critic. No score sees the relative weights of separated modes.
+    Where log likelihoods can be had, they choose better, and with few rows in many columns this
+    choice means little. `compare_models` with ``"lsd"`` may see more in many columns, given rows
+    enough to train a critic. One row with a huge score can dominate a fold, so shuffle rows that
+    are ordered. No score sees the relative weights of separated modes.
 
     References
     ----------
