@@ -28,7 +28,9 @@ from skebm.energies import (
     directional_derivative,
     energy_and_score,
 )
+from skebm.energies.ica import ICAEnergy
 from skebm.energies.learned_gaussian import LearnedGaussian, with_learned_gaussian
+from skebm.energies.rbm import RBMEnergy
 from skebm.energies.reweighted import Reweighted
 from skebm.networks import Critic, CriticNetwork
 from skebm.objectives import LearnedStein, Optimization
@@ -954,3 +956,25 @@ def test_images_and_wide_tables_are_not_calibrated(shape):
     params = {"log_partition": None} if shape is None else {"log_partition": "auto"}
     est = tiny(calibrate=True, image_shape=shape, energy="mlp", **params).fit(X)
     assert est.calibration_ is None and np.isfinite(est.score_samples(X)).all()
+
+
+def test_chains_that_leave_for_infinity_are_an_error():
+    with pytest.raises(ValueError, match=r"step_size must be small enough .* got 1e\+30"):
+        tiny().fit(table()).sample(5, method="langevin", step_size=1e30, n_steps=50)
+
+
+@pytest.mark.parametrize("base", ["gaussian", Gaussian("diagonal"), Mixture(n_components=1)])
+def test_moments_are_learned_with_a_gaussian_base_alone(base):
+    est = tiny(base=base).fit(table())
+    assert isinstance(est.energy_, LearnedGaussian) == (not isinstance(base, Mixture))
+
+
+def test_the_critic_refuses_rows_of_another_width():
+    with pytest.raises(ValueError, match=r"X must have 2 columns, got 3"):
+        tiny().fit(table()).critic_(np.zeros((4, 3)))
+
+
+@pytest.mark.parametrize(("alias", "kind"), [("ica", ICAEnergy), ("rbm", RBMEnergy)])
+def test_the_models_have_aliases(alias, kind):
+    est = tiny(energy=alias, base=None).fit(table())
+    assert isinstance(est.energy_, kind)

@@ -11,7 +11,14 @@ import numpy as np
 
 from skebm._components import check_choice, check_number, resolve
 from skebm.bases import BaseComponent, Gaussian, Kernel, Mixture, Uniform
-from skebm.energies import MLP, Conv, EnergyComponent, Reconstruction
+from skebm.energies import (
+    MLP,
+    Conv,
+    EnergyComponent,
+    GaussianBernoulliRBM,
+    LinearICA,
+    Reconstruction,
+)
 from skebm.partition import (
     AIS,
     Auto,
@@ -25,7 +32,16 @@ from skebm.samplers import HMC, MALA, SGHMC, Langevin, Sampler
 
 # parameter -> (aliases, kind of component)
 ALIASES: dict[str, tuple[dict[str, type], type]] = {
-    "energy": ({"conv": Conv, "mlp": MLP, "reconstruction": Reconstruction}, EnergyComponent),
+    "energy": (
+        {
+            "conv": Conv,
+            "ica": LinearICA,
+            "mlp": MLP,
+            "rbm": GaussianBernoulliRBM,
+            "reconstruction": Reconstruction,
+        },
+        EnergyComponent,
+    ),
     "base": (
         {"gaussian": Gaussian, "kernel": Kernel, "mixture": Mixture, "uniform": Uniform},
         BaseComponent,

@@ -38,8 +38,9 @@ class ScoreMatchingDensity(EnergyDensity):
         Probes per row of ``"sliced"``.
     projections : {"gaussian", "rademacher"}, default="rademacher"
         Law of the probes: normal, or random signs, whose variance is never larger.
-    energy : {"mlp", "conv", "reconstruction"}, energy component or callable, default="mlp"
-        The energy; ``"conv"`` needs `image_shape`. A callable gets the number of columns (or the
+    energy : {"mlp", "conv", "reconstruction", "ica", "rbm"}, component or callable, default="mlp"
+        The energy; ``"conv"`` needs `image_shape`; ``"ica"`` and ``"rbm"`` (`LinearICA`,
+        `GaussianBernoulliRBM`) go with ``base=None``. A callable gets the number of columns (or the
         image shape) and returns a new ``torch.nn.Module`` that maps (n, n_features) to (n,) nats,
         without batch normalization.
         ``energy__hidden_sizes`` works in ``set_params``.

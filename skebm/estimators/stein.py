@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
-from skebm.bases import Base
+from skebm.bases import Base, Gaussian
 from skebm.data import torch_generator
 from skebm.energies import Model, Zero
 from skebm.energies.ica import ICAEnergy
@@ -62,14 +63,15 @@ class SteinEBM(EnergyDensity):
     calibrate : bool, default=True
         After training, fit ``log q + a . r(x)`` by maximum likelihood, r the responsibilities of a
         mixture chosen by the Bayesian information criterion: each mode keeps its shape and gets its
-        weight. Left out for images, above 32 columns, and with a warning where importance draws do
-        not reach the model.
+        weight. Left out for images, above 32 columns, for linear ICA and Boltzmann machines, and
+        with a warning where importance draws do not reach the model.
     betas : tuple of float, default=(0.5, 0.9)
         Decay rates of Adam's moments, for energy and critic.
     critic_learning_rate : float, optional
         Step of the critic's optimizer; None takes `learning_rate`.
-    energy : {"mlp", "conv", "reconstruction"}, energy component or callable, default="mlp"
-        The energy; ``"conv"`` needs `image_shape`. A callable gets the number of columns (or the
+    energy : {"mlp", "conv", "reconstruction", "ica", "rbm"}, component or callable, default="mlp"
+        The energy; ``"conv"`` needs `image_shape`; ``"ica"`` and ``"rbm"`` (`LinearICA`,
+        `GaussianBernoulliRBM`) go with ``base=None``. A callable gets the number of columns (or the
         image shape) and returns a new ``torch.nn.Module`` that maps (n, n_features) to (n,) nats,
         without batch normalization.
         ``energy__hidden_sizes`` works in ``set_params``.
@@ -104,7 +106,7 @@ class SteinEBM(EnergyDensity):
     n_iter_no_change : int or None, default=12
         Validations without a gain of `tol` after which training stops.
     tol : float, default=0.0
-        Smallest gain in held-out log likelihood that counts, nats per row.
+        Smallest fall of the held-out discrepancy that counts, its own unit.
     log_partition : {"auto", "quadrature", "importance", "ais", "reverse-ais"}, instance or None
         How log Z is estimated, by default ``"auto"``; None leaves ``score_samples`` unnormalized.
     contamination : float or "auto", default="auto"
@@ -129,7 +131,10 @@ class SteinEBM(EnergyDensity):
     Attributes
     ----------
     critic_ : callable
-        The fitted critic, (n, n_features) in units of X to (n, n_features) on standardized space.
+        The opponent at the end of training, (n, n_features) in units of X to (n, n_features) on
+        standardized space: it looked at the energy of the last update, before a better snapshot
+        was put back and before calibration. For a discrepancy of the fitted density use
+        `skebm.stein.learned_stein_discrepancy`.
     calibration_ : tuple (int, float, float) or None
         Components of the mixture, effective draws and held-out gain in nats per row of the
         calibration; None where there was none.
@@ -320,7 +325,8 @@ class SteinEBM(EnergyDensity):
         noise_std : float, default=0.1
             sigma of Eq. 19, standardized units.
         init : array-like of shape (n_samples, n_features), optional
-            Where these chains start, units of X; None takes draws from the base.
+            Where these chains start, units of X; None takes draws from the base, or from N(0, I) in
+            standardized space where there is none. Unused by the other methods.
 
         Returns
         -------
@@ -357,6 +363,11 @@ class SteinEBM(EnergyDensity):
             raise ValueError(f"init must have n_samples={n_samples} rows, got {len(starts)}.")
         sampler = Gibbs() if method == "gibbs" else Langevin(step_size, noise_std=noise_std)
         state, _ = run(sampler, self._model(), starts, n_steps, generator)
+        if not state.x.isfinite().all():
+            raise ValueError(
+                f"step_size must be small enough for stable chains, got {step_size!r}: they left "
+                "for infinity. Lower it, or use method='mala'."
+            )
         return self._standardizer.inverse(state.x)
 
     def _direct_method(self) -> str | None:
@@ -406,7 +417,8 @@ class SteinEBM(EnergyDensity):
 
     def _wrapped(self, energy: torch.nn.Module, base: Base | None) -> torch.nn.Module:
         energy = super()._wrapped(energy, base)
-        return with_learned_gaussian(energy, base) if self.learn_base else energy
+        gaussian = isinstance(self.base, Gaussian) or self.base == "gaussian"
+        return with_learned_gaussian(energy, base) if self.learn_base and gaussian else energy
 
     def _outcome(
         self, state: TrainState, prepared: Prepared, generator: torch.Generator
@@ -455,5 +467,8 @@ class _CriticOfRows:
 
     @torch.no_grad()
     def __call__(self, X: Any) -> np.ndarray:
-        X = np.asarray(X, dtype=np.float64)
+        X = check_array(X, dtype=np.float64)
+        d = len(self.standardizer.scale)
+        if X.shape[1] != d:
+            raise ValueError(f"X must have {d} columns, got {X.shape[1]}. Use those of fit.")
         return self.network(self.standardizer.transform(X, torch.device("cpu"))).double().numpy()

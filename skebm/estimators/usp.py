@@ -78,8 +78,9 @@ class USPDensity(EnergyDensity):
         ``"plain"`` takes points as evenly dense, as the paper does; ``"knn"`` multiplies each
         weight by the volume of the ball up to the fifth neighbor, which corrects uneven points in
         few columns and is noise in many.
-    energy : {"mlp", "conv", "reconstruction"}, energy component or callable, default="mlp"
-        The energy; ``"conv"`` needs `image_shape`. A callable gets the number of columns (or the
+    energy : {"mlp", "conv", "reconstruction", "ica", "rbm"}, component or callable, default="mlp"
+        The energy; ``"conv"`` needs `image_shape`; ``"ica"`` and ``"rbm"`` (`LinearICA`,
+        `GaussianBernoulliRBM`) go with ``base=None``. A callable gets the number of columns (or the
         image shape) and returns a new ``torch.nn.Module`` that maps (n, n_features) to (n,) nats,
         without batch normalization.
         ``energy__hidden_sizes`` works in ``set_params``.

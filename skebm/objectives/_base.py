@@ -85,7 +85,11 @@ class Optimization(Component):
         if not (isinstance(self.betas, tuple | list) and len(self.betas) == 2):
             raise TypeError(f"betas must be two numbers in [0, 1), got {self.betas!r}.")
         for beta in self.betas:
-            check_number("betas", beta, low=0, high=0.99999999)
+            check_number("betas", beta, low=0)
+            if beta >= 1:
+                raise ValueError(
+                    f"betas must be below 1, got {beta!r}. The usual are (0.9, 0.999)."
+                )
         return torch.optim.AdamW(
             module.parameters(),
             lr=self.learning_rate,

@@ -25,10 +25,12 @@ class HeldOut(NamedTuple):
     Parameters
     ----------
     value : float
-        Mean log density minus the standard error of log Z: larger is better, and a vague log Z
-        does not look good; minus infinity where log Z cannot be trusted.
+        What chooses the snapshot, larger is better: mean log density minus the standard error of
+        log Z, so that a vague log Z does not look good, and minus infinity where log Z cannot be
+        trusted; `LearnedStein` has minus its held-out discrepancy here.
     gain : float
-        Mean log density minus the base's on the same rows.
+        Mean log density minus the base's on the same rows; where it falls 5 nats below that of the
+        best snapshot, training goes back. NaN where it is unknown.
     stderr : float
         Standard error of the gain: rows and log Z together.
     ess : float

@@ -137,8 +137,8 @@ class NoiseContrastive(Objective):
         noise = model.base if self.noise is None else self.noise
         if not isinstance(noise, Base):
             raise ValueError(
-                f"noise must be a fitted density or the model must have a base, got {noise!r}. "
-                "Use base='mixture', or noise='mixture' without a base."
+                f"noise must be a density of its own where base=None, got {self.noise!r}. "
+                "Use noise='mixture', or base='mixture'."
             )
         return noise
 
