@@ -62,9 +62,18 @@ def witness_by_autograd(X, v):
     return np.array(found)
 
 
+def unshuffled(X):
+    """Return rows that are in the order of X once they are permuted."""
+    return X[np.argsort(np.random.RandomState(0).permutation(len(X)))]
+
+
 def of_fixed_rows(statistic):
     return kernelized_stein_discrepancy(
-        gaussian_score, fixed_rows(), bandwidth=BANDWIDTH, statistic=statistic, standardize=False
+        gaussian_score,
+        unshuffled(fixed_rows()),
+        bandwidth=BANDWIDTH,
+        statistic=statistic,
+        standardize=False,
     ).value
 
 
@@ -105,6 +114,16 @@ def test_fssd_agrees_with_derivatives_of_the_kernel():
     terms, moments = finite_set_terms(rows, LOCATIONS, BANDWIDTH)
     assert terms.mean() == pytest.approx(expected, rel=1e-12)
     np.testing.assert_allclose(np.trace(moments), np.trace(tau.T @ tau) / n)
+
+
+@pytest.mark.parametrize("statistic", ["u", "linear"])
+def test_the_order_of_the_rows_does_not_bias_the_value(statistic):
+    """Of N(0, 1) and the model N(1, 1)."""
+    X = np.sort(np.random.default_rng(0).normal(size=(3000, 1)), axis=0)
+    found = kernelized_stein_discrepancy(
+        lambda x: 1 - x, X, bandwidth=2.0, statistic=statistic, standardize=False
+    )
+    assert_estimate(found.value, found.stderr, closed_form(np.ones(1), 1, 2.0), 0.05)
 
 
 def closed_form(shift, d, width):

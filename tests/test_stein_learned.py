@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
@@ -17,6 +18,7 @@ from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, Stan
 from skebm import HybridCDDensity
 from skebm.datasets import GaussianDensity
 from skebm.energies import MLP
+from skebm.exceptions import DataDegeneracyWarning
 from skebm.networks import Critic
 from skebm.partition import ImportanceSampling
 from skebm.stein import _training, learned_stein_discrepancy
@@ -342,7 +344,14 @@ def test_estimators_of_the_package():
         (np.sum, ValueError, ["score", "(20, 2)", "()"]),
         (np.ravel, ValueError, ["score", "(20, 2)", "(40,)"]),
         (np.log, ValueError, ["score", "finite", "of 40"]),
-        (np.zeros((20, 2)), TypeError, ["score"]),
+        (np.zeros((20, 2)), TypeError, ["score", "got ndarray of shape (20, 2)", "model first"]),
+        (lambda x: -x + 0j, TypeError, ["score", "real", "complex128"]),
+        (GaussianMixture, TypeError, ["the class GaussianMixture", "Instantiate and fit it"]),
+        (
+            GridSearchCV(GaussianMixture(), {}, cv=2).fit(normal(20, 2)),
+            TypeError,
+            ["Pass its best_estimator_"],
+        ),
     ],
     ids=[
         "kde",
@@ -356,6 +365,9 @@ def test_estimators_of_the_package():
         "ravel",
         "nan",
         "array",
+        "complex",
+        "mixture class",
+        "search",
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
@@ -378,7 +390,9 @@ def test_bad_scores(score, error, fragments):
         ({"split": 0.8}, TypeError, ["split", "three", "0.8"]),
         ({"split": (0.8, 0.1, 0.2)}, ValueError, ["split", "sum to 1"]),
         ({"split": (0.9, 0.1, 0.0)}, ValueError, ["split", "> 0"]),
-        ({"split": (0.9, 0.05, 0.05)}, ValueError, ["2 in each part", "20"]),
+        ({"split": (0.9, 0.05, 0.05)}, ValueError, ["at least 36 rows", "20"]),
+        ({"X": normal(9, 2)}, ValueError, ["at least 18 rows", "2 in each part", "got 9"]),
+        ({"X": np.ones((20, 2))}, ValueError, ["X", "differ", "20 equal"]),
         ({"eval_every": 0}, ValueError, ["eval_every", "0"]),
         ({"n_iter_no_change": 0}, ValueError, ["n_iter_no_change", "0"]),
         ({"standardize": "yes"}, ValueError, ["standardize", "'yes'"]),
@@ -388,8 +402,53 @@ def test_bad_scores(score, error, fragments):
 )
 def test_bad_parameters(params, error, fragments):
     with pytest.raises(error) as caught:
-        learned_stein_discrepancy(lambda x: -x, normal(20, 2), **params)
+        learned_stein_discrepancy(lambda x: -x, **{"X": normal(20, 2), **params})
     assert all(fragment in str(caught.value) for fragment in fragments), caught.value
+
+
+@pytest.mark.parametrize("shares", [(0.8, 0.1, 0.1), (0.5, 0.1, 0.4), (0.01, 0.98, 0.01)], ids=str)
+def test_the_rows_that_a_message_asks_for_are_enough(shares):
+    needed = _training._rows_needed(5, shares)
+    assert min(len(part) for part in _training._split(needed, shares, gen(0))) >= 2
+    with pytest.raises(ValueError, match=f"at least {needed} rows"):
+        _training._split(5, shares, gen(0))
+
+
+def test_tiny_shares_do_not_hang():
+    with pytest.raises(ValueError, match="must have at least"):
+        _training._split(5, (1 - 2e-7, 1e-7, 1e-7), gen(0))
+
+
+@pytest.mark.parametrize("kind", [np.asarray, pd.DataFrame], ids=["array", "frame"])
+def test_scores_that_write_into_their_argument_leave_the_table(kind):
+    X = normal(20, 2)
+    table = kind(X.copy())
+
+    def negative(x):
+        x *= -1
+        return x
+
+    scaler = StandardScaler(copy=False)
+    pipeline = make_pipeline(scaler, GaussianMixture()).fit(normal(50, 2, seed=1) + 3)
+    for model, truth in ((negative, -X), (pipeline, evaluate_score(pipeline, X.copy())[1])):
+        rows, values = evaluate_score(model, table)
+        np.testing.assert_array_equal(rows, X)
+        np.testing.assert_array_equal(np.asarray(table), X)
+        np.testing.assert_allclose(values, truth)
+
+
+def test_few_valued_columns_warn():
+    X = np.column_stack([normal(100, 1), np.arange(100) % 3, np.ones(100)])
+    with pytest.warns(DataDegeneracyWarning, match=r"columns \(1: 2\); .* \(1: 1\)") as seen:
+        found = learned_stein_discrepancy(
+            lambda x: -x, X, **{**SMALL, "max_iter": 5, "standardize": True}
+        )
+    assert np.isfinite(found.value) and seen[0].filename == __file__
+
+
+def test_discrepancies_print_in_one_short_line():
+    found = learned_stein_discrepancy(lambda x: -x, normal(100, 2), max_iter=5, **SMALL)
+    assert repr(found) == f"LearnedSteinDiscrepancy(value={found.value}, stderr={found.stderr})"
 
 
 def test_values_too_large_for_single_precision():

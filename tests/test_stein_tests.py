@@ -7,12 +7,16 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import chi2, kstest, norm
+from scipy.stats import t as student
+from sklearn.exceptions import NotFittedError
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from skebm.data import torch_generator
 from skebm.datasets import GaussianDensity, GaussianMixtureDensity
+from skebm.exceptions import DataDegeneracyWarning
 from skebm.networks import Critic
 from skebm.stein import (
     _procedures,
@@ -23,7 +27,7 @@ from skebm.stein import (
     learned_stein_discrepancy,
     stein_score,
 )
-from skebm.stein._scores import evaluate_score, standardized
+from skebm.stein._scores import evaluate_score, shuffled, standardized
 from skebm.stein.comparison import _compare
 from skebm.stein.fssd import finite_set_terms
 from tests.closed_forms import assert_estimate
@@ -112,10 +116,60 @@ def test_no_test_sees_the_weights_of_separated_modes():
     assert np.ptp(weights) < 0.05  # the rows do have other weights than the model
 
 
+@pytest.mark.parametrize("bandwidth", ["median", "optimized"])
+@pytest.mark.parametrize("method", ["ksd", "lksd"])
+def test_sorted_rows_of_the_right_model_pass(method, bandwidth):
+    options = {"bandwidth": bandwidth, "n_draws": 200}
+    pvalues = [
+        quick(right, np.sort(normal(500, 1, i), 0), method, i, **options).pvalue for i in range(30)
+    ]
+    assert kstest(pvalues, "uniform").pvalue > 1e-4
+    assert np.sum(np.array(pvalues) <= 0.05) <= 8  # 1.5 expected; more than 8 has a chance of 1e-5
+
+
+def test_few_test_rows_warn_and_have_the_law_of_t():
+    with pytest.warns(UserWarning, match="has 8 test rows; below 50.*method='ksd'"):
+        result = quick(off, normal(20, 2), "lsd")
+    assert result.n_test == 8
+    assert result.pvalue == pytest.approx(student.sf(result.statistic, 7))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("column", [np.full(150, 3.0), np.arange(150) % 2], ids=["one", "two"])
+def test_columns_that_are_not_continuous_warn(method, column):
+    X = pd.DataFrame({"good": normal(150, 1)[:, 0], "flat": column})
+    with pytest.warns(DataDegeneracyWarning, match=r"X must come .* columns.* \(1: flat\)") as seen:
+        result = quick(right, X, method)
+    assert len(seen) == 1 and seen[0].filename == __file__
+    assert np.isfinite([result.statistic, result.pvalue]).all()
+
+
+def test_comparisons_warn_once_of_such_columns():
+    X = np.column_stack([normal(60, 2), np.ones(60)])
+    with pytest.warns(DataDegeneracyWarning, match=r"constant columns \(1: 2\)") as seen:
+        found = compare_models([right, off], X, method="ksd")
+    assert len(seen) == 1 and seen[0].filename == __file__
+    assert np.isfinite(list(found.value.values())).all()
+
+
+def test_a_kernel_that_sees_no_pair_does_not_divide_by_zero():
+    result = quick(right, normal(40, 2), "lksd", bandwidth=1e-6)
+    assert result.statistic == 0 and not result.reject
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_results_print_in_one_short_line(method):
+    text = repr(quick(off, normal(150, 2), method))
+    assert text.startswith("GoodnessOfFit(statistic=") and f"method={method!r}" in text
+    assert len(text) < 250 and not any(
+        word in text for word in ("critic", "history", "locations", "array")
+    )
+
+
 # -- formulas by hand ------------------------------------------------------------------------------
 
 
-def test_the_learned_statistic_and_its_normal_p_value():
+def test_the_learned_statistic_and_its_p_value():
     X = normal(300, 2)
     result = quick(off, X, "lsd")
     generator = torch.Generator().manual_seed(
@@ -126,13 +180,13 @@ def test_the_learned_statistic_and_its_normal_p_value():
     t = math.sqrt(120) * values.mean() / values.std(ddof=1)
     assert result.n_test == 120
     assert result.statistic == pytest.approx(t, rel=1e-3)
-    assert result.pvalue == pytest.approx(norm.sf(t), rel=1e-2)
+    assert result.pvalue == pytest.approx(student.sf(t, 119), rel=1e-3)
     assert result.reject == (result.pvalue <= 0.05)
 
 
 def test_the_published_split_is_an_option():
-    result = quick(right, normal(200, 2), "lsd", split=(0.8, 0.1, 0.1), n_iter_no_change=None)
-    assert result.n_test == 20
+    result = quick(right, normal(500, 2), "lsd", split=(0.8, 0.1, 0.1), n_iter_no_change=None)
+    assert result.n_test == 50
     for row in result.history:
         power = row["validation"] / row["validation_sd"]
         assert row["statistic"] == pytest.approx(power, rel=1e-2, abs=1e-4)
@@ -159,13 +213,10 @@ def test_signs_are_fair_and_independent():
 @pytest.mark.parametrize("entries", [1 << 21, 300])
 def test_the_wild_bootstrap_block_by_block(monkeypatch, entries):
     monkeypatch.setattr(kernel, "ENTRIES", entries)
-    X = normal(40, 2)
-    rows = standardized(*evaluate_score(off, X), True)
+    X, generator = normal(40, 2), torch_generator(0)
+    rows = standardized(*shuffled(evaluate_score(off, X), generator), True)
     width = kernel.choose_bandwidth(rows, "median")
     h = kernel.SteinKernel(rows, width).block(slice(None), slice(None))
-    generator = torch.Generator().manual_seed(
-        int(np.random.RandomState(0).randint(np.iinfo(np.int32).max))
-    )
     signs = _procedures._signs(40, 99, generator)
     draws = [w @ h @ w / 40 for w in signs.T]
     statistic = h.sum() / 40
@@ -179,7 +230,7 @@ def test_the_wild_bootstrap_block_by_block(monkeypatch, entries):
 
 def test_the_linear_statistic():
     X = normal(41, 2)
-    rows = standardized(*evaluate_score(off, X), True)
+    rows = standardized(*shuffled(evaluate_score(off, X), torch_generator(0)), True)
     width = kernel.choose_bandwidth(rows, "median")
     h = kernel.SteinKernel(rows, width).block(slice(None), slice(None))
     terms = np.array([h[i, i + 20] for i in range(20)])
@@ -220,7 +271,8 @@ def test_locations_are_in_the_units_of_the_rows():
 def test_an_optimized_width_is_chosen_on_other_rows(method):
     X = normal(200, 2)
     result = quick(off, X, method, bandwidth="optimized")
-    rows = standardized(*evaluate_score(off, X), True, reference=np.arange(40))
+    table = shuffled(evaluate_score(off, X), torch_generator(0))
+    rows = standardized(*table, True, reference=np.arange(40))
     chosen = rows._replace(x=rows.x[:40], score=rows.score[:40])
     assert result.bandwidth == kernel.choose_bandwidth(chosen, "optimized", method == "lksd")
     assert result.n_test == 160
@@ -228,7 +280,7 @@ def test_an_optimized_width_is_chosen_on_other_rows(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_units_do_not_matter(method):
-    X, scale = normal(120, 2), np.array([2.0**-9, 2.0**12])
+    X, scale = normal(150, 2), np.array([2.0**-9, 2.0**12])
     first = quick(off, X, method)
     moved = quick(lambda x: off(x / scale) / scale, X * scale, method)
     assert moved.pvalue == pytest.approx(first.pvalue, rel=1e-6)
@@ -237,7 +289,7 @@ def test_units_do_not_matter(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_same_seed_same_result(method):
-    X = normal(120, 2)
+    X = normal(150, 2)
     a, b = (quick(off, X, method, seed=3) for _ in range(2))
     assert (a.statistic, a.pvalue, a.bandwidth) == (b.statistic, b.pvalue, b.bandwidth)
     assert a.method == method
@@ -248,7 +300,13 @@ def test_same_seed_same_result(method):
     [
         ({"method": "mmd"}, ValueError, ["method", "'lsd', 'ksd', 'lksd', 'fssd'", "'mmd'"]),
         ({"alpha": 0}, ValueError, ["alpha", "> 0", "0"]),
-        ({"alpha": 1.5}, ValueError, ["alpha", "<= 1", "1.5"]),
+        ({"alpha": 1.5}, ValueError, ["alpha", "< 1", "1.5"]),
+        ({"alpha": 1.0}, ValueError, ["alpha", "> 0 and < 1", "1.0"]),
+        ({"alpha": "low"}, TypeError, ["alpha", "'low'"]),
+        ({"method": "ksd", "n_draws": 18}, ValueError, ["n_draws", ">= 19", "0.05", "18"]),
+        ({"method": "fssd", "n_draws": 10}, ValueError, ["n_draws", ">= 19", "10"]),
+        ({"null": "sign-flip", "alpha": 1e-4}, ValueError, ["n_draws", ">= 9999", "1000"]),
+        ({"method": "ksd", "X": np.ones((9, 2))}, ValueError, ["X", "differ", "9 equal"]),
         ({"null": "t"}, ValueError, ["null", "'sign-flip'", "'t'"]),
         ({"statistic": "linear"}, ValueError, ["statistic", "'v', 'u'", "'linear'"]),
         ({"n_draws": 0}, ValueError, ["n_draws", ">= 1", "0"]),
@@ -263,6 +321,22 @@ def test_bad_calls(params, error, fragments):
     with pytest.raises(error) as caught:
         goodness_of_fit_test(right, **{"X": normal(40, 2), **params})
     assert all(fragment in str(caught.value) for fragment in fragments), caught.value
+
+
+def test_the_fewest_draws_that_can_reject_are_enough():
+    assert quick(off, normal(200, 2), "ksd", n_draws=19).pvalue == 0.05
+    assert quick(off, normal(200, 2), "ksd", n_draws=19).reject
+    quick(off, normal(150, 2), "lsd", n_draws=1)  # draws nothing
+
+
+@pytest.mark.parametrize(
+    "model",
+    [right, GaussianMixture(), GaussianDensity(np.eye(2)), make_pipeline(GaussianMixture())],
+    ids=["function", "mixture", "density", "pipeline"],
+)
+def test_rows_and_model_the_other_way_round(model):
+    with pytest.raises(TypeError, match=r"X must be a table .* got .*Give the model first"):
+        goodness_of_fit_test(normal(40, 2), model)
 
 
 # -- comparisons -----------------------------------------------------------------------------------
@@ -285,9 +359,11 @@ def test_comparison_values_are_those_of_the_single_functions():
     learned = learned_stein_discrepancy(off, X, random_state=0, **options)
     found = compare_models([right, off], X, random_state=0, **options)
     assert (found.value[1], found.stderr[1]) == pytest.approx((learned.value, learned.stderr))
+    order = torch.randperm(300, generator=torch_generator(5)).numpy()  # of the comparison
+    same = X[order][np.argsort(np.random.RandomState(0).permutation(300))]
     for method, statistic in (("ksd", "u"), ("lksd", "linear")):
-        single = kernelized_stein_discrepancy(off, X, bandwidth="optimized", statistic=statistic)
-        found = compare_models([right, off], X, method=method)
+        single = kernelized_stein_discrepancy(off, same, bandwidth="optimized", statistic=statistic)
+        found = compare_models([right, off], X, method=method, random_state=5)
         assert (found.value[1], found.stderr[1]) == pytest.approx((single.value, single.stderr))
 
 
@@ -297,6 +373,17 @@ def test_a_model_does_not_differ_from_itself(method):
     result = compare_models([off, off], normal(200, 2), method=method, **options)
     assert result.value[0] == result.value[1]
     assert result.difference == {0: 0, 1: 0} and result.pvalue == {0: 1, 1: 1}
+
+
+def test_the_pairs_of_a_comparison_are_not_neighbors():
+    """Of N(0, 1) and the model N(0, 4): pairs of sorted rows are never near, so h is another."""
+    X = np.sort(normal(4000, 1), axis=0)
+    found = [
+        compare_models([lambda x: -x / 4], rows, method="lksd", bandwidth=1.0, random_state=0)
+        for rows in (X, np.random.default_rng(1).permutation(X))
+    ]
+    spread = math.hypot(found[0].stderr[0], found[1].stderr[0])
+    assert_estimate(found[0].value[0] - found[1].value[0], spread, 0.0, 0.03)
 
 
 def test_paired_differences():
@@ -334,10 +421,14 @@ def test_paired_p_values_are_uniform_for_models_that_are_equally_far():
         ([], {}, ValueError, ["models", "at least one"]),
         (right, {}, TypeError, ["models", "dict or a list"]),
         ([right], {"method": "fssd"}, ValueError, ["method", "'lsd', 'ksd', 'lksd'", "'fssd'"]),
-        ({"a": None}, {"method": "ksd"}, TypeError, ["score", "None"]),
+        ({"a": None}, {"method": "ksd"}, TypeError, ["models['a'] must", "None"]),
+        ({"50%": GaussianMixture()}, {}, NotFittedError, ["models['50%'] must be fitted", "fit"]),
+        ([right, np.sum], {"method": "ksd"}, ValueError, ["models[1] must return shape"]),
+        ({"b": lambda x: 1e20 - x}, {}, ValueError, ["models['b'] and X", "e+19"]),
+        (normal(30, 2), {}, TypeError, ["models", "ndarray of shape (30, 2)"]),
         ([right], {"bandwidth": "best", "method": "ksd"}, ValueError, ["bandwidth", "'best'"]),
     ],
-    ids=["none", "function", "fssd", "model", "bandwidth"],
+    ids=["none", "function", "fssd", "model", "unfitted", "shape", "huge", "array", "bandwidth"],
 )
 def test_bad_comparisons(models, params, error, fragments):
     with pytest.raises(error) as caught:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["Rows", "Score", "evaluate_score", "standardized"]
+__all__ = [
+    "Rows",
+    "Score",
+    "check_continuous",
+    "evaluate_score",
+    "read_table",
+    "shown",
+    "shuffled",
+    "standardized",
+]
 
+import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,10 +27,12 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice
-from skebm.data import Standardizer
+from skebm.data import Standardizer, find_degeneracy
+from skebm.exceptions import DataDegeneracyWarning
 
 Score = Callable[[Any], np.ndarray]
 LARGEST = 1e15  # standardized units; its square is still a float32
+SHORT = 120  # characters of a value that a message shows
 DIVIDING = (StandardScaler, RobustScaler, MaxAbsScaler)
 
 
@@ -41,7 +54,14 @@ class Rows(NamedTuple):
     standardizer: Standardizer
 
 
-def evaluate_score(score: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:
+def read_table(score: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `evaluate_score` does; warn, for a public function, of rows with atoms."""
+    rows, values = evaluate_score(score, X)
+    check_continuous(X, rows, stacklevel=4)
+    return rows, values
+
+
+def evaluate_score(score: Any, X: Any, name: str = "score") -> tuple[np.ndarray, np.ndarray]:
     """Return the rows and the model's score at them, (n, d) each, in the units of X.
 
     Parameters
@@ -49,7 +69,9 @@ def evaluate_score(score: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:
     score : callable or fitted density
         See `goodness_of_fit_test`.
     X : array-like of shape (n, d)
-        Rows.
+        Rows, at least 4. The model sees a copy of them.
+    name : str, default="score"
+        What messages call the model.
 
     Returns
     -------
@@ -61,29 +83,118 @@ def evaluate_score(score: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     TypeError
-        If `score` is of no known kind.
+        If `score` is of no known kind or not real, or X is a model.
     ValueError
         If X is unfit, or the score has another shape than X or is not finite.
     """
+    if not hasattr(X, "__array__") and (callable(X) or _is_model(X)):
+        raise TypeError(
+            f"X must be a table of rows (n, d), got {shown(X)}. Give the model first, then the "
+            "rows."
+        )
     rows = check_array(X, dtype=np.float64, ensure_min_samples=4, input_name="X")
-    function, takes_frames = _resolve(score)
-    values = np.asarray(function(X if takes_frames else rows), dtype=np.float64)
+    function, takes_frames = _resolve(score, name)
+    found = function(deepcopy(X) if takes_frames else rows.copy())
+    if np.iscomplexobj(found):
+        raise TypeError(
+            f"{name} must return real numbers, got {np.asarray(found).dtype}. Return the gradient "
+            "of the log density, computed without complex numbers."
+        )
+    values = np.array(found, dtype=np.float64)
     if values.shape != rows.shape:
         raise ValueError(
-            f"score must return shape {rows.shape}, got {values.shape}. Return the gradient of the "
-            "log density, a row for each row of X."
+            f"{name} must return shape {rows.shape}, got {values.shape}. Return the gradient of "
+            "the log density, a row for each row of X."
         )
     n_bad = np.count_nonzero(~np.isfinite(values))
     if n_bad:
         raise ValueError(
-            f"score must be finite, got {n_bad} of {values.size} values that are NaN or infinite. "
+            f"{name} must be finite, got {n_bad} of {values.size} values that are NaN or infinite. "
             "Leave out rows outside the support of the model."
         )
     return rows, values
 
 
+def check_continuous(X: Any, rows: np.ndarray, stacklevel: int = 3) -> None:
+    """Raise if all rows are equal; warn if they cannot come from a continuous density.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, d)
+        Rows as given, which may name the columns.
+    rows : ndarray of shape (n, d)
+        The same in float64.
+    stacklevel : int, default=3
+        As in `warnings.warn`.
+
+    Raises
+    ------
+    ValueError
+        If all rows are equal.
+
+    Warns
+    -----
+    DataDegeneracyWarning
+        If columns are constant, have few values or depend on others, or rows are copies.
+    """
+    if not np.ptp(rows, axis=0).any():
+        raise ValueError(
+            f"X must have rows that differ, got {len(rows)} equal ones. Leave out copies of rows."
+        )
+    standardizer = Standardizer.from_table(rows)
+    reasons = find_degeneracy((rows - standardizer.location) / standardizer.scale).reasons
+    if not reasons:
+        return
+    names = [str(name) for name in getattr(X, "columns", range(rows.shape[1]))]
+    parts = [
+        f"{reason} ({len(columns)}: "
+        + ", ".join(names[j] for j in columns[:8])
+        + (", ..." * (len(columns) > 8))
+        + ")"
+        for reason, columns in reasons
+    ]
+    warnings.warn(
+        f"X must come from a continuous density, got {'; '.join(parts)}. A Stein discrepancy finds "
+        "any continuous model far from such rows, the right one too. Leave out these columns or "
+        "copies.",
+        DataDegeneracyWarning,
+        stacklevel=stacklevel,
+    )
+
+
+def shuffled(
+    table: tuple[np.ndarray, np.ndarray], generator: torch.Generator | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and scores in random order, for those next to each other may be alike.
+
+    Without a generator the order depends on the number of rows alone.
+    """
+    n = len(table[0])
+    if generator is None:
+        order = np.random.RandomState(0).permutation(n)
+    else:
+        order = torch.randperm(n, generator=generator, device=generator.device).cpu().numpy()
+    return table[0][order], table[1][order]
+
+
+def shown(value: Any) -> str:
+    """Return what a message says of a value: never a whole table."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(getattr(value, "shape", None), tuple):
+        return f"{type(value).__name__} of shape {tuple(value.shape)}"
+    text = repr(value)
+    if len(text) <= SHORT:
+        return text
+    return f"{type(value).__name__} " + text[:SHORT] + "..."
+
+
 def standardized(
-    X: np.ndarray, score: np.ndarray, standardize: bool, reference: np.ndarray | None = None
+    X: np.ndarray,
+    score: np.ndarray,
+    standardize: bool,
+    reference: np.ndarray | None = None,
+    name: str = "score",
 ) -> Rows:
     """Divide rows by the standard deviations of `reference` (all rows), multiply the scores."""
     check_choice("standardize", standardize, (False, True))
@@ -95,18 +206,18 @@ def standardized(
     largest = max(np.abs(values).max(), np.abs(z).max())
     if largest > LARGEST:
         raise ValueError(
-            f"score and X must be at most {LARGEST:g} in standardized units, got {largest:.3g}. "
+            f"{name} and X must be at most {LARGEST:g} in standardized units, got {largest:.3g}. "
             "Leave out rows so far from the rest or from the model."
         )
     return Rows(z, values, standardizer)
 
 
-def _resolve(score: Any) -> tuple[Score, bool]:
+def _resolve(score: Any, name: str) -> tuple[Score, bool]:
     """Return the function that computes the score, and whether it should see X as given."""
     if isinstance(score, Pipeline):
-        return _of_pipeline(score), True
+        return _of_pipeline(score, name), True
     if isinstance(score, GaussianMixture | BayesianGaussianMixture):
-        check_is_fitted(score)
+        _check_fitted(score, name)
         return lambda X: _mixture_score(score, X), True
     if not isinstance(score, type):
         if callable(getattr(score, "score_function", None)):
@@ -116,10 +227,30 @@ def _resolve(score: Any) -> tuple[Score, bool]:
         if callable(score) and not isinstance(score, torch.nn.Module):
             return score, False
     raise TypeError(
-        "score must be a callable from (n, d) to (n, d), a fitted density with score_function, a "
-        f"fitted GaussianMixture or a density of skebm.datasets, got {score!r}. Pass the gradient "
-        "of its log density as a function."
+        f"{name} must be a callable from (n, d) to (n, d), a fitted density with score_function, a "
+        "fitted GaussianMixture or BayesianGaussianMixture, or a density of skebm.datasets, got "
+        f"{shown(score)}. {_remedy(score)}"
     )
+
+
+def _is_model(value: Any) -> bool:
+    return hasattr(value, "fit") or hasattr(value, "log_density")
+
+
+def _remedy(score: Any) -> str:
+    if isinstance(score, type):
+        return "Instantiate and fit it."
+    if hasattr(score, "best_estimator_"):
+        return "Pass its best_estimator_."
+    if hasattr(score, "__array__"):
+        return "Give the model first, then the rows."
+    return "Pass the gradient of its log density as a function."
+
+
+def _check_fitted(estimator: Any, name: str) -> None:
+    kind = type(estimator).__name__
+    text = f"{name} must be fitted, got an unfitted {kind}. Call fit first."
+    check_is_fitted(estimator, msg=text.replace("%", "%%"))
 
 
 def _mixture_score(mixture: Any, X: Any) -> np.ndarray:
@@ -137,11 +268,11 @@ def _mixture_score(mixture: Any, X: Any) -> np.ndarray:
     return np.asarray(total)
 
 
-def _of_pipeline(pipeline: Pipeline) -> Score:
+def _of_pipeline(pipeline: Pipeline, name: str) -> Score:
     """Chain rule through scalers of single columns."""
-    steps = [(name, step) for name, step in pipeline.steps if step not in (None, "passthrough")]
-    factors = [_slope(name, step) for name, step in steps[:-1]]
-    inner, takes_frames = _resolve(steps[-1][1])
+    steps = [(label, step) for label, step in pipeline.steps if step not in (None, "passthrough")]
+    factors = [_slope(label, step, name) for label, step in steps[:-1]]
+    inner, takes_frames = _resolve(steps[-1][1], name)
 
     def score(X: Any) -> np.ndarray:
         for _, step in steps[:-1]:
@@ -154,15 +285,15 @@ def _of_pipeline(pipeline: Pipeline) -> Score:
     return score
 
 
-def _slope(name: str, step: Any) -> Any:
+def _slope(label: str, step: Any, name: str) -> Any:
     """Return the derivative of a scaler's output in its input, per column."""
     if isinstance(step, DIVIDING):
-        check_is_fitted(step)
+        _check_fitted(step, name)
         return 1.0 if step.scale_ is None else 1 / step.scale_
     if isinstance(step, MinMaxScaler) and not step.clip:
-        check_is_fitted(step)
+        _check_fitted(step, name)
         return step.scale_
     raise TypeError(
-        "score must be a Pipeline of column scalers and a density, got "
-        f"{type(step).__name__} as step {name!r}. Transform X first and pass the last step."
+        f"{name} must be a Pipeline of column scalers and a density, got "
+        f"{type(step).__name__} as step {label!r}. Transform X first and pass the last step."
     )

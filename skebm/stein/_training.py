@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["CriticFit", "CriticSettings", "FittedCritic", "fit_critic"]
 
 from copy import deepcopy
+from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from skebm.networks import Critic, CriticNetwork
 from skebm.stein._scores import Rows, evaluate_score, standardized
 
 TRACES = ("exact", "gaussian", "rademacher")
+FEWEST = 2  # rows of a part of the split
 BLOCK, DENSE_BLOCK = 4096, 256  # rows; the second where a dense Jacobian is multiplied out
 SPIKE, MEMORY = 5.0, 0.95  # gradients are clipped to SPIKE times their running norm
 TINY = 1e-6  # added to a standard deviation that divides, as in the authors' program
@@ -148,12 +150,16 @@ class FittedCritic:
 
 
 def fit_critic(
-    X: np.ndarray, score: np.ndarray, settings: CriticSettings, generator: torch.Generator
+    X: np.ndarray,
+    score: np.ndarray,
+    settings: CriticSettings,
+    generator: torch.Generator,
+    name: str = "score",
 ) -> CriticFit:
     """Train on one part of the rows, choose on the second, evaluate on the third."""
     settings.check()
     parts = _split(len(X), settings.split, generator)
-    rows = standardized(X, score, settings.standardize, reference=parts[0])
+    rows = standardized(X, score, settings.standardize, reference=parts[0], name=name)
     network = settings.critic.build(X.shape[1], generator)
     critic = FittedCritic(network, rows.standardizer)
     train, held_out, test = (_tensors(rows, part, generator) for part in parts)
@@ -282,15 +288,28 @@ def _split(n: int, shares: Any, generator: torch.Generator) -> list[np.ndarray]:
     if abs(sum(shares) - 1) > 1e-6:
         raise ValueError(f"split must sum to 1, got {shares!r}. Use (0.8, 0.1, 0.1), say.")
     order = torch.randperm(n, generator=generator, device=generator.device).cpu().numpy()
-    first, second = round(n * shares[0]), round(n * (shares[0] + shares[1]))
-    parts = [order[:first], order[first:second], order[second:]]
-    fewest = min(len(part) for part in parts)
-    if fewest < 2:
+    first, second = _cuts(n, shares)
+    if min(first, second - first, n - second) < FEWEST:
         raise ValueError(
-            f"X must have enough rows for 2 in each part of split={tuple(shares)}, got {n}. "
-            "Give more rows or more even shares."
+            f"X must have at least {_rows_needed(n, shares)} rows, for {FEWEST} in each part of "
+            f"split={tuple(shares)}, got {n}. Give more rows or more even shares."
         )
-    return parts
+    return [order[:first], order[first:second], order[second:]]
+
+
+def _cuts(n: int, shares: Any) -> tuple[int, int]:
+    return round(n * shares[0]), round(n * (shares[0] + shares[1]))
+
+
+def _rows_needed(n: int, shares: Any) -> int:
+    """Return a number of rows above n that suffices; the smallest unless shares are tiny."""
+    enough = ceil((FEWEST + 1) / min(shares))  # rounding takes less than one row from a part
+    low = max(n + 1, int(1 / min(shares)))
+    for m in range(low, enough, max(1, (enough - low) // 1000)):
+        first, second = _cuts(m, shares)
+        if min(first, second - first, m - second) >= FEWEST:
+            return m
+    return enough
 
 
 def _tensors(

@@ -13,7 +13,14 @@ from scipy.stats import norm
 from skebm._components import check_choice
 from skebm.data import resolve_device, torch_generator
 from skebm.networks import Critic
-from skebm.stein._scores import evaluate_score, standardized
+from skebm.stein._scores import (
+    Rows,
+    check_continuous,
+    evaluate_score,
+    shown,
+    shuffled,
+    standardized,
+)
 from skebm.stein._training import CriticSettings, fit_critic
 from skebm.stein.kernel import SteinKernel, choose_bandwidth, jackknife
 
@@ -78,7 +85,8 @@ def compare_models(
         Models by name, or a list of them, whose names are then 0, 1, ...; each as `score` in
         `learned_stein_discrepancy`. None fitted on the rows of X.
     X : array-like of shape (n, d)
-        Rows, independent draws.
+        Rows, independent draws, in any order; at least 18 for ``"lsd"`` with the default `split`,
+        else 4.
     method : {"lsd", "ksd", "lksd"}, default="lsd"
         The discrepancy: learned; kernelized, over all pairs of different rows; kernelized, over
         disjoint pairs.
@@ -110,7 +118,8 @@ def compare_models(
     device : {"cpu", "cuda", "auto"} or torch.device, default="cpu"
         ``"lsd"``: where critics are trained.
     random_state : int, RandomState instance or None, default=None
-        ``"lsd"``: split, initial weights and batches, all the same for each model.
+        ``"lsd"``: split, initial weights and batches; ``"ksd"``, ``"lksd"``: order of the rows,
+        which decides the pairs. All the same for each model.
 
     Returns
     -------
@@ -151,6 +160,7 @@ def compare_models(
     """
     check_choice("method", method, METHODS)
     named = _named(models)
+    labels = {name: f"models[{name!r}]" for name in named}
     if method == "lsd":
         settings = CriticSettings(
             critic=Critic() if critic is None else critic,
@@ -166,16 +176,17 @@ def compare_models(
             n_iter_no_change=n_iter_no_change,
             standardize=standardize,
         ).check()
-        generator = torch_generator(random_state, resolve_device(device))
-        start, terms = generator.get_state(), {}
-        for name, model in named.items():
-            generator.set_state(start)
-            terms[name] = fit_critic(*evaluate_score(model, X), settings, generator).values
-    else:
-        terms = {
-            name: _kernel_terms(model, X, standardize, bandwidth, method == "lksd")
-            for name, model in named.items()
-        }
+    generator = torch_generator(random_state, resolve_device(device if method == "lsd" else "cpu"))
+    start, terms = generator.get_state(), {}
+    tables = {name: evaluate_score(model, X, labels[name]) for name, model in named.items()}
+    check_continuous(X, next(iter(tables.values()))[0])
+    for name, table in tables.items():
+        generator.set_state(start)
+        if method == "lsd":
+            terms[name] = fit_critic(*table, settings, generator, labels[name]).values
+        else:
+            rows = standardized(*shuffled(table, generator), standardize, name=labels[name])
+            terms[name] = _kernel_terms(rows, bandwidth, method == "lksd")
     return _compare(terms, method)
 
 
@@ -186,17 +197,14 @@ def _named(models: Any) -> dict[Hashable, Any]:
         named = dict(enumerate(models))
     else:
         raise TypeError(
-            f"models must be a dict or a list of models, got {models!r}. Give each one a name."
+            f"models must be a dict or a list of models, got {shown(models)}. Give each one a name."
         )
     if not named:
         raise ValueError("models must hold at least one model, got none. Give two to compare.")
     return named
 
 
-def _kernel_terms(
-    model: Any, X: Any, standardize: bool, bandwidth: float | str, linear: bool
-) -> np.ndarray:
-    rows = standardized(*evaluate_score(model, X), standardize)
+def _kernel_terms(rows: Rows, bandwidth: float | str, linear: bool) -> np.ndarray:
     kernel = SteinKernel(rows, choose_bandwidth(rows, bandwidth, linear))
     return kernel.pairs() if linear else jackknife(kernel.row_sums())
 

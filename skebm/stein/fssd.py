@@ -16,7 +16,7 @@ import torch
 from scipy.optimize import minimize
 from sklearn.utils import check_array
 
-from skebm.stein._scores import Rows, evaluate_score, standardized
+from skebm.stein._scores import Rows, read_table, shuffled, standardized
 from skebm.stein.kernel import choose_bandwidth, jackknife
 
 GRID = 2.0 ** np.linspace(-3, 3, 5)  # times the squared median distance
@@ -62,7 +62,7 @@ def finite_set_stein_discrepancy(
     score : callable or fitted density
         The model, see `learned_stein_discrepancy`.
     X : array-like of shape (n, d)
-        Rows, independent draws from p.
+        Rows, at least 4 independent draws from p.
     locations : array-like of shape (J, d)
         The :math:`v_j`, in the units of X; not chosen on these rows.
     bandwidth : float or {"median"}, default="median"
@@ -105,7 +105,7 @@ def finite_set_stein_discrepancy(
             "bandwidth must be a number or 'median', got 'optimized'. goodness_of_fit_test chooses "
             "widths and locations on rows of their own."
         )
-    rows = standardized(*evaluate_score(score, X), standardize)
+    rows = standardized(*shuffled(read_table(score, X)), standardize)
     locations = check_array(locations, dtype=np.float64, input_name="locations")
     if locations.shape[1] != rows.x.shape[1]:
         raise ValueError(

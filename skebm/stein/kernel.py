@@ -18,7 +18,7 @@ from scipy.optimize import minimize_scalar
 from scipy.spatial.distance import pdist
 
 from skebm._components import check_choice, check_number
-from skebm.stein._scores import Rows, evaluate_score, standardized
+from skebm.stein._scores import Rows, read_table, shuffled, standardized
 
 STATISTICS = ("u", "v", "linear")
 ENTRIES = 1 << 21  # of a block of the Stein kernel's matrix: 16 MB
@@ -63,7 +63,8 @@ def kernelized_stein_discrepancy(
     score : callable or fitted density
         The model, see `learned_stein_discrepancy`.
     X : array-like of shape (n, d)
-        Rows, independent draws from p.
+        Rows, at least 4 independent draws from p, in any order: they are permuted, in the same way
+        for each table of n rows.
     bandwidth : float or {"median", "optimized"}, default="median"
         :math:`\sigma` in standardized units; the median distance of (at most 1000) rows; or the
         width between 1/8 and 8 times the median that maximizes the estimate over these rows.
@@ -111,7 +112,7 @@ def kernelized_stein_discrepancy(
     1.20
     """
     check_choice("statistic", statistic, STATISTICS)
-    rows = standardized(*evaluate_score(score, X), standardize)
+    rows = standardized(*shuffled(read_table(score, X)), standardize)
     width = choose_bandwidth(rows, bandwidth, linear=statistic == "linear")
     kernel = SteinKernel(rows, width)
     if statistic == "linear":
@@ -211,7 +212,7 @@ def _median_distance(x: np.ndarray) -> float:
     if median > 0:
         return median
     if not distances.any():
-        raise ValueError("X must have rows that differ, got equal ones. Give a bandwidth.")
+        raise ValueError("X must have rows that differ, got equal ones. Leave out copies.")
     return float(distances.mean())  # more than half of the rows are copies
 
 

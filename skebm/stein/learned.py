@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from skebm.data import resolve_device, torch_generator
 from skebm.networks import Critic
-from skebm.stein._scores import evaluate_score
+from skebm.stein._scores import read_table
 from skebm.stein._training import CriticSettings, FittedCritic, fit_critic
 
 
@@ -34,6 +34,9 @@ class LearnedSteinDiscrepancy(NamedTuple):
     stderr: float
     critic: FittedCritic
     history: list[dict[str, float]]
+
+    def __repr__(self) -> str:
+        return f"LearnedSteinDiscrepancy(value={self.value!r}, stderr={self.stderr!r})"
 
 
 def learned_stein_discrepancy(
@@ -68,10 +71,10 @@ def learned_stein_discrepancy(
     score : callable or fitted density
         The model: a function from (n, d) to (n, d), the gradient of its log density in nats per
         unit of X; a fitted estimator with ``score_function``; a fitted scikit-learn
-        GaussianMixture; a density of `skebm.datasets`; or a Pipeline of column scalers and one of
-        these.
+        GaussianMixture or BayesianGaussianMixture; a density of `skebm.datasets`; or a Pipeline of
+        column scalers and one of these.
     X : array-like of shape (n, d)
-        Rows, independent draws from p.
+        Rows, independent draws from p; at least 18 with the default `split`.
     l2 : float, default=0.5
         The penalty :math:`\lambda` (dimensionless, above 0); value and critic scale with 1 / l2.
     critic : Critic, default=None
@@ -157,6 +160,6 @@ def learned_stein_discrepancy(
         standardize=standardize,
     ).check()
     generator = torch_generator(random_state, resolve_device(device))
-    fit = fit_critic(*evaluate_score(score, X), settings, generator)
+    fit = fit_critic(*read_table(score, X), settings, generator)
     stderr = fit.values.std(ddof=1) / len(fit.values) ** 0.5
     return LearnedSteinDiscrepancy(float(fit.values.mean()), float(stderr), fit.critic, fit.history)

@@ -15,10 +15,10 @@ def stein_score(estimator: Any, X: Any, y: Any = None) -> float:
     Parameters
     ----------
     estimator : estimator
-        Fitted, with ``score_function``; or a GaussianMixture; or a Pipeline of column scalers and
-        one of these.
+        Fitted, with ``score_function``; or a GaussianMixture or BayesianGaussianMixture; or a
+        Pipeline of column scalers and one of these.
     X : array-like of shape (n, d)
-        Held-out rows.
+        Held-out rows, at least 4.
     y : None
         Ignored.
 
