@@ -250,7 +250,7 @@ NCE_PARAMETERS = [
     ({"noise": None}, TypeError, ["noise", "one of", "None"]),
     ({"noise": MLP()}, TypeError, ["noise", "instance of BaseComponent", "MLP()"]),
     ({"noise": Kernel(n_centers=0)}, ValueError, ["n_centers", ">= 1", "0"]),
-    ({"noise": "base", "base": None}, ValueError, ["noise", "must have a base", "None"]),
+    ({"noise": "base", "base": None}, ValueError, ["noise", "without a base", "None"]),
     ({"noise_ratio": 0}, ValueError, ["noise_ratio", "> 0", "0"]),
     ({"noise_ratio": "all"}, TypeError, ["noise_ratio", "a number", "'all'"]),
     ({"noise_ratio": 0.5, **COPIES}, ValueError, ["noise_ratio", ">= 1", "0.5", "copies"]),

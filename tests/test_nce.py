@@ -208,7 +208,7 @@ def test_held_out_rows_are_judged_by_likelihood(objective):
 @pytest.mark.parametrize(
     ("objective", "error", "match"),
     [
-        (NoiseContrastive(), ValueError, "noise must be a fitted density .* got None"),
+        (NoiseContrastive(), ValueError, "noise must be a density of its own .* got None"),
         (NoiseContrastive(Gaussian()), ValueError, r"noise must be a fitted .* got Gaussian\(\)"),
         (NoiseContrastive(normal_base(D), 0.0), ValueError, r"ratio .*> 0, got 0\.0"),
         (NoiseContrastive(normal_base(D), "all"), TypeError, "ratio .* got 'all'"),
@@ -354,7 +354,7 @@ def test_without_a_base_noise_gives_log_z():
     truth = gaussian_log_z(D, est.energy_.k.item())
     assert abs(est.energy_.k.item() - 1) < 0.1
     assert abs(est.noise_log_partition_ - truth) < 0.05
-    with pytest.raises(ValueError, match="noise must be a fitted density .* got None"):
+    with pytest.raises(ValueError, match="noise must be a density of its own .* got None"):
         tiny(**params).fit(X)
 
 

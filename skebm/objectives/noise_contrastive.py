@@ -135,11 +135,13 @@ class NoiseContrastive(Objective):
 
     def _noise(self, model: Model) -> Base:
         noise = model.base if self.noise is None else self.noise
-        if not isinstance(noise, Base):
+        if noise is None:
             raise ValueError(
-                f"noise must be a density of its own where base=None, got {self.noise!r}. "
+                "noise must be a density of its own without a base, got None. "
                 "Use noise='mixture', or base='mixture'."
             )
+        if not isinstance(noise, Base):
+            raise ValueError(f"noise must be a fitted density, got {noise!r}. Fit it to rows.")
         return noise
 
     def validate(
