@@ -36,10 +36,10 @@ class NCEDensity(EnergyDensity):
 
     Parameters
     ----------
-    noise : {"base", "mixture", "gaussian", "kernel", "uniform", "conditional"} or base component, \
-            default="base"
-        Where noise is drawn from: the base of the model, another density fitted to the rows, or a
-        Gaussian around each row (``"conditional"``).
+    noise : str or base component, default="base"
+        Where noise is drawn from: ``"base"``, the base of the model; ``"mixture"``, ``"gaussian"``,
+        ``"kernel"``, ``"uniform"`` or a component, another density fitted to the rows; or
+        ``"conditional"``, a Gaussian around each row.
     noise_ratio : float, default=4.0
         Noise draws for each row; with ``"conditional"`` a whole number of copies. More lower the
         gradient's variance.
