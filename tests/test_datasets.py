@@ -10,6 +10,7 @@ from skebm.datasets import (
     GaussianDensity,
     GaussianMixtureDensity,
     RingsDensity,
+    SwissRollDensity,
     TwoMoonsDensity,
     load_novelty,
     read_npz_table,
@@ -29,6 +30,8 @@ SMOOTH = {
     "grid_25": datasets.grid_25,
     "two_moons": datasets.two_moons,
     "two_moons_narrow": lambda: TwoMoonsDensity(noise=0.05),
+    "swiss_roll": datasets.swiss_roll,
+    "swiss_roll_wide": lambda: SwissRollDensity(noise=1.0),
     "rings_10d": datasets.rings_10d,
     "rings_2d": lambda: RingsDensity((0.5, 2.0), wide=0.2, n_features=2),
 }
@@ -40,6 +43,8 @@ PLANAR = {  # half width of a box that holds the density, grid points per axis
     "eight_modes": (2.5, 150),
     "grid_25": (1.7, 500),
     "two_moons": (3.2, 200),
+    "swiss_roll": (4.7, 120),
+    "swiss_roll_wide": (12, 60),
     "rings_2d": (4, 200),
     "checkerboard": (4.5, 180),
 }
@@ -67,6 +72,7 @@ def grid(name):
         ("six_modes", 0.024465),
         ("eight_modes", 1.093234),
         ("grid_25", -2.013851),
+        ("swiss_roll", 2.669646),
         ("rings_10d", -20.538319),
     ],
 )
@@ -142,6 +148,39 @@ def test_two_moons_agree_with_a_brute_force_sum(noise):
 def test_two_moons_far_away_have_the_gradient_of_a_point():
     score = TwoMoonsDensity(0.1).score([[0.0, 1e4]])  # the nearest point is (0, 1)
     np.testing.assert_allclose(score, [[0.0, (1 - 1e4) / 0.01]], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.2, 1.0, 4.0])
+def test_swiss_roll_agrees_with_a_brute_force_sum(noise):
+    nodes, weights = np.polynomial.legendre.leggauss(10)  # on each of 2000 panels
+    share = (np.arange(2000)[:, None] + 0.5 * (nodes + 1)).ravel() / 2000
+    angle, weights = 1.5 * np.pi * (1 + 2 * share), np.tile(weights, 2000) / 4000
+    curve = np.column_stack([angle * np.cos(angle), angle * np.sin(angle)]) / 5
+    special = [[0, 0], [0, -1e-9], [1e-3, 0], [0.2, 0], curve[0], curve[-1], [0, 3.5], [6, -5]]
+    x = np.concatenate([special, 1.5 * np.random.RandomState(0).randn(25, 2)])
+    density, truth, score = SwissRollDensity(noise), [], []
+    for row in x:
+        exponent = -np.square(row - curve).sum(axis=1) / (2 * noise**2)
+        mass = weights * np.exp(exponent - exponent.max())
+        truth.append(exponent.max() + np.log(mass.sum() / (2 * np.pi * noise**2)))
+        score.append((mass @ curve / mass.sum() - row) / noise**2)
+    np.testing.assert_allclose(density.log_density(x), truth, rtol=1e-11, atol=1e-10)
+    np.testing.assert_allclose(density.score(x), score, rtol=1e-9, atol=1e-9)
+
+
+def test_swiss_roll_far_away_has_the_density_of_the_nearest_point():
+    noise, far = 0.2, 1e4
+    density, end = datasets.swiss_roll(), 4.5 * np.pi / 5  # at (0, end) the spiral stops
+    fall = (far - end) / (5 * noise**2)  # nats per radian of the angle, back from there
+    peak = -0.5 * ((far - end) / noise) ** 2 - np.log(2 * np.pi * noise**2)
+    truth = peak - np.log(3 * np.pi * fall)
+    assert density.log_density([[0.0, far]])[0] - truth == pytest.approx(0, abs=1e-3)
+    score = density.score([[0.0, far], [0.0, -far]])[:, 1]
+    np.testing.assert_allclose(
+        score, [(end - far) / 0.04, (far - 3.5 * np.pi / 5) / 0.04], rtol=1e-6
+    )
+    huge = [[1e160, 1.0], [-1e200, 1e200], [0.0, 1e300]]
+    assert (density.log_density(huge) == -np.inf).all() and np.isfinite(density.score(huge)).all()
 
 
 @pytest.mark.parametrize("wide", [0.1, 0.7])
@@ -277,6 +316,11 @@ def test_sample_moments():
     assert_mean(moons[:, 0], 0.5, largest_stderr=0.01)
     assert_mean(moons[:, 1], 0.25, largest_stderr=0.01)
     assert_mean(moons[:, 0] ** 2, 0.5 * (0.5 + 1.5) + 0.01, largest_stderr=0.01)
+    roll = datasets.swiss_roll().sample(20_000, random_state=1)
+    assert_mean(roll[:, 0], 0.4, largest_stderr=0.02)  # integrals of t cos t and t sin t
+    assert_mean(roll[:, 1], 2 / (15 * np.pi), largest_stderr=0.02)
+    square = (4.5**3 - 1.5**3) * np.pi**2 / (9 * 25) + 2 * 0.04
+    assert_mean(np.square(roll).sum(axis=1), square, largest_stderr=0.02)
     rings = datasets.rings_10d().sample(30_000, random_state=1)
     length = np.hypot(rings[:, 0], rings[:, 1])
     for radius, mean in [(1, 1.00501), (2, 2.00250), (3, 3.00167)]:
@@ -303,7 +347,7 @@ def test_samples_repeat_and_leave_the_global_generator_alone(name):
     np.testing.assert_array_equal(before, np.random.get_state()[1])
 
 
-@pytest.mark.parametrize("name", ["mixture", "grid_25", "two_moons", "rings_10d"])
+@pytest.mark.parametrize("name", ["mixture", "grid_25", "two_moons", "swiss_roll", "rings_10d"])
 def test_a_row_does_not_depend_on_its_block(name, monkeypatch):
     density = ALL[name]()
     x = density.sample(50, random_state=0)
@@ -331,6 +375,8 @@ def test_a_row_does_not_depend_on_its_block(name, monkeypatch):
         (lambda: GaussianMixtureDensity([[0.0]] * 2, 1, [-1, 2]), "weights must be > 0, got -1"),
         (lambda: GaussianMixtureDensity([[0.0]], 1, [0.5, 0.5]), r"weights .*got \(2,\)"),
         (lambda: TwoMoonsDensity(0.0), "noise must be .*> 0, got 0.0"),
+        (lambda: datasets.swiss_roll(-0.1), "noise must be .*> 0, got -0.1"),
+        (lambda: SwissRollDensity(np.inf), "noise must be .*got inf"),
         (lambda: RingsDensity([]), r"radii must have shape \(k,\), got \(0,\)"),
         (lambda: RingsDensity([1, -2]), "radii must be >= 0, got -2"),
         (lambda: RingsDensity([np.inf]), "radii must be finite, got 1"),

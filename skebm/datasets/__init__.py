@@ -10,6 +10,7 @@ __all__ = [
     "Logit",
     "RBMDensity",
     "RingsDensity",
+    "SwissRollDensity",
     "TwoMoonsDensity",
     "checkerboard",
     "constant_images",
@@ -21,6 +22,7 @@ __all__ = [
     "read_npz_table",
     "rings_10d",
     "six_modes",
+    "swiss_roll",
     "two_modes_1d",
     "two_moons",
 ]
@@ -32,6 +34,7 @@ from skebm.datasets._images import Images, constant_images, noise_images, read_i
 from skebm.datasets._mixture import GaussianMixtureDensity
 from skebm.datasets._rbm import RBMDensity
 from skebm.datasets._rings import RingsDensity
+from skebm.datasets._swiss_roll import SwissRollDensity
 from skebm.datasets._tables import load_novelty, read_npz_table
 from skebm.datasets._toys import (
     checkerboard,
@@ -39,6 +42,7 @@ from skebm.datasets._toys import (
     grid_25,
     rings_10d,
     six_modes,
+    swiss_roll,
     two_modes_1d,
     two_moons,
 )
