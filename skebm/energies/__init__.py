@@ -8,6 +8,7 @@ __all__ = [
     "LinearICA",
     "Model",
     "Reconstruction",
+    "Residual",
     "Zero",
     "build_energy",
     "differentiable_score",
@@ -30,4 +31,5 @@ from skebm.energies.ica import LinearICA
 from skebm.energies.mlp import MLP
 from skebm.energies.rbm import GaussianBernoulliRBM
 from skebm.energies.reconstruction import Reconstruction
+from skebm.energies.residual import Residual
 from skebm.energies.zero import Zero

@@ -81,6 +81,8 @@ class Conv(EnergyComponent):
        Energy-Based Models". Appendix B.2.
     .. [4] Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, "Gradient-based learning applied to
        document recognition", Proceedings of the IEEE 86(11), 1998. Fig. 2.
+    .. [5] C. Geng, J. Wang, Z. Gao, J. Frellsen and S. Hauberg, "Bounds all around: training
+       energy-based models with bidirectional bounds", NeurIPS 2021. Table 8.
 
     Examples
     --------
@@ -185,6 +187,39 @@ class Conv(EnergyComponent):
             hidden_sizes=(),
             activation="leaky_relu",
             attention=(1, 2) if attention else (),
+        )
+
+    @classmethod
+    def dcgan(cls, width: int = 64, n_halvings: int = 3) -> Conv:
+        """Return the energy of BB Table 8, for images of 32 x 32.
+
+        Convolutions 3 x 3 that keep the map and 4 x 4 of stride 2 that halve it take turns, all of
+        padding 1, a last one 3 x 3 and a linear output; leaky ReLU of slope 0.1. The channels
+        double after each halving. E is piecewise linear in the image, so objectives that need a
+        Laplacian cannot train it. Weights start as those of every `Conv` do, not as BB's.
+
+        Parameters
+        ----------
+        width : int, default=64
+            Channels at the size of the image; larger is more flexible and slower.
+        n_halvings : int, default=3
+            Convolutions of stride 2. 3 takes 32 x 32 to 4 x 4 as in BB, 2 takes 28 x 28 to 7 x 7.
+
+        Returns
+        -------
+        Conv
+            2,935,873 parameters on images of (3, 32, 32).
+        """
+        check_number("width", width, low=1, integer=True)
+        check_number("n_halvings", n_halvings, low=0, integer=True)
+        pairs = tuple(width * 2**i for i in range(n_halvings) for _ in range(2))
+        return cls(
+            (*pairs, width * 2**n_halvings),
+            (3, 4) * n_halvings + (3,),
+            (1, 2) * n_halvings + (1,),
+            hidden_sizes=(),
+            activation="leaky_relu",
+            negative_slope=0.1,
         )
 
     def build(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.nn.Module:

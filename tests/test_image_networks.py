@@ -1,0 +1,465 @@
+"""Generators and energies of images of the paper BB: its tables, Jacobians, start and errors."""
+
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from torch.nn.functional import avg_pool2d, batch_norm, interpolate, leaky_relu, relu
+
+from skebm import HybridCDDensity
+from skebm._components import decode, encode
+from skebm.energies import (
+    Conv,
+    Residual,
+    build_energy,
+    differentiable_score,
+    directional_derivative,
+    energy_and_score,
+)
+from skebm.networks import ConvGenerator, ResidualGenerator
+from tests.closed_forms import assert_variance, autograd_score
+from tests.generators import gen
+
+# torch's own, where forward mode is first used
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is depre:DeprecationWarning")
+
+GENERATORS = {
+    "DCGAN": (ConvGenerator((6, 5, 4)), (2, 16, 20)),
+    "DCGAN, plain": (ConvGenerator((6, 4), batch_norm=False, output="identity"), (1, 14, 14)),
+    "residual": (ResidualGenerator((6, 5, 4)), (2, 16, 20)),
+    "residual, plain": (ResidualGenerator((6, 4), False, "identity"), (1, 14, 14)),
+}
+ENERGIES = {
+    "residual": (Residual((4, 5, 6)), (2, 11, 12)),
+    "one block": (Residual((4,), 0.3), (1, 5, 6)),
+    "DCGAN": (Conv.dcgan(3, 2), (1, 12, 12)),
+}
+each_generator = pytest.mark.parametrize("name", GENERATORS)
+each_energy = pytest.mark.parametrize("name", ENERGIES)
+
+
+def normal(*shape, seed=1):
+    return torch.randn(*shape, dtype=torch.float64, generator=gen(seed))
+
+
+def generator_and_noise(name, n=3):
+    """In float64 and eval mode, with batch normalization away from its start."""
+    component, shape = GENERATORS[name]
+    network = component.build(5, shape, gen(0)).double().eval()
+    for i, layer in enumerate(batch_norms(network)):
+        center, spread = normal(layer.num_features, seed=i), normal(layer.num_features, seed=i + 50)
+        layer.running_mean.copy_(0.2 * center)
+        layer.running_var.copy_((0.3 * spread).exp())
+        with torch.no_grad():
+            layer.weight.copy_((0.3 * center).exp())
+            layer.bias.copy_(0.2 * spread)
+    return network, normal(n, 5)
+
+
+def energy_and_images(name, n=3):
+    component, shape = ENERGIES[name]
+    return component.build(shape, gen(0)).double(), normal(n, *shape)
+
+
+def batch_norms(network):
+    return [part for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+
+
+def n_parameters(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def convolution_size(n_in, n_out, side):
+    return n_in * n_out * side**2 + n_out
+
+
+@torch.no_grad()
+def map_shapes(parts, x):
+    """Shapes of the maps after each part that changes them, the last part included."""
+    shapes = []
+    for part in parts:
+        x = part(x)
+        if not shapes or shapes[-1] != tuple(x.shape[1:]):
+            shapes.append(tuple(x.shape[1:]))
+    return shapes
+
+
+# -- the tables ------------------------------------------------------------------------------------
+
+
+def test_the_energy_of_table_8():
+    energy = Conv.dcgan().build((3, 32, 32), gen(0))
+    assert energy.map_shapes == [
+        *((64, 32, 32), (64, 16, 16), (128, 16, 16), (128, 8, 8)),
+        *((256, 8, 8), (256, 4, 4), (512, 4, 4)),
+    ]
+    assert [tuple(layer.weight.shape) for layer in energy.layers] == [(1, 8192)]
+    widths, sides = (3, 64, 64, 128, 128, 256, 256, 512), (3, 4, 3, 4, 3, 4, 3)
+    rows = zip(widths[:-1], widths[1:], sides, strict=True)
+    truth = sum(convolution_size(*row) for row in rows) + 8193
+    assert n_parameters(energy) == truth == 2_935_873
+    activation = energy._activation().value(torch.tensor([-2.0, 3.0]))
+    assert activation.tolist() == pytest.approx([-0.2, 3.0])
+
+
+def test_the_energy_of_table_8_on_smaller_images():
+    energy = Conv.dcgan(4, 2).build((1, 28, 28), gen(0))
+    assert energy.map_shapes == [(4, 28, 28), (4, 14, 14), (8, 14, 14), (8, 7, 7), (16, 7, 7)]
+
+
+def test_the_generator_of_table_8():
+    network = ConvGenerator().build(128, (3, 32, 32), gen(0)).eval()
+    assert map_shapes(network, torch.zeros(1, 128)) == [
+        *((8192,), (512, 4, 4), (256, 8, 8), (128, 16, 16), (64, 32, 32), (3, 32, 32)),
+    ]
+    doublings = [(512, 256), (256, 128), (128, 64)]
+    truth = 129 * 8192 + sum(convolution_size(a, b, 4) + 2 * b for a, b in doublings)
+    assert n_parameters(network) == truth + convolution_size(64, 3, 3)
+    names = [type(part).__name__ for part in network]
+    doubling = ["ConvTranspose2d", "BatchNorm2d", "ReLU"]
+    assert names == ["Linear", "Unflatten", *doubling * 3, "Conv2d", "Tanh"]
+
+
+def test_the_energy_of_table_9():
+    energy = Residual().build((3, 64, 64), gen(0))
+    assert map_shapes(energy.blocks, torch.zeros(1, 3, 64, 64)) == [
+        *((64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (1024, 4, 4)),
+    ]
+    widths = [(3, 64), (64, 128), (128, 256), (256, 512), (512, 1024)]
+    sizes = [(a, b, 3) for a, b in widths] + [(b, b, 3) for _, b in widths]
+    sizes += [(a, b, 1) for a, b in widths]
+    assert n_parameters(energy) == sum(convolution_size(*s) for s in sizes) + 1025
+    assert energy(torch.zeros(2, 3, 16, 16)).shape == (2,)
+
+
+def test_the_generator_of_table_10():
+    network = ResidualGenerator().build(128, (3, 64, 64), gen(0)).eval()
+    assert map_shapes(network, torch.zeros(1, 128)) == [
+        *((16384,), (1024, 4, 4), (512, 8, 8), (256, 16, 16), (128, 32, 32), (64, 64, 64)),
+        (3, 64, 64),
+    ]
+    widths = [(1024, 512), (512, 256), (256, 128), (128, 64)]
+    sizes = [(a, b, 3) for a, b in widths] + [(b, b, 3) for _, b in widths]
+    sizes += [(a, b, 1) for a, b in widths] + [(64, 3, 3)]
+    normalization = sum(2 * (a + b) for a, b in widths) + 2 * 64
+    truth = 129 * 16384 + normalization + sum(convolution_size(*s) for s in sizes)
+    assert n_parameters(network) == truth
+
+
+@pytest.mark.parametrize(
+    "shape, first_map",
+    [
+        ((3, 32, 32), (16, 4, 4)),
+        ((1, 28, 28), (8, 7, 7)),
+        ((2, 14, 14), (4, 7, 7)),
+        ((1, 8, 8), (4, 4, 4)),
+        ((1, 64, 64), (16, 8, 8)),
+        ((1, 16, 40), (8, 4, 10)),
+        ((1, 24, 28), (8, 6, 7)),
+        ((1, 8, 32), (4, 4, 16)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", [ConvGenerator, ResidualGenerator])
+def test_other_images_leave_out_the_first_channels(kind, shape, first_map):
+    network = kind((16, 8, 4, 2)).build(6, shape, gen(0))
+    assert map_shapes(network, torch.zeros(2, 6))[1] == first_map
+    assert network(torch.zeros(2, 6)).shape == (2, *shape)
+
+
+# -- the order of operations, as the tables print it -----------------------------------------------
+
+
+def test_a_residual_generator_computes_what_table_10_says():
+    network, z = generator_and_noise("residual")
+    linear, unflatten, first, second, last_norm, _, last, _ = network
+
+    def rectified(norm, a):
+        mean, var = norm.running_mean, norm.running_var
+        return relu(batch_norm(a, mean, var, norm.weight, norm.bias, eps=norm.eps))
+
+    a = unflatten(linear(z))
+    for block in (first, second):
+        norm_1, _, _, convolution_1, norm_2, _, convolution_2 = block.left
+        left = convolution_1(interpolate(rectified(norm_1, a), scale_factor=2, mode="nearest"))
+        left = convolution_2(rectified(norm_2, left))
+        a = left + block.right[0](interpolate(a, scale_factor=2, mode="nearest"))
+    expected = last(rectified(last_norm, a)).tanh()
+    torch.testing.assert_close(network(z), expected, rtol=1e-12, atol=1e-12)
+    assert expected.std() > 0.01
+
+
+def test_a_residual_energy_computes_what_table_9_says():
+    energy, x = energy_and_images("residual")
+    blocks = list(energy.blocks)[:-1]
+    a = x
+    for i, block in enumerate(blocks):
+        one, two = (part for part in block.left if isinstance(part, torch.nn.Conv2d))
+        (shortcut,) = (part for part in block.right if isinstance(part, torch.nn.Conv2d))
+        left = two(leaky_relu(one(a if i == 0 else leaky_relu(a, 0.1)), 0.1))
+        right = shortcut(a)
+        if i < len(blocks) - 1:
+            left, right = avg_pool2d(left, 2), avg_pool2d(right, 2)
+        a = left + right
+    expected = energy.output(leaky_relu(a, 0.1).sum((2, 3)))[:, 0]
+    torch.testing.assert_close(energy(x), expected, rtol=1e-12, atol=1e-12)
+
+
+# -- start -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "index, fan_in, theirs",
+    [
+        (0, 50, lambda: torch.nn.Linear(50, 640)),
+        (2, 32 * 16, lambda: torch.nn.ConvTranspose2d(40, 32, 4)),
+        (-2, 32 * 9, lambda: torch.nn.Conv2d(32, 30, 3)),
+    ],
+    ids=["linear", "transposed", "convolution"],
+)
+def test_weights_start_as_torchs(index, fan_in, theirs):
+    ours = ConvGenerator((40, 32)).build(50, (30, 8, 8), gen(0))[index]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = theirs()
+    bound = fan_in**-0.5
+    for layer in (ours, theirs):
+        weight, bias = layer.weight.detach().flatten(), layer.bias.detach()
+        assert 0.99 * bound < weight.abs().max() <= bound
+        assert 0.8 * bound < bias.abs().max() <= bound
+        assert_variance(weight, bound**2 / 3, 0.02)
+
+
+def test_the_generator_alone_draws():
+    before = torch.get_rng_state()
+    z, x = torch.ones(2, 5), torch.ones(2, 2, 12, 12)
+    cases = [(component, (5, (2, 16, 16)), z) for component, _ in GENERATORS.values()]
+    cases += [(Residual((3, 4)), ((2, 12, 12),), x), (Conv.dcgan(3, 1), ((2, 12, 12),), x)]
+    for component, arguments, rows in cases:
+        one, same, other = (component.build(*arguments, gen(s)) for s in (0, 0, 1))
+        for name, value in one.state_dict().items():
+            assert value.equal(same.state_dict()[name])
+        assert one(rows).equal(same(rows)) and not one(rows).equal(other(rows))
+    assert torch.get_rng_state().equal(before)
+
+
+# -- rows and batch normalization ------------------------------------------------------------------
+
+
+@each_generator
+def test_in_eval_mode_a_row_does_not_depend_on_the_others(name):
+    network, z = generator_and_noise(name, 9)
+    torch.testing.assert_close(network(z)[4:5], network(z[4:5]), rtol=1e-12, atol=1e-12)
+    mixes = not torch.allclose(network.train()(z)[4:5], network(z[4:6])[:1])
+    assert mixes == ("plain" not in name)
+
+
+@each_energy
+def test_an_energy_of_a_row_does_not_depend_on_the_others(name):
+    energy, x = energy_and_images(name, 9)
+    (value, score), (alone, score_alone) = (energy_and_score(energy, r) for r in (x, x[4:5]))
+    torch.testing.assert_close(value[4:5], alone, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(score[4:5], score_alone, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["DCGAN", "residual"])
+def test_batch_normalization_uses_the_batch_in_train_mode_and_remembers_it(name):
+    component, shape = GENERATORS[name]
+    network, z = component.build(5, shape, gen(0)).double().train(), normal(16, 5)
+    seen = []
+    first = batch_norms(network)[0]
+    first.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+    network(z)
+    before, after = (maps.transpose(0, 1).flatten(1) for maps in seen[0])
+    truth = (before - before.mean(1, keepdim=True)) / (before.var(1, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(after, truth, rtol=0, atol=0.01)
+    torch.testing.assert_close(first.running_mean, 0.1 * before.mean(1))
+    torch.testing.assert_close(first.running_var, 0.9 + 0.1 * before.var(1))
+
+
+@pytest.mark.parametrize("kind", [ConvGenerator, ResidualGenerator])
+def test_tanh_bounds_the_images_and_the_identity_does_not(kind):
+    bounded, free = (
+        kind((6, 4), output=output).build(5, (1, 8, 8), gen(0)).eval()
+        for output in ("tanh", "identity")
+    )
+    z = 100 * normal(20, 5).float()
+    torch.testing.assert_close(bounded(z), free(z).tanh())
+    assert bounded(z).abs().max() <= 1 < free(z).abs().max()
+    plain = kind((6, 4), batch_norm=False).build(5, (1, 8, 8), gen(0))
+    assert batch_norms(bounded) and not batch_norms(plain)
+
+
+# -- Jacobians of generators -----------------------------------------------------------------------
+
+
+@each_generator
+def test_jacobian_products_forward_and_reverse_are_the_slope(name):
+    network, z = generator_and_noise(name)
+    v, h = normal(3, 5, seed=2), 1e-6
+    with torch.no_grad():
+        slope = (network(z + h * v) - network(z - h * v)) / (2 * h)
+    value, tangent = torch.func.jvp(network, (z,), (v,))
+    torch.testing.assert_close(tangent, slope, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(value, network(z))
+    u = normal(*value.shape, seed=3)
+    _, pull = torch.func.vjp(network, z)
+    torch.testing.assert_close((pull(u)[0] * v).sum(), (u * slope).sum(), rtol=1e-6, atol=1e-7)
+    assert slope.flatten(1).norm(dim=1).min() > 1e-3
+
+
+@each_generator
+def test_a_full_jacobian_by_rows_agrees(name):
+    network, z = generator_and_noise(name)
+    full = torch.func.vmap(torch.func.jacfwd(lambda row: network(row[None])[0]))(z)
+    _, tangent = torch.func.jvp(network, (z,), (normal(3, 5, seed=2),))
+    product = torch.einsum("nchwd,nd->nchw", full, normal(3, 5, seed=2))
+    torch.testing.assert_close(product, tangent, rtol=1e-10, atol=1e-12)
+
+
+@each_generator
+def test_the_length_of_a_jacobian_product_trains(name):
+    network, z = generator_and_noise(name)
+    v = normal(3, 5, seed=2)
+
+    def length():
+        tangent = torch.func.jvp(network, (z,), (v,))[1]
+        return tangent.square().flatten(1).sum(1).log().sum()
+
+    assert_slope(length, list(network.parameters()))
+
+
+def assert_slope(loss, parameters):
+    """The gradient against a central difference along a random direction of all parameters."""
+    gradients = torch.autograd.grad(loss(), parameters, allow_unused=True, materialize_grads=True)
+    directions = [normal(*p.shape, seed=i) for i, p in enumerate(parameters)]
+    expected = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True))
+    ends = []
+    for step in (1e-6, -2e-6):
+        with torch.no_grad():
+            for parameter, direction in zip(parameters, directions, strict=True):
+                parameter += step * direction
+        ends.append(loss().detach())
+    torch.testing.assert_close((ends[0] - ends[1]) / 2e-6, expected, rtol=1e-5, atol=1e-6)
+    assert expected.abs() > 1e-3
+
+
+# -- gradients of energies -------------------------------------------------------------------------
+
+
+@each_energy
+def test_the_score_is_the_slope(name):
+    energy, x = energy_and_images(name)
+    v, h = normal(*x.shape, seed=2), 1e-6
+    with torch.no_grad():
+        slope = (energy(x + h * v) - energy(x - h * v)) / (2 * h)
+    value, score = energy_and_score(energy, x)
+    torch.testing.assert_close(value, energy(x).detach())
+    torch.testing.assert_close(-(score * v).flatten(1).sum(1), slope, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(directional_derivative(energy, x, v), slope, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(differentiable_score(energy, x).detach(), score)
+    assert slope.abs().min() > 1e-4 and not value.requires_grad and not score.requires_grad
+
+
+@each_energy
+def test_a_loss_of_the_score_trains(name):
+    energy, x = energy_and_images(name)
+    v = normal(*x.shape, seed=2)
+    factor = 100 / directional_derivative(energy, x, v).detach().norm()
+
+    def loss():
+        return (factor * directional_derivative(energy, x, v)).square().sum()
+
+    assert_slope(loss, list(energy.parameters()))
+
+
+def test_flat_rows_reach_the_residual_energy_as_images():
+    energy = build_energy(Residual((3, 4)), {}, (1, 8, 8), gen(0))
+    x = normal(3, 64).float()
+    value, score = energy_and_score(energy, x)
+    torch.testing.assert_close(value, energy.module(x.view(3, 1, 8, 8)))
+    torch.testing.assert_close(-score, autograd_score(energy, x))
+
+
+def test_a_fit_on_digits_saves_and_loads(tmp_path):
+    X = load_digits().data[:100]
+    energy = Residual((4, 8))
+    est = HybridCDDensity(
+        energy=energy, image_shape=(1, 8, 8), base=None, data_noise=0.05, max_iter=2, random_state=0
+    ).fit(X)
+    before = est.energy_samples(X)
+    est.save(tmp_path / "digits.skebm")
+    back = HybridCDDensity.load(tmp_path / "digits.skebm")
+    assert (back.energy_samples(X) == before).all() and before.std() > 0 and back.energy == energy
+
+
+# -- parameters ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "component",
+    [ConvGenerator((8, 4)), ResidualGenerator(output="identity"), Residual((3,)), Conv.dcgan(8)],
+    ids=["DCGAN", "residual", "residual energy", "DCGAN energy"],
+)
+def test_clone_and_json(component):
+    copy = clone(component)
+    assert copy == component and copy is not component
+    assert decode(encode(component)) == component
+    assert component.get_params()["channels"] is component.channels
+
+
+@pytest.mark.parametrize(
+    "parameters, error, match",
+    [
+        ({"channels": ()}, ValueError, r"channels .* got \(\)"),
+        ({"channels": 5}, TypeError, "channels .* got 5"),
+        ({"channels": (4, 0)}, ValueError, "channels .* got 0"),
+        ({"channels": (4, 2.5)}, TypeError, r"channels .* got 2\.5"),
+        ({"channels": (4,)}, ValueError, r"channels .* each doubling, got \(4,\)"),
+        ({"batch_norm": "yes"}, ValueError, "batch_norm .* got 'yes'"),
+        ({"output": "sigmoid"}, ValueError, "output .* got 'sigmoid'"),
+    ],
+)
+@pytest.mark.parametrize("kind", [ConvGenerator, ResidualGenerator])
+def test_bad_parameters_of_generators(kind, parameters, error, match):
+    with pytest.raises(error, match=match):
+        kind(**parameters).build(5, (1, 8, 8), gen(0))
+
+
+@pytest.mark.parametrize("kind", [ConvGenerator, ResidualGenerator])
+@pytest.mark.parametrize("shape", [(1, 7, 8), (3, 6, 6), (1, 27, 27), (1, 4, 32)], ids=str)
+def test_images_that_no_doubling_reaches_are_named(kind, shape):
+    match = rf"image_shape must have even sides of at least 8 .* got \({shape[0]}, {shape[1]}, "
+    with pytest.raises(ValueError, match=match):
+        kind((8, 4, 2)).build(5, shape, gen(0))
+
+
+@pytest.mark.parametrize("kind", [ConvGenerator, ResidualGenerator])
+def test_bad_calls_of_generators(kind):
+    with pytest.raises(ValueError, match=r"image_shape .* got rows of shape \(64,\)"):
+        kind().build(5, (64,), gen(0))
+    with pytest.raises(ValueError, match="latent_dim .* got 0"):
+        kind((4, 2)).build(0, (1, 8, 8), gen(0))
+
+
+@pytest.mark.parametrize(
+    "parameters, shape, error, match",
+    [
+        ({}, (64,), ValueError, r"image_shape .* residual energy, got rows of shape \(64,\)"),
+        ({}, (1, 15, 28), ValueError, r"sides of at least 16 .* 5 blocks, got \(1, 15, 28\)"),
+        ({"channels": ()}, (1, 8, 8), ValueError, r"channels .* got \(\)"),
+        ({"channels": 3}, (1, 8, 8), TypeError, "channels .* got 3"),
+        ({"channels": (4, -1)}, (1, 8, 8), ValueError, "channels .* got -1"),
+        ({"negative_slope": 1.5}, (1, 16, 16), ValueError, r"negative_slope .* got 1\.5"),
+    ],
+)
+def test_bad_parameters_of_the_residual_energy(parameters, shape, error, match):
+    with pytest.raises(error, match=match):
+        Residual(**parameters).build(shape, gen(0))
+
+
+def test_bad_parameters_of_the_preset():
+    with pytest.raises(ValueError, match="width .* got 0"):
+        Conv.dcgan(0)
+    with pytest.raises(TypeError, match=r"n_halvings .* got 2\.5"):
+        Conv.dcgan(n_halvings=2.5)
