@@ -1,6 +1,7 @@
 """Energy-based density models with normalized log densities, for scikit-learn users."""
 
 __all__ = [
+    "BoundsEBM",
     "HybridCDDensity",
     "NCEDensity",
     "ScoreMatchingDensity",
@@ -11,6 +12,13 @@ __all__ = [
 
 from importlib.metadata import version
 
-from skebm.estimators import HybridCDDensity, NCEDensity, ScoreMatchingDensity, SteinEBM, USPDensity
+from skebm.estimators import (
+    BoundsEBM,
+    HybridCDDensity,
+    NCEDensity,
+    ScoreMatchingDensity,
+    SteinEBM,
+    USPDensity,
+)
 
 __version__ = version("skebm")

@@ -3,7 +3,13 @@
 scikit-learn's own ``ConvergenceWarning`` and ``NotFittedError`` are reused where they fit.
 """
 
-__all__ = ["ConvergenceError", "DataDegeneracyWarning", "NormalizationWarning", "SupportWarning"]
+__all__ = [
+    "ConvergenceError",
+    "DataDegeneracyWarning",
+    "GeneratorWarning",
+    "NormalizationWarning",
+    "SupportWarning",
+]
 
 
 class ConvergenceError(RuntimeError):
@@ -30,6 +36,19 @@ class DataDegeneracyWarning(UserWarning):
     --------
     >>> from skebm.exceptions import DataDegeneracyWarning
     >>> issubclass(DataDegeneracyWarning, UserWarning)
+    True
+    """
+
+
+class GeneratorWarning(UserWarning):
+    """A generator folds, is degenerate, or has fewer latents than rows have columns.
+
+    What rests on its density is then void: the lower bound, its entropy. The message says which.
+
+    Examples
+    --------
+    >>> from skebm.exceptions import GeneratorWarning
+    >>> issubclass(GeneratorWarning, UserWarning)
     True
     """
 

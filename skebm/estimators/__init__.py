@@ -1,6 +1,8 @@
 """The scikit-learn surface."""
 
 __all__ = [
+    "Bound",
+    "BoundsEBM",
     "EnergyDensity",
     "HybridCDDensity",
     "NCEDensity",
@@ -10,6 +12,8 @@ __all__ = [
 ]
 
 from skebm.estimators._base import EnergyDensity
+from skebm.estimators._bounds import Bound
+from skebm.estimators.bounds import BoundsEBM
 from skebm.estimators.hybrid_cd import HybridCDDensity
 from skebm.estimators.nce import NCEDensity
 from skebm.estimators.score_matching import ScoreMatchingDensity

@@ -109,6 +109,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         self._proposal = self._choose_proposal(prepared, generator)
         self._kept = self._players(objectives[0], states[0], prepared)
         self.log_partition_ = estimate_log_partition(self, generator)
+        self._complete(prepared, generator)
         self.offset_ = self._offset(X, prepared.held_out)
         if not states[-1].interrupted:
             checkpoint.close()
@@ -379,7 +380,47 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
     ) -> list[TrainState]:
         before = self._train_states if self._continues() else None
         model = before[-1].model if before else self._new_model(prepared, generator)
-        settings = Settings(
+        known = before or []
+        phases = [
+            (i, objective, known[i] if i < len(known) else None)
+            for i, objective in enumerate(objectives)
+        ]
+        settings = self._settings(prepared)
+        return self._run_phases(model, phases, settings, prepared, checkpoint, generator, task)
+
+    def _run_phases(
+        self,
+        model: Model,
+        phases: list[tuple[int, Objective, TrainState | None]],
+        settings: Settings,
+        prepared: Prepared,
+        checkpoint: Checkpoint,
+        generator: torch.Generator,
+        task: FitTask,
+    ) -> list[TrainState]:
+        """Train one model by numbered principles, one after the other, each from its state."""
+        model.energy.requires_grad_(True).eval()  # dropout would draw from torch's global state
+        states: list[TrainState] = []
+        for i, objective, before in phases:
+            state = train(
+                model,
+                objective,
+                prepared.x,
+                sample_weight=prepared.weight,
+                validation=prepared.validation,
+                settings=settings,
+                generator=generator,
+                state=before,
+                callbacks=[task.on_validation],
+                checkpoint=checkpoint.phase(i),
+            )
+            states.append(state)
+            if state.interrupted:
+                break
+        return states
+
+    def _settings(self, prepared: Prepared) -> Settings:
+        return Settings(
             max_iter=self.max_iter if self._can_judge(prepared) else 1,
             batch_size=self.batch_size,
             noise=torch.from_numpy(prepared.noise).to(prepared.x) if prepared.noise.any() else None,
@@ -389,25 +430,6 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
             average=bool(getattr(self, "averaging", True)),
             verbose=bool(self.verbose),
         )
-        model.energy.requires_grad_(True).eval()  # dropout would draw from torch's global state
-        states: list[TrainState] = []
-        for i, objective in enumerate(objectives):
-            state = train(
-                model,
-                objective,
-                prepared.x,
-                sample_weight=prepared.weight,
-                validation=prepared.validation,
-                settings=settings,
-                generator=generator,
-                state=before[i] if before and i < len(before) else None,
-                callbacks=[task.on_validation],
-                checkpoint=checkpoint.phase(i),
-            )
-            states.append(state)
-            if state.interrupted:
-                break
-        return states
 
     def _new_model(self, prepared: Prepared, generator: torch.Generator) -> Model:
         aliases, kind = ALIASES["base"]
@@ -416,8 +438,11 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         if self.base is not None:
             component = resolve(self.base, aliases, kind, "base")
             base = self._fit_base(component, rows, prepared.weight, generator)
+        return Model(self._new_energy(base, generator), base, float(self.temperature_))
+
+    def _new_energy(self, base: Base | None, generator: torch.Generator) -> torch.nn.Module:
         energy = build_energy(self.energy, ALIASES["energy"][0], self._energy_shape(), generator)
-        return Model(self._wrapped(energy, base), base, float(self.temperature_))
+        return self._wrapped(energy, base)
 
     def _places(self, name: str, value: Any) -> Any:
         """Return rows that a parameter holds as standardized rows; a choice as it is."""
@@ -502,6 +527,9 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
 
     def _choose_proposal(self, prepared: Prepared, generator: torch.Generator) -> Base:
         return choose_proposal(self, prepared, generator)
+
+    def _complete(self, prepared: Prepared, generator: torch.Generator) -> None:
+        """Set what else a fit leaves, once the density is normalized."""
 
     def _wrapped(self, energy: torch.nn.Module, base: Base | None) -> torch.nn.Module:
         """Return what is trained: the energy, kept to the box of a uniform base."""

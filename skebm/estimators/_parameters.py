@@ -19,6 +19,7 @@ from skebm.energies import (
     LinearICA,
     Reconstruction,
 )
+from skebm.networks import ConvGenerator, GeneratorComponent, MLPGenerator, ResidualGenerator
 from skebm.partition import (
     AIS,
     Auto,
@@ -45,6 +46,10 @@ ALIASES: dict[str, tuple[dict[str, type], type]] = {
     "base": (
         {"gaussian": Gaussian, "kernel": Kernel, "mixture": Mixture, "uniform": Uniform},
         BaseComponent,
+    ),
+    "generator": (
+        {"conv": ConvGenerator, "mlp": MLPGenerator, "residual": ResidualGenerator},
+        GeneratorComponent,
     ),
     "sampler": ({"hmc": HMC, "langevin": Langevin, "mala": MALA, "sghmc": SGHMC}, Sampler),
     "log_partition": (

@@ -1,6 +1,7 @@
 """Training principles, one a file; each reads like the algorithm of its paper."""
 
 __all__ = [
+    "BidirectionalBounds",
     "ConditionalNoiseContrastive",
     "ContrastiveDivergence",
     "DenoisingScoreMatching",
@@ -19,6 +20,7 @@ __all__ = [
 
 from skebm.objectives._base import Objective, Optimization, State
 from skebm.objectives._held_out import HeldOut
+from skebm.objectives.bidirectional_bounds import BidirectionalBounds
 from skebm.objectives.conditional_noise_contrastive import ConditionalNoiseContrastive
 from skebm.objectives.contrastive_divergence import ContrastiveDivergence
 from skebm.objectives.denoising_score_matching import DenoisingScoreMatching

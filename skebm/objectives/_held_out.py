@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["HeldOut", "held_out_given", "held_out_likelihood", "proposal_for", "reference_draws"]
+__all__ = [
+    "HeldOut",
+    "held_out_given",
+    "held_out_likelihood",
+    "proposal_for",
+    "reference_draws",
+    "relative_log_prob",
+]
 
 import math
 from typing import NamedTuple
@@ -65,14 +72,22 @@ def proposal_for(model: Model, x: torch.Tensor, generator: torch.Generator) -> B
 def reference_draws(
     model: Model, proposal: Base | None, generator: torch.Generator
 ) -> dict[str, torch.Tensor]:
-    """Return fixed draws from the base, or else the proposal, for every later validation."""
-    source = model.base if model.base is not None else proposal
+    """Return fixed draws from the proposal, or else the base, for every later validation."""
+    source = model.base if proposal is None else proposal
     if source is None:
         return {}
     buffers = {"reference": source.sample(N_REFERENCE, generator)}
-    if model.base is None:
-        buffers["reference_log_prob"] = source.log_prob(buffers["reference"])
+    if proposal is not None:
+        log_prob = relative_log_prob(proposal, model.base, buffers["reference"])
+        buffers["reference_log_prob"] = log_prob
     return buffers
+
+
+@torch.no_grad()
+def relative_log_prob(proposal: Base, base: Base | None, x: torch.Tensor) -> torch.Tensor:
+    """Return log q(x) - log p0(x), shape (n,), with p0 = 1 where there is no base."""
+    log_prob = proposal.log_prob(x)
+    return log_prob if base is None else log_prob - base.log_prob(x)
 
 
 @torch.no_grad()
@@ -105,6 +120,6 @@ def held_out_given(model: Model, log_z: LogPartition, batch: torch.Tensor) -> He
 def _by_draws(model: Model, buffers: dict[str, torch.Tensor]) -> LogPartition:
     blocks = buffers["reference"].split(BLOCK)
     log_weight = -torch.cat([model.energy(block) for block in blocks]) / model.temperature
-    if model.base is None:
+    if "reference_log_prob" in buffers:
         log_weight = log_weight - buffers["reference_log_prob"]
     return from_log_weights(log_weight, "importance")

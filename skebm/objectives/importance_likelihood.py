@@ -9,16 +9,23 @@ import math
 import torch
 
 from skebm._components import check_number
+from skebm.bases import Base
 from skebm.energies import Model
 from skebm.objectives._base import Draw, Objective, Optimization, State, descend
-from skebm.objectives._held_out import HeldOut, held_out_likelihood, reference_draws
+from skebm.objectives._held_out import (
+    HeldOut,
+    held_out_likelihood,
+    reference_draws,
+    relative_log_prob,
+)
 
 
 class ImportanceLikelihood(Objective):
     r"""Minimize :math:`\mathrm{mean}\, E(x) + \log \mathrm{mean}_i e^{-E(u_i)}`, u from the base.
 
     The gradient is the self-normalized importance estimate of the likelihood gradient: weights
-    :math:`w_i \propto e^{-E(u_i)}` on the gradient of the energy at the draws.
+    :math:`w_i \propto e^{-E(u_i)}` on the gradient of the energy at the draws. Draws from another
+    proposal q carry :math:`w_i \propto e^{-E(u_i)} p_0(u_i) / q(u_i)`.
 
     Parameters
     ----------
@@ -26,11 +33,13 @@ class ImportanceLikelihood(Objective):
         Fresh base draws per update; more lowers the gradient's variance and bias.
     optimization : Optimization, default=None
         Optimizer settings; None means the defaults.
+    proposal : Base, default=None
+        Normalized density q near the model that points are drawn from; None means the base.
 
     Raises
     ------
     ValueError
-        From ``init``, without a base or on a bad parameter.
+        From ``init``, without a base or a proposal or on a bad parameter.
 
     Notes
     -----
@@ -50,33 +59,43 @@ class ImportanceLikelihood(Objective):
     ImportanceLikelihood(n_points=512)
     """
 
-    def __init__(self, n_points: int = 1024, optimization: Optimization | None = None) -> None:
+    def __init__(
+        self,
+        n_points: int = 1024,
+        optimization: Optimization | None = None,
+        proposal: Base | None = None,
+    ) -> None:
         self.n_points = n_points
         self.optimization = optimization
+        self.proposal = proposal
 
     def init(self, model: Model, x: torch.Tensor, generator: torch.Generator) -> State:
         """Make the optimizer and the reference draws."""
         check_number("n_points", self.n_points, low=2, integer=True)
-        if model.base is None:
+        if model.base is None and self.proposal is None:
             raise ValueError(
                 "base must be a normalized density for importance likelihood, got None. "
                 "Use base='mixture' or 'uniform'."
             )
         optimizer = (self.optimization or Optimization()).build(model.energy)
-        return State({"energy": optimizer}, {}, reference_draws(model, None, generator))
+        return State({"energy": optimizer}, {}, reference_draws(model, self.proposal, generator))
 
     def step(
         self, model: Model, state: State, draw: Draw, generator: torch.Generator
     ) -> tuple[State, dict[str, torch.Tensor]]:
         """Take one step of Eq. 10 with fresh points."""
-        assert model.base is not None  # init refused None
-        x, u = draw(), model.base.sample(self.n_points, generator)
+        source = self.proposal if self.proposal is not None else model.base
+        assert source is not None  # init refused None
+        x, u = draw(), source.sample(self.n_points, generator)
         energy = model.energy(torch.cat([x, u])) / model.temperature
         at_data, at_points = energy[: len(x)], energy[len(x) :]
-        log_z = (-at_points).logsumexp(0) - math.log(len(u))
+        log_weight = -at_points
+        if self.proposal is not None:
+            log_weight = log_weight - relative_log_prob(self.proposal, model.base, u)
+        log_z = log_weight.logsumexp(0) - math.log(len(u))
         loss = at_data.mean() + log_z
         descend(state.optimizers["energy"], loss)
-        weight = (-at_points.detach()).softmax(0)
+        weight = log_weight.detach().softmax(0)
         return state, {
             "loss": loss.detach(),
             "data_energy": at_data.detach().mean(),
@@ -86,5 +105,5 @@ class ImportanceLikelihood(Objective):
     def validate(
         self, model: Model, state: State, batch: torch.Tensor, generator: torch.Generator
     ) -> HeldOut | None:
-        """Held-out log likelihood by importance weights from the base."""
+        """Held-out log likelihood by importance weights from the base or the proposal."""
         return held_out_likelihood(model, state.buffers, batch)

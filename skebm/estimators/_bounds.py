@@ -1,0 +1,180 @@
+"""Bounds of the mean negative log likelihood through a generator, and whether it folds."""
+
+from __future__ import annotations
+
+__all__ = ["Bound", "GeneratorReport", "report_generator"]
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from skebm.energies import Model
+from skebm.networks import half_log_det, log_volume, singular_values, value_and_jacobian
+from skebm.objectives import BidirectionalBounds
+from skebm.objectives._generator_entropy import minority, noisy_log_density, orientation
+from skebm.objectives.bidirectional_bounds import BY_JACOBIAN, FLOOR, evaluating
+
+N_LATENTS = 16384
+N_ITERATED = 1024  # latents where singular values are iterated for
+N_CHECKED = 256  # latents where only the rank is looked at
+N_CENTERS = 8192  # fresh latents behind one log density of a noisy generator
+COLUMNS_AT_ONCE = 1 << 15  # of Jacobians
+MOST_EXACT = 64
+
+
+class Bound(NamedTuple):
+    """A bound of the mean negative log likelihood, in the units of X.
+
+    Parameters
+    ----------
+    value : float
+        nats per row; nan where it does not exist.
+    stderr : float
+        Its standard error from rows and latents, nats.
+    ess : float
+        Effective number of the generator's rows behind it; for the lower bound and the surrogate
+        all of them.
+
+    Examples
+    --------
+    >>> from skebm.estimators import Bound
+    >>> Bound(1.5, 0.01, 16384.0).value
+    1.5
+    """
+
+    value: float
+    stderr: float
+    ess: float
+
+
+NO_BOUND = Bound(math.nan, math.nan, 0.0)
+
+
+class GeneratorReport(NamedTuple):
+    """What was found; log densities in standardized space plus a shift into the units of X."""
+
+    lower: Bound
+    surrogate: Bound
+    cubo: Bound
+    fold: float
+    degenerate: float  # share of latents with a singular value below the floor
+
+
+class _Draws(NamedTuple):
+    potential: torch.Tensor  # (n,) U at generated rows
+    volume: torch.Tensor  # (n,) the entropy's Jacobian term
+    penalty: torch.Tensor  # (n,)
+    latent: torch.Tensor  # (n, d)
+    folded: torch.Tensor | None
+    smallest: torch.Tensor
+
+
+def report_generator(
+    model: Model,
+    objective: BidirectionalBounds,
+    network: torch.nn.Module,
+    latent_dim: int,
+    rows: torch.Tensor,
+    shift: float,
+    generator: torch.Generator,
+) -> GeneratorReport:
+    """Evaluate bounds on held-out rows (m, D); `shift` is the log volume of standardization."""
+    dense = latent_dim == rows.shape[1] or objective.noise() > 0  # a density among all rows
+    n = (N_LATENTS if latent_dim <= MOST_EXACT else N_ITERATED) if dense else N_CHECKED
+    draws = _draw(model, objective, network, latent_dim, n, generator)
+    fold = math.nan if draws.folded is None else float(draws.folded.double().mean())
+    degenerate = float((draws.smallest < FLOOR).double().mean())
+    if not dense:
+        return GeneratorReport(NO_BOUND, NO_BOUND, NO_BOUND, fold, degenerate)
+    at_rows = model.potential(rows).double()
+    if latent_dim == rows.shape[1]:
+        entropy = draws.volume + _prior_entropy(latent_dim)
+    else:
+        entropy = -_noisy(network, objective.noise(), latent_dim, len(draws.volume), generator)
+    gain = entropy.double() - draws.potential
+    lower = _mean_bound(at_rows, gain, shift)
+    surrogate, cubo = NO_BOUND, NO_BOUND
+    if latent_dim == rows.shape[1]:
+        if objective.entropy in BY_JACOBIAN:
+            penalty = objective.weight(latent_dim) * float(draws.penalty.double().mean())
+            surrogate = lower._replace(value=lower.value + max(penalty - objective.margin, 0.0))
+        if degenerate == 0 and objective.noise() == 0:
+            cubo = _second_moment(at_rows, draws, latent_dim, shift)
+    return GeneratorReport(lower, surrogate, cubo, fold, degenerate)
+
+
+def _draw(
+    model: Model,
+    objective: BidirectionalBounds,
+    network: torch.nn.Module,
+    d: int,
+    n: int,
+    generator: torch.Generator,
+) -> _Draws:
+    exact = d <= MOST_EXACT
+    z = torch.empty(n, d, device=generator.device).normal_(generator=generator)
+    noise, square = objective.noise(), False
+    parts: list[tuple[torch.Tensor, ...]] = []
+    with evaluating(network):
+        for block in z.split(max(COLUMNS_AT_ONCE // d, 1)):
+            with torch.no_grad():
+                if exact:
+                    x, jacobian = value_and_jacobian(network, block)
+                    volume, smallest = half_log_det(jacobian), singular_values(jacobian)[:, 0]
+                    square = jacobian.shape[1] == d
+                else:
+                    x = network(block)
+                    volume = log_volume(
+                        network, block, "singular-value", n_iter=objective.n_lobpcg, rng=generator
+                    )
+                    smallest = (volume / d).exp()
+                signs = orientation(jacobian) if square else torch.zeros_like(smallest).bool()
+                x = x + noise * torch.empty_like(x).normal_(generator=generator)
+                potential = model.potential(x)
+            penalty = torch.zeros_like(potential)
+            if objective.entropy in BY_JACOBIAN:
+                penalty = objective.penalty_terms(model, network, block, generator).detach()
+            parts.append((potential, volume, penalty, smallest, signs))
+    potential, volume, penalty, smallest, signs = (torch.cat(p) for p in zip(*parts, strict=True))
+    rarer = minority(signs) if square else None
+    return _Draws(potential.double(), volume.double(), penalty, z, rarer, smallest)
+
+
+def _prior_entropy(d: int) -> float:
+    return 0.5 * d * (1 + math.log(2 * math.pi))
+
+
+def _noisy(
+    network: torch.nn.Module, noise: float, d: int, n: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Return upper estimates of the log density of a noisy generator at n of its rows."""
+    with torch.no_grad(), evaluating(network):
+        z = torch.empty(n + N_CENTERS, d, device=generator.device).normal_(generator=generator)
+        means = torch.cat([network(block) for block in z.split(4096)])
+        own, centers = means[:n], means[n:]
+        x = own + noise * torch.empty_like(own).normal_(generator=generator)
+        blocks = zip(x.split(1024), own.split(1024), strict=True)
+        return torch.cat([noisy_log_density(centers, a, b, noise) for a, b in blocks])
+
+
+def _mean_bound(at_rows: torch.Tensor, gain: torch.Tensor, shift: float) -> Bound:
+    spread = float(gain.var()) / len(gain)
+    if len(at_rows) > 1:
+        spread += float(at_rows.var()) / len(at_rows)
+    value = float(at_rows.mean()) + float(gain.mean()) + shift
+    return Bound(value, math.sqrt(spread), float(len(gain)))
+
+
+def _second_moment(at_rows: torch.Tensor, draws: _Draws, d: int, shift: float) -> Bound:
+    """Return the bound by half the log second moment of exp(-U) / p_g."""
+    prior = -0.5 * draws.latent.double().square().sum(1) - 0.5 * d * math.log(2 * math.pi)
+    log_weight = -draws.potential + draws.volume - prior
+    n = len(log_weight)
+    second = (2 * log_weight).logsumexp(0)
+    log_z = 0.5 * (second - math.log(n))
+    ess = float((-(4 * log_weight).logsumexp(0) + 2 * second).exp())  # of the squared weights
+    spread = 0.25 / max(ess, 1.0)
+    if len(at_rows) > 1:
+        spread += float(at_rows.var()) / len(at_rows)
+    return Bound(float(at_rows.mean() + log_z) + shift, math.sqrt(spread), ess)
