@@ -7,10 +7,17 @@ import pytest
 import torch
 from sklearn.exceptions import NotFittedError
 
-from skebm import HybridCDDensity, NCEDensity, ScoreMatchingDensity, SteinEBM, USPDensity
+from skebm import (
+    BoundsEBM,
+    HybridCDDensity,
+    NCEDensity,
+    ScoreMatchingDensity,
+    SteinEBM,
+    USPDensity,
+)
 from skebm.bases import Gaussian, Kernel, Mixture, TorchDistribution, Uniform
 from skebm.energies import MLP
-from skebm.networks import Critic
+from skebm.networks import ConvGenerator, Critic, MLPGenerator
 from skebm.objectives import EnergyStep, Optimization
 from skebm.partition import AIS, ImportanceSampling, Quadrature
 from skebm.samplers import HMC, MALA, SGHMC, Langevin
@@ -48,6 +55,13 @@ def tiny_nce(**params):
 
 def tiny_stein(**params):
     return SteinEBM(**{**SHARED, "critic": Critic((4,)), "critic_steps": 1, **params})
+
+
+GENERATOR = MLPGenerator((6,), input_scale=1.0, linear_skip=True)  # starts without folds
+
+
+def tiny_bounds(**params):
+    return BoundsEBM(**{**SHARED, "generator": GENERATOR, "refine_iter": 1, **params})
 
 
 class Typo:
@@ -292,6 +306,63 @@ STEIN_PARAMETERS = [
     *SHARED_ROWS,
 ]
 
+INFORMATION = {"bound": "zero-centered-gp", "entropy": "mutual-information"}
+BOUNDS_PARAMETERS = [
+    ({"bound": "wgan"}, ValueError, ["bound", "'wgan-gp', 'wgan-0gp'", "'wgan'"]),
+    ({"bound": None}, TypeError, ["bound", "one of", "None"]),
+    ({"entropy": "exact"}, ValueError, ["entropy", "'logdet', 'singular-value'", "'exact'"]),
+    ({"entropy": "variational"}, ValueError, ["entropy", "'hutchinson'", "zero-centered-gp"]),
+    ({"entropy": 1}, TypeError, ["entropy", "one of", "1"]),
+    ({"generator": "mpl"}, ValueError, ["generator", "['conv', 'mlp', 'residual']", "'mpl'"]),
+    ({"generator": MLPGenerator}, TypeError, ["generator", "instance of GeneratorComponent"]),
+    ({"generator": None}, TypeError, ["generator", "one of", "None"]),
+    ({"generator": MLP()}, TypeError, ["generator", "instance of GeneratorComponent", "MLP()"]),
+    ({"generator": MLPGenerator(())}, TypeError, ["hidden_sizes", "nonempty tuple", "()"]),
+    ({"generator": MLPGenerator((4, 0))}, ValueError, ["hidden_sizes", ">= 1", "0"]),
+    ({"generator": MLPGenerator((4,), "relu")}, ValueError, ["activation", "'tanh'", "'relu'"]),
+    ({"generator": MLPGenerator((4,), "tanh", 0)}, ValueError, ["input_scale", "> 0", "'auto'"]),
+    ({"generator": ConvGenerator()}, ValueError, ["image", "(4,)"]),
+    ({"latent_dim": 0}, ValueError, ["latent_dim", "an integer >= 1", "0"]),
+    ({"latent_dim": 5}, ValueError, ["latent_dim", "4 values of a row", "5"]),
+    ({"latent_dim": 2.0}, TypeError, ["latent_dim", "an integer", "2.0"]),
+    ({"latent_dim": "auto"}, TypeError, ["latent_dim", "an integer", "'auto'"]),
+    ({"observation_noise": -0.1}, ValueError, ["observation_noise", ">= 0", "-0.1", "'auto'"]),
+    ({"observation_noise": None}, TypeError, ["observation_noise", "a number", "None", "'auto'"]),
+    (
+        {"observation_noise": 0.0, "bound": "zero-centered-gp", "entropy": "variational"},
+        ValueError,
+        ["observation_noise", "> 0", "0", "'auto'"],
+    ),
+    ({"margin": -1.0}, ValueError, ["margin", ">= 0", "-1.0"]),
+    ({"margin": "auto"}, TypeError, ["margin", "a number", "'auto'"]),
+    ({"penalty_weight": -0.5}, ValueError, ["penalty_weight", ">= 0", "-0.5", "'auto'"]),
+    ({"penalty_weight": "big"}, TypeError, ["penalty_weight", "a number", "'big'", "'auto'"]),
+    ({"penalty_weight": np.nan, **INFORMATION}, ValueError, ["penalty_weight", "nan"]),
+    ({"penalty_exponent": 0.5}, ValueError, ["penalty_exponent", ">= 1", "0.5"]),
+    ({"penalty_exponent": None}, TypeError, ["penalty_exponent", "a number", "None"]),
+    ({"probe": "rademacher"}, ValueError, ["probe", "'gaussian', 'sphere'", "'rademacher'"]),
+    ({"probe": None}, TypeError, ["probe", "one of", "None"]),
+    ({"entropy_weight": -1}, ValueError, ["entropy_weight", ">= 0", "-1"]),
+    ({"entropy_weight": "auto"}, TypeError, ["entropy_weight", "a number", "'auto'"]),
+    ({"fold_penalty": -1.0}, ValueError, ["fold_penalty", ">= 0", "-1.0"]),
+    ({"fold_penalty": None}, TypeError, ["fold_penalty", "a number", "None"]),
+    ({"n_lobpcg": 0}, ValueError, ["n_lobpcg", "an integer >= 1", "0"]),
+    ({"n_lobpcg": 2.5}, TypeError, ["n_lobpcg", "an integer", "2.5"]),
+    ({"n_restarts": 0}, ValueError, ["n_restarts", "an integer >= 1", "0"]),
+    ({"n_restarts": True}, TypeError, ["n_restarts", "an integer", "True"]),
+    ({"refine": "no"}, ValueError, ["refine", "[True, False]", "'no'"]),
+    ({"refine": None}, TypeError, ["refine", "[True, False]", "None"]),
+    ({"refine_iter": 0}, ValueError, ["refine_iter", "an integer >= 1", "0"]),
+    ({"refine_iter": 9.0}, TypeError, ["refine_iter", "an integer", "9.0"]),
+    ({"betas": 0.9}, TypeError, ["betas", "two numbers", "0.9"]),
+    ({"betas": (0.5, 1.0)}, ValueError, ["betas", "below 1", "1.0"]),
+    ({"generator_betas": (0.5,)}, TypeError, ["betas", "two numbers", "(0.5,)"]),
+    ({"generator_betas": (-0.5, 0.9)}, ValueError, ["betas", ">= 0", "-0.5"]),
+    ({"generator_learning_rate": 0.0}, ValueError, ["generator_learning_rate", "> 0", "0.0"]),
+    ({"generator_learning_rate": "x"}, TypeError, ["generator_learning_rate", "number", "'x'"]),
+    *[row for row in SHARED_ROWS if "averaging" not in row[0]],
+]
+
 
 def name(value):
     return str(value) if isinstance(value, dict) else None
@@ -336,6 +407,11 @@ def test_a_bad_parameter_of_stein_is_named_at_fit(params, error, fragments):
     refused(tiny_stein(**params), params, error, fragments)
 
 
+@pytest.mark.parametrize(("params", "error", "fragments"), BOUNDS_PARAMETERS)
+def test_a_bad_parameter_of_bounds_is_named_at_fit(params, error, fragments):
+    refused(tiny_bounds(**params), params, error, fragments)
+
+
 @pytest.mark.parametrize(
     ("estimator", "table"),
     [
@@ -344,6 +420,7 @@ def test_a_bad_parameter_of_stein_is_named_at_fit(params, error, fragments):
         (ScoreMatchingDensity, SCORE_PARAMETERS),
         (NCEDensity, NCE_PARAMETERS),
         (SteinEBM, STEIN_PARAMETERS),
+        (BoundsEBM, BOUNDS_PARAMETERS),
     ],
 )
 def test_every_parameter_is_in_the_table(estimator, table):
@@ -351,7 +428,9 @@ def test_every_parameter_is_in_the_table(estimator, table):
     assert tested == set(estimator().get_params())
 
 
-@pytest.mark.parametrize("estimator", [tiny, tiny_usp, tiny_scores, tiny_nce, tiny_stein])
+@pytest.mark.parametrize(
+    "estimator", [tiny, tiny_usp, tiny_scores, tiny_nce, tiny_stein, tiny_bounds]
+)
 def test_the_table_s_estimator_is_sound_without_its_fault(estimator):
     assert np.isfinite(estimator().fit(X).score_samples(X)).all()
 

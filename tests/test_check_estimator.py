@@ -3,9 +3,16 @@
 import pytest
 from sklearn.utils.estimator_checks import check_estimator
 
-from skebm import HybridCDDensity, NCEDensity, ScoreMatchingDensity, SteinEBM, USPDensity
+from skebm import (
+    BoundsEBM,
+    HybridCDDensity,
+    NCEDensity,
+    ScoreMatchingDensity,
+    SteinEBM,
+    USPDensity,
+)
 from skebm.energies import MLP
-from skebm.networks import Critic
+from skebm.networks import Critic, MLPGenerator
 from skebm.partition import ImportanceSampling
 
 EXPECTED_FAILURES = {
@@ -31,6 +38,7 @@ ESTIMATORS = {
     "noise": NCEDensity(noise="mixture", base="gaussian", **TINY),
     "conditional": NCEDensity(noise="conditional", base="gaussian", **TINY),
     "stein": SteinEBM(critic=Critic((4,)), base="gaussian", calibrate=True, **TINY),
+    "bounds": BoundsEBM(generator=MLPGenerator((8,)), base="gaussian", refine_iter=2, **TINY),
 }
 
 
@@ -39,6 +47,7 @@ ESTIMATORS = {
     "ignore::skebm.exceptions.DataDegeneracyWarning",
     "ignore::skebm.exceptions.NormalizationWarning",
     "ignore::skebm.exceptions.SupportWarning",  # nor do fifty points cover them
+    "ignore::skebm.exceptions.GeneratorWarning",  # nor does a generator unfold in them
 )
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_scikit_learns_checks_pass_but_for_the_expected_one(name):

@@ -88,6 +88,10 @@ class Features:
         weight, bias = self.net.coefs_[0], self.net.intercepts_[0]
         return np.maximum(self._inputs(X) @ weight + bias, 0)
 
+    def probabilities(self, X: np.ndarray) -> np.ndarray:
+        """Return class probabilities (n, classes)."""
+        return self.net.predict_proba(self._inputs(X))
+
     def _inputs(self, X: np.ndarray) -> np.ndarray:
         return np.clip(X, 0, self.high) / self.high
 

@@ -8,7 +8,7 @@ import torch
 
 from skebm.bases import Base
 from skebm.bases.uniform import UniformBase
-from skebm.energies._base import energy_and_score
+from skebm.energies._base import directional_derivative, energy_and_score
 
 
 class Bounded(torch.nn.Module):
@@ -36,6 +36,11 @@ class Bounded(torch.nn.Module):
         inside = x.clamp(self.low, self.high)
         value, score = energy_and_score(self.module, inside)
         return value, torch.where(inside == x, -score, 0)
+
+    def directional_derivative(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Return gradient . v (n,) at rows x (n, d), with a graph through the parameters."""
+        inside = x.clamp(self.low, self.high)
+        return directional_derivative(self.module, inside, torch.where(inside == x, v, 0))
 
 
 def bounded_by(energy: torch.nn.Module, base: Base | None) -> torch.nn.Module:

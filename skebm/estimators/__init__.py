@@ -2,6 +2,7 @@
 
 __all__ = [
     "Bound",
+    "Bounds",
     "BoundsEBM",
     "EnergyDensity",
     "HybridCDDensity",
@@ -12,7 +13,7 @@ __all__ = [
 ]
 
 from skebm.estimators._base import EnergyDensity
-from skebm.estimators._bounds import Bound
+from skebm.estimators._bounds import Bound, Bounds
 from skebm.estimators.bounds import BoundsEBM
 from skebm.estimators.hybrid_cd import HybridCDDensity
 from skebm.estimators.nce import NCEDensity

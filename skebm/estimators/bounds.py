@@ -13,10 +13,19 @@ from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number, resolve
 from skebm.bases import Base, Defensive
+from skebm.bases.uniform import UniformBase
 from skebm.data import torch_generator
 from skebm.energies import Model, Zero
+from skebm.energies.bounded import Bounded
 from skebm.estimators._base import EnergyDensity
-from skebm.estimators._bounds import Bound, GeneratorReport, report_generator
+from skebm.estimators._bounds import (
+    IMAGE_COLUMNS,
+    MOST_EXACT,
+    Bound,
+    Bounds,
+    GeneratorReport,
+    report_generator,
+)
 from skebm.estimators._callbacks import FitTask
 from skebm.estimators._checkpoint import Checkpoint
 from skebm.estimators._normalization import MOST_COLUMNS
@@ -39,15 +48,15 @@ from skebm.objectives._held_out import (
     reference_draws,
 )
 from skebm.objectives.bidirectional_bounds import evaluating
-from skebm.partition import ImportanceSampling
+from skebm.partition import AIS, ImportanceSampling
 from skebm.train import TrainState
 
 FOLDED = 0.1  # share of latents with the rarer orientation from which a fit is tried again
 MOST_ROWS = 4000  # of the table, and as many generated, behind the proposal
 FARTHEST = 100.0  # standardized units; generated rows beyond say nothing of where the model is
 IMAGE_LATENTS = 128
-N_FOLD_LATENTS = 4096
-MOST_EXACT = 64
+BOX_MARGIN = 0.25  # of the rows' range, on each side
+N_FOLD_LATENTS, N_FOLD_IMAGES = 4096, 256
 REFINE = Optimization()
 METHODS = ("auto", "generator", "mala")
 PAPER: dict[str, dict[str, Any]] = {
@@ -134,7 +143,7 @@ class BoundsEBM(EnergyDensity):
         Go on by importance likelihood, with draws from a mixture that is fitted to training rows
         and generated ones (above 32 columns from the base; not at all there without a base, nor for
         images).
-    refine_iter : int, default=1000
+    refine_iter : int, default=2000
         Updates of it, at most.
     betas : tuple of float, default=(0.0, 0.9)
         Adam's decay rates, energy and generator.
@@ -162,7 +171,7 @@ class BoundsEBM(EnergyDensity):
         Rows per update, drawn with replacement, and latents.
     eval_every : int, default=25
         Updates between rows of ``history_``, and between validations of the refinement.
-    learning_rate : float, default=0.0005
+    learning_rate : float, default=0.001
         Step of the energy's optimizer (dimensionless), with half a cosine of decay to 0. The
         refinement has its own, 0.002.
     optimizer : {"adam", "sgd"} or Optimization, default="adam"
@@ -172,8 +181,9 @@ class BoundsEBM(EnergyDensity):
     validation_fraction : float, default=0.1
         Share of the rows held out: they stop the refinement, judge the energy against the base, and
         carry the bounds. With 0 the training rows carry them.
-    n_iter_no_change : int or None, default=12
-        Validations without a gain of `tol` after which the refinement stops.
+    n_iter_no_change : int or None, default=None
+        Validations without a gain of `tol` after which the refinement stops; None never stops it
+        early.
     tol : float, default=0.0
         Smallest gain in held-out log likelihood that counts, nats per row.
     log_partition : {"auto", "quadrature", "importance", "ais", "reverse-ais"}, instance or None
@@ -209,11 +219,12 @@ class BoundsEBM(EnergyDensity):
         row, in the units of X, valid where the generator is injective. nan with fewer latents than
         columns and no `observation_noise`; with it, a bound that asks for no injectivity.
     upper_surrogate_ : Bound
-        The paper's upper objective there, which is no upper bound, see Notes.
+        The paper's upper objective there, which is no upper bound, see Notes; nan with another
+        `bound`.
     cubo_ : Bound
         Upper bound by importance weights, half the log of their second moment, with the effective
         number of squared weights. Below some hundreds it is an underestimate; nan where the
-        generator has no density.
+        generator has no density, or above 64 latents none that is known exactly.
     fold_fraction_ : float
         Share of latents at which the determinant of the Jacobian has the rarer sign; nan if it is
         not square.
@@ -274,10 +285,14 @@ class BoundsEBM(EnergyDensity):
     mode has no penalty there. Do not report it as a bound. ``cubo_`` is an upper bound in
     expectation. `log_partition_` has an error bar, and is what ``score`` uses.
 
-    Deviations from the paper: a base density; refinement; the exact log determinant instead of
-    :math:`d \log s_1`; no margin; a smooth generator without batch normalization and with a
-    first layer scaled up; the push against folds; decay of the learning rates. `from_paper` has the
-    paper's settings.
+    Over a base the energy is learnt inside the box of the training rows, widened by a quarter on
+    each side, and has its value at the nearest point of the box outside: nothing in the game looks
+    there, and steep energies would heap mass where the base is faint.
+
+    Deviations from the paper: a base density; the box; refinement; the exact log determinant
+    instead of :math:`d \log s_1`; no margin; a smooth generator without batch normalization and
+    with a first layer scaled up; the push against folds; decay of the learning rates. `from_paper`
+    has the paper's settings.
 
     References
     ----------
@@ -317,7 +332,7 @@ class BoundsEBM(EnergyDensity):
         n_lobpcg=10,
         n_restarts=2,
         refine=True,
-        refine_iter=1000,
+        refine_iter=2000,
         betas=(0.0, 0.9),
         generator_learning_rate=2e-3,
         generator_betas=None,
@@ -328,11 +343,11 @@ class BoundsEBM(EnergyDensity):
         max_iter=2000,
         batch_size=256,
         eval_every=25,
-        learning_rate=5e-4,
+        learning_rate=1e-3,
         optimizer="adam",
         weight_decay=0.0,
         validation_fraction=0.1,
-        n_iter_no_change=12,
+        n_iter_no_change=None,
         tol=0.0,
         log_partition="auto",
         contamination="auto",
@@ -488,6 +503,41 @@ class BoundsEBM(EnergyDensity):
             )
         return super().sample(n_samples, random_state)
 
+    def bounds(self, X, random_state=None):
+        """Bound the mean negative log likelihood of rows from both sides.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows, at best others than those of ``fit``.
+        random_state : int, RandomState instance or None, default=None
+            Of latents and chains; None takes the estimator's own ``random_state``.
+
+        Returns
+        -------
+        Bounds
+            Lower bound, the paper's upper surrogate, CUBO, and an estimate by annealed importance
+            sampling; nats per row, in the units of X.
+
+        Notes
+        -----
+        16,384 latents with their Jacobians, then the chains of `skebm.partition.AIS`: seconds.
+        """
+        X = self._checked(X)
+        seed = self.random_state if random_state is None else random_state
+        generator = torch_generator(seed, self.device_)
+        model, rows = self._model(), self._standardizer.transform(X, self.device_)
+        report = self._report(rows, generator)
+        chains = AIS().estimate(model, self._proposal, generator)
+        at_rows = model.potential(rows).double()
+        spread = float(at_rows.var()) / len(rows) if len(rows) > 1 else 0.0
+        ais = Bound(
+            float(at_rows.mean()) + chains.value + self._standardizer.log_volume,
+            math.sqrt(spread + chains.stderr**2),
+            chains.ess,
+        )
+        return Bounds(report.lower, report.surrogate, report.cubo, ais)
+
     def _generate(self, n: int, generator: torch.Generator) -> torch.Tensor:
         z = torch.empty(n, self.latent_dim_, device=self.device_).normal_(generator=generator)
         noise = self._game(self._optimization()).noise()
@@ -555,7 +605,7 @@ class BoundsEBM(EnergyDensity):
             bound=self.bound,
             entropy=self.entropy,
             generator=component,
-            latent_dim=None if self.latent_dim is None else self.latent_dim,
+            latent_dim=self.latent_dim if self.image_shape is None else self._latents(),
             observation_noise=self.observation_noise,
             margin=self.margin,
             penalty_weight=self.penalty_weight,
@@ -589,6 +639,10 @@ class BoundsEBM(EnergyDensity):
         game = objectives[0]
         assert isinstance(game, BidirectionalBounds)
         before = self._train_states if self._continues() else None
+        if not before:
+            low, high = prepared.x.amin(0), prepared.x.amax(0)
+            margin = BOX_MARGIN * (high - low)
+            self._box = (low - margin, high + margin)
         model = before[-1].model if before else self._new_model(prepared, generator)
         settings = self._settings(prepared)
         attempts: list[TrainState] = []
@@ -600,12 +654,15 @@ class BoundsEBM(EnergyDensity):
             attempts += self._run_phases(
                 model, phases, settings, prepared, checkpoint, generator, task
             )
-            folds = _fold_fraction(game, attempts[-1], generator) > FOLDED
-            if attempts[-1].interrupted or not folds:
+            if attempts[-1].interrupted:
+                ranks.append((True, math.inf))  # only the first may be kept unfinished
+                break
+            if not _fold_fraction(game, attempts[-1], generator) > FOLDED:
                 ranks.append((False, 0.0))
                 break
             ranks.append((True, -_held_out_gain(attempts[-1], prepared, generator)))
         chosen = attempts[ranks.index(min(ranks))]
+        chosen.interrupted = attempts[-1].interrupted
         self._near = self._proposal_near(game, chosen, prepared, generator)
         if chosen.interrupted or not self._refines(model):
             return [chosen]
@@ -619,10 +676,18 @@ class BoundsEBM(EnergyDensity):
         )
         return [chosen, *refined]
 
+    def _wrapped(self, energy: torch.nn.Module, base: Base | None) -> torch.nn.Module:
+        """Keep the energy to a box around the rows: the game does not look beyond."""
+        if base is None or isinstance(base, UniformBase) or self.image_shape is not None:
+            return super()._wrapped(energy, base)
+        nowhere = torch.zeros(2, self.n_features_in_, device=self.device_)  # a loaded state has it
+        return Bounded(energy, *self.__dict__.get("_box", (nowhere[0], nowhere[1])))
+
     def _refines(self, model: Model) -> bool:
         """Whether there are draws to refine with."""
-        reachable = self._near is not None or model.base is not None
-        return bool(self.refine) and reachable and not self.bound.startswith("wgan")
+        if self.image_shape is not None or self.bound.startswith("wgan"):
+            return False
+        return bool(self.refine) and (self._near is not None or model.base is not None)
 
     def _proposal_near(
         self,
@@ -673,20 +738,23 @@ class BoundsEBM(EnergyDensity):
 
     def _complete(self, prepared: Prepared, generator: torch.Generator) -> None:
         rows = prepared.noised(generator) if prepared.validation is None else prepared.validation
-        report = report_generator(
-            self._model(),
-            self._game(self._optimization()),
-            self._network(),
-            self._latents(),
-            rows[:MOST_ROWS],
-            self._standardizer.log_volume,
-            generator,
-        )
+        report = self._report(rows[:MOST_ROWS], generator)
         for name in ("lower", "surrogate", "cubo"):
             values = torch.tensor(getattr(report, name), dtype=torch.float64)
             self._kept[f"report.{name}"] = values
         self._kept["report.fold"] = torch.tensor([report.fold], dtype=torch.float64)
         self._warn_of(report)
+
+    def _report(self, rows: torch.Tensor, generator: torch.Generator) -> GeneratorReport:
+        return report_generator(
+            self._model(),
+            self._game(self._optimization()),
+            self._network(),
+            self._latents(),
+            rows,
+            self._standardizer.log_volume,
+            generator,
+        )
 
     def _warn_of(self, report: GeneratorReport) -> None:
         if report.fold > FOLDED:
@@ -712,13 +780,14 @@ def _fold_fraction(
 ) -> float:
     """Return the share of latents with the rarer orientation; 0 where it is not defined."""
     network, d = state.objective.modules["generator"], int(state.objective.buffers["latent_dim"])
-    z = torch.empty(N_FOLD_LATENTS, d, device=generator.device).normal_(generator=generator)
-    if d > MOST_EXACT:
-        return 0.0
+    n = N_FOLD_LATENTS if game.image_shape is None else N_FOLD_IMAGES
+    z = torch.empty(n, d, device=generator.device).normal_(generator=generator)
     with torch.no_grad(), evaluating(network):
-        jacobian = value_and_jacobian(network, z)[1]
-    square = jacobian.shape[1] == jacobian.shape[2]
-    return float(minority(orientation(jacobian)).double().mean()) if square else 0.0
+        if d > MOST_EXACT or network(z[:1]).shape[1] != d:
+            return 0.0
+        blocks = z.split(max(IMAGE_COLUMNS // d, 1))
+        signs = torch.cat([orientation(value_and_jacobian(network, b)[1]) for b in blocks])
+    return float(minority(signs).double().mean())
 
 
 def _held_out_gain(state: TrainState, prepared: Prepared, generator: torch.Generator) -> float:

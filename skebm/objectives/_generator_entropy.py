@@ -21,7 +21,7 @@ from torch.nn.functional import softplus
 from skebm.networks import FeedForward, half_log_det, value_and_jacobian
 from skebm.networks.jacobian import log_volume
 
-SMOOTHEST = 5.0  # nats above the mean volume up to which a fold is pushed back in proportion
+STEEPEST = 5.0  # nats above the mean volume up to which the push grows in proportion
 N_POSTERIOR = 20  # latents behind one score of the generator's density: VERA's
 
 
@@ -58,7 +58,8 @@ def jacobian_term(
     """Return minus the mean log volume (Eq. 9 or 11), and a push against folds.
 
     A latent whose Jacobian has the rarer orientation earns no entropy; its volume is pushed through
-    zero instead, in proportion to its size over the batch's geometric mean.
+    zero instead, in proportion to its size over the batch's geometric mean (the gradient of -size;
+    the term itself is its linearization).
     """
     none = z.new_zeros(())
     if method != "logdet":
@@ -71,8 +72,8 @@ def jacobian_term(
     rarer = minority(orientation(jacobian))
     gain = volume
     if fold_penalty:
-        size = (volume - volume.detach().mean()).clamp(max=SMOOTHEST).exp()
-        gain = torch.where(rarer, -fold_penalty * size, volume)
+        excess = (volume - volume.mean()).detach().clamp(max=STEEPEST)
+        gain = torch.where(rarer, -fold_penalty * excess.exp() * volume, volume)
     return EntropyTerm(-gain.mean(), volume.detach(), rarer.to(z.dtype).mean())
 
 

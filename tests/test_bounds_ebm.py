@@ -1,0 +1,880 @@
+"""BoundsEBM: bounds against closed forms, folds and lost rank said, the estimator around them."""
+
+import copy
+import math
+import pickle
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import skebm.train
+from skebm import BoundsEBM
+from skebm.bases import Defensive
+from skebm.datasets import GaussianMixtureDensity, two_moons
+from skebm.energies import MLP, Conv, Zero
+from skebm.estimators import Bound, bounds
+from skebm.estimators import _bounds as report
+from skebm.exceptions import DataDegeneracyWarning, GeneratorWarning
+from skebm.networks import ConvGenerator, GeneratorComponent, GeneratorNetwork, MLPGenerator
+from skebm.objectives import BidirectionalBounds, ImportanceLikelihood, Optimization
+from skebm.partition import ImportanceSampling
+from tests.closed_forms import (
+    Quadratic,
+    assert_estimate,
+    assert_mean,
+    assert_variance,
+    gaussian_kl,
+    gaussian_log_z,
+    grid,
+)
+
+# -- bounds of a known generator on a known energy -------------------------------------------------
+
+N_LATENTS = 4096
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fewer_latents():
+    """Fewer latents behind a report, a smaller proposal: the file fits a hundred models."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "N_LATENTS", N_LATENTS)
+        patch.setattr(report, "N_CENTERS", 2048)
+        patch.setattr(bounds, "Defensive", partial(Defensive, max_components=4))
+        yield
+
+
+MATRIX, OFFSET = ((0.9, 0.4), (-0.2, 1.1)), (0.3, -0.5)
+EYE, NOWHERE = ((1.0, 0.0), (0.0, 1.0)), (0.0, 0.0)
+
+
+class Given(GeneratorComponent):
+    """The linear generator W z + b, of z or of (|z1|, z2, ...)."""
+
+    def __init__(self, matrix=MATRIX, offset=OFFSET, folds=False):
+        self.matrix = matrix
+        self.offset = offset
+        self.folds = folds
+
+    def build(self, latent_dim, shape, generator):
+        return GivenMap(torch.tensor(self.matrix), torch.tensor(self.offset), self.folds)
+
+
+class GivenMap(torch.nn.Module):
+    def __init__(self, matrix, offset, folds):
+        super().__init__()
+        self.matrix, self.offset = torch.nn.Parameter(matrix), torch.nn.Parameter(offset)
+        self.folds = folds
+
+    def forward(self, z):
+        if self.folds:
+            z = torch.cat([z[:, :1].abs(), z[:, 1:]], 1)
+        return z @ self.matrix.T + self.offset
+
+
+STILL = {
+    "base": None,
+    "standardize": False,
+    "refine": False,
+    "n_restarts": 1,
+    "max_iter": 1,
+    "learning_rate": 1e-20,
+    "generator_learning_rate": 1e-20,
+    "validation_fraction": 0,
+    "log_partition": None,
+    "random_state": 0,
+}
+X_STILL = np.random.RandomState(0).randn(500, 2)
+
+
+def given(k=1.0, mean=0.0, **params):
+    """Fitted without a move: the model is N(mean, I / k), the generator's density N(b, W W')."""
+    params = {
+        "generator": Given(),
+        "energy": lambda d: Quadratic(k, torch.tensor(mean)),
+        **STILL,
+        **params,
+    }
+    return BoundsEBM(**params).fit(X_STILL)
+
+
+def potential(k, mean=0.0, X=X_STILL):
+    return 0.5 * k * np.square(X - mean).sum(1)
+
+
+def truth(k, mean=0.0, X=X_STILL):
+    """Mean negative log likelihood of the rows under N(mean, I / k)."""
+    return float(potential(k, mean, X).mean()) + gaussian_log_z(X.shape[1], k)
+
+
+def latent_error(bound, at_rows):
+    """What of a bound's standard error is the latents'; that of the rows is in the truth too."""
+    return math.sqrt(bound.stderr**2 - at_rows.var(ddof=1) / len(at_rows))
+
+
+@pytest.mark.parametrize(("k", "mean"), [(1.0, 0.0), (0.4, 0.7), (2.5, -0.3)])
+def test_the_lower_bound_is_short_by_the_divergence(k, mean):
+    est, W = given(k, mean), np.array(MATRIX)
+    gap = gaussian_kl(OFFSET, W @ W.T, [mean, mean], np.eye(2) / k)
+    got = est.lower_bound_
+    error = latent_error(got, potential(k, mean))
+    assert_estimate(got.value, error, truth(k, mean) - gap, 0.04)
+    assert gap > 0.1 and got.ess == N_LATENTS and est.fold_fraction_ == 0
+
+
+@pytest.mark.parametrize(("k", "mean"), [(1.0, 0.0), (0.9, 0.2)])
+def test_cubo_is_above_by_half_the_divergence_of_order_two(k, mean):
+    W = np.array(((1.2, 0.3), (-0.2, 1.4)))  # wider than the model, or there is no second moment
+    est = given(k, mean, generator=Given(tuple(map(tuple, W.tolist())), OFFSET))
+    cells, volume = (t.numpy() if torch.is_tensor(t) else t for t in grid(-9, 9, 500, 2))
+    log_p = stats.multivariate_normal([mean, mean], np.eye(2) / k).logpdf(cells)
+    log_q = stats.multivariate_normal(OFFSET, W @ W.T).logpdf(cells)
+    above = 0.5 * math.log(np.exp(2 * log_p - log_q).sum() * volume)
+    got = est.cubo_
+    error = latent_error(got, potential(k, mean))
+    assert_estimate(got.value, error, truth(k, mean) + above, 0.04)
+    assert above > 0.1 and 300 < got.ess < N_LATENTS
+
+
+@pytest.mark.parametrize("probe", ["gaussian", "sphere"])
+def test_the_surrogate_adds_what_of_the_penalty_is_above_the_margin(probe):
+    """r = (k W'W - I) z + k W'(b - m), a Gaussian vector: mean |r|^2 in closed form."""
+    k, weight, W = 0.8, 0.7, np.array(MATRIX)
+    slope, shift = k * W.T @ W - np.eye(2), k * W.T @ np.array(OFFSET)
+    z, v = np.random.RandomState(0).randn(2, N_LATENTS, 2)
+    terms = ((z @ slope.T + shift) * v).sum(1) ** 2
+    share = 1 if probe == "gaussian" else 2  # mean (r.v)^2 / |v|^2 is |r|^2 / d
+    mean = (np.square(slope).sum() + np.square(shift).sum()) / share
+    error = weight * terms.std() / N_LATENTS**0.5 / share
+    settings = {"probe": probe, "penalty_weight": weight}
+    for margin, added in ((0.0, weight * mean), (0.05, weight * mean - 0.05), (9.0, 0.0)):
+        est = given(k, margin=margin, **settings)
+        gap = est.upper_surrogate_.value - est.lower_bound_.value
+        assert_estimate(gap, error if added else 0.0, added, 0.05)
+
+
+def test_all_bounds_of_a_matching_generator_are_the_truth():
+    """The paper's case of equality: no penalty, no gap, and no error from the latents."""
+    turn = ((0.5, -0.5 * math.sqrt(3)), (0.5 * math.sqrt(3), 0.5))
+    for entropy in ("logdet", "singular-value"):
+        est = given(1.0, 0.0, generator=Given(turn, NOWHERE), entropy=entropy)
+        for bound in (est.lower_bound_, est.upper_surrogate_, est.cubo_):
+            assert bound.value == pytest.approx(truth(1.0), abs=1e-5)
+            assert bound.stderr == pytest.approx(potential(1.0).std(ddof=1) / 500**0.5, abs=0.004)
+
+
+def test_a_fold_is_measured_and_voids_the_lower_bound():
+    """With (|z1|, z2) and mean (1, 1) of the model the change of variables goes too high."""
+    with pytest.warns(GeneratorWarning, match=r"folds: at (49|50)% .* fold_penalty"):
+        est = given(1.0, 1.0, generator=Given(EYE, NOWHERE, folds=True))
+    assert 0.48 < est.fold_fraction_ <= 0.5
+    error = latent_error(est.lower_bound_, potential(1.0, 1.0))
+    excess = math.sqrt(2 / math.pi) - 1  # E[|z1| + z2] less half of |mean|^2
+    assert_estimate(est.lower_bound_.value, error, truth(1.0, 1.0) + excess, 0.04)
+    with pytest.warns(GeneratorWarning, match="folds"):
+        est = given(1.0, (1.0, 0.0), generator=Given(EYE, NOWHERE, folds=True))
+    assert est.lower_bound_.value > truth(1.0, (1.0, 0.0)) + 0.2  # sqrt(2 / pi) - 1/2
+
+
+def test_a_generator_without_rank_is_said_to_be_so():
+    flat = ((1.0, 0.0), (1.0, 0.0))
+    with pytest.warns(GeneratorWarning, match="degenerate: at 100% .* cubo_ does not exist"):
+        est = given(generator=Given(flat, OFFSET))
+    assert math.isnan(est.cubo_.value) and est.cubo_.ess == 0
+    volume = math.log(1e-6) + 0.5 * math.log(2)  # of singular values sqrt 2 and 0
+    assert math.isfinite(est.lower_bound_.value)
+    assert est.lower_bound_.value < truth(1.0) + volume + 5
+    assert np.isfinite(est.score_samples(X_STILL)).all()
+
+
+@pytest.mark.filterwarnings("ignore:the generator folds")
+def test_training_with_a_generator_without_rank_has_no_nan():
+    """One hidden unit: a curve in the plane, whatever it learns."""
+    with pytest.warns(GeneratorWarning, match="degenerate"):
+        est = tiny(generator=MLPGenerator((1,)), max_iter=30, refine_iter=30).fit(table())
+    for read in (est.score_samples, est.score_function, est.energy_samples):
+        assert np.isfinite(read(table())).all()
+    assert np.isfinite(est.sample(20)).all()
+    assert np.isfinite(est.sample(20, method="generator")).all()
+    assert all(math.isfinite(value) for row in est.history_ for value in row.values())
+
+
+LINE_MAP = Given(((0.9,), (-0.5,)), OFFSET)
+
+
+def test_a_surface_has_no_bounds():
+    with pytest.warns(GeneratorWarning, match="latent_dim=1 is below the 2 columns"):
+        est = given(generator=LINE_MAP, latent_dim=1)
+    for bound in (est.lower_bound_, est.upper_surrogate_, est.cubo_):
+        assert math.isnan(bound.value) and math.isnan(bound.stderr) and bound.ess == 0
+    assert math.isnan(est.fold_fraction_) and est.latent_dim_ == 1
+    assert est.sample(3, method="generator").shape == (3, 2)
+
+
+@pytest.mark.parametrize("noise", [0.3, 1.0])
+def test_noise_gives_a_surface_its_lower_bound(noise):
+    """N(b, w w' + s^2 I) against N(0, I); fresh latents cost a little more than the divergence."""
+    with pytest.warns(GeneratorWarning, match="latent_dim=1"):
+        est = given(generator=LINE_MAP, latent_dim=1, observation_noise=noise)
+    w = np.array(LINE_MAP.matrix)
+    gap = gaussian_kl(OFFSET, w @ w.T + noise**2 * np.eye(2), [0.0, 0.0], np.eye(2))
+    error = latent_error(est.lower_bound_, potential(1.0))
+    short = truth(1.0) - gap - est.lower_bound_.value
+    assert error < 0.05 and -4 * error < short < 4 * error + 0.02
+    assert math.isnan(est.cubo_.value) and math.isnan(est.upper_surrogate_.value)
+    rows = est.sample(8000, random_state=0, method="generator")
+    assert_variance(rows[:, 0], 0.9**2 + noise**2, 0.02)
+
+
+@pytest.mark.parametrize("bound", ["zero-centered-gp", "wgan-gp", "wgan-0gp"])
+def test_other_penalties_have_no_surrogate(bound):
+    est = given(bound=bound)
+    assert math.isnan(est.upper_surrogate_.value) and math.isfinite(est.lower_bound_.value)
+
+
+def test_noise_of_the_posterior_method_is_on_generated_rows():
+    params = {"bound": "zero-centered-gp", "entropy": "variational", "observation_noise": 0.8}
+    est = given(generator=Given(EYE, NOWHERE), **params)
+    assert_variance(est.sample(8000, 0, method="generator")[:, 0], 1 + 0.8**2, 0.02)
+
+
+def test_above_64_latents_there_is_no_cubo():
+    """d log s_1 is no more than the log determinant: its density is too high, its weights low."""
+    X = np.random.RandomState(0).randn(60, 66)
+    scales = np.linspace(0.5, 2.0, 66)
+    component = Given(tuple(map(tuple, np.diag(scales).tolist())), (0.0,) * 66)
+    still = STILL | {"generator": component, "energy": Quadratic66, "n_lobpcg": 30}
+    est = BoundsEBM(**still).fit(X)
+    assert math.isnan(est.cubo_.value) and math.isnan(est.fold_fraction_)
+    below = 0.5 * (np.square(scales) - 1).sum() - 66 * math.log(0.5)  # s_1 stands for every one
+    error = latent_error(est.lower_bound_, potential(1.0, X=X))
+    got = est.lower_bound_.value
+    assert got < truth(1.0, X=X) and error < 2
+    assert abs(got - (truth(1.0, X=X) - below)) < 4 * error + 66 * 0.05
+
+
+def Quadratic66(n_features):
+    return Quadratic()
+
+
+# -- the estimator ---------------------------------------------------------------------------------
+
+PLAIN = MLPGenerator((12, 12), input_scale=1.0, linear_skip=True)  # starts without folds
+
+
+def tiny(**params):
+    defaults = {
+        "generator": PLAIN,
+        "base": "gaussian",
+        "max_iter": 6,
+        "refine_iter": 6,
+        "n_restarts": 1,
+        "batch_size": 32,
+        "eval_every": 2,
+        "energy": MLP(hidden_sizes=(8,), n_frequencies=4),
+        "log_partition": ImportanceSampling(n_samples=2048, max_samples=2048),
+        "validation_fraction": 0,  # nothing held out: the trained energy is always kept
+        "random_state": 0,
+    }
+    return BoundsEBM(**{**defaults, **params})
+
+
+STRETCH = np.array([1.0, 50.0])
+MODES = GaussianMixtureDensity([[-1.5, 0.0], [1.5, 1.0]], [0.8, 0.6], [0.7, 0.3])
+
+
+def table(n=200, seed=0):
+    """Two modes in columns of unlike units."""
+    return MODES.sample(n, random_state=seed) * STRETCH + [0.0, 1e3]
+
+
+def assert_same(a, b, X=None):
+    X = table(40, seed=1) if X is None else X
+    np.testing.assert_array_equal(a.score_samples(X), b.score_samples(X))
+    np.testing.assert_array_equal(a.score_function(X), b.score_function(X))
+    for method in ("mala", "generator"):
+        draws = (est.sample(9, random_state=3, method=method) for est in (a, b))
+        np.testing.assert_array_equal(*draws)
+    for name in ("lower_bound_", "upper_surrogate_", "cubo_", "fold_fraction_"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    assert a.log_partition_ == b.log_partition_ and a.offset_ == b.offset_
+
+
+def mass_of(est, X, n=300):
+    """Total mass on a grid around the rows, and each column's mean."""
+    reach = 4 * X.std(0)
+    axes = [np.linspace(m - r, m + r, n) for m, r in zip(X.mean(0), reach, strict=True)]
+    cells = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, X.shape[1])
+    p = np.exp(est.score_samples(cells)) * np.prod([a[1] - a[0] for a in axes])
+    return p.sum(), cells, p
+
+
+TRAINED = {
+    "generator": MLPGenerator((32, 32)),
+    "energy": MLP((24, 24)),
+    "max_iter": 120,
+    "refine_iter": 80,
+    "batch_size": 128,
+    "eval_every": 25,
+    "log_partition": "auto",
+    "n_restarts": 2,
+}
+TABLES = {
+    "gaussian": np.random.RandomState(0).randn(800, 2) @ [[2.0, 0.5], [0.0, 0.3]] + [3.0, -1.0],
+    "moons": two_moons().sample(800, random_state=0),
+}
+
+
+@pytest.fixture(scope="module", params=TABLES)
+def trained(request):
+    X = TABLES[request.param]
+    return X, tiny(**TRAINED).fit(X)
+
+
+def test_the_contract_of_reads(trained):
+    X, est = trained
+    n = len(X)
+    scores = est.score_samples(X)
+    assert scores.shape == (n,) and scores.dtype == np.float64
+    assert est.score(X) == pytest.approx(scores.mean())
+    np.testing.assert_allclose(est.decision_function(X), scores - est.offset_)
+    labels = est.predict(X)
+    np.testing.assert_array_equal(labels == 1, scores >= est.offset_)
+    assert set(labels) == {-1, 1} and est.predict([[1e3, 1e3]]) == [-1]
+    assert est.energy_samples(X).shape == (n,) and est.score_function(X).shape == (n, 2)
+    h = np.array([1e-3, 0.0])
+    slope = (est.score_samples(X + h) - est.score_samples(X - h)) / 2e-3
+    np.testing.assert_allclose(est.score_function(X)[:, 0], slope, atol=0.15, rtol=0.05)
+    assert isinstance(est.lower_bound_, Bound) and not isinstance(est.energy_, Zero)
+    assert mass_of(est, X)[0] == pytest.approx(1, abs=0.01)
+
+
+def test_bounds_hold_around_the_likelihood_of_a_trained_model(trained):
+    X, est = trained
+    assert_sandwich(est, X)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_bounds_hold_for_other_seeds(seed):
+    X = TABLES["moons"]
+    assert_sandwich(tiny(**TRAINED | {"refine": seed > 1, "random_state": seed}).fit(X), X)
+
+
+def assert_sandwich(est, X):
+    """Against the grid's log Z, on the same rows: the error is that of the latents alone."""
+    exact = math.log(mass_of(est, X)[0]) - est.score(X)
+    lower, cubo, scores = est.lower_bound_, est.cubo_, est.score_samples(X)
+    assert est.fold_fraction_ < 0.1
+    if est.fold_fraction_ == 0:
+        assert lower.value <= exact + 3 * latent_error(lower, scores)
+    assert lower.value <= exact + 3 * lower.stderr
+    if est.refine:
+        assert lower.value > exact - 3
+    if cubo.ess > 300:
+        assert cubo.value >= exact - 3 * latent_error(cubo, scores)
+    assert lower.value <= est.upper_surrogate_.value
+
+
+def test_draws_of_every_method(trained):
+    X, est = trained
+    auto = est.sample(2000, random_state=0)
+    np.testing.assert_array_equal(auto, est.sample(2000, random_state=0, method="mala"))
+    total, cells, p = mass_of(est, X)
+    for j in range(2):
+        mean = float(p @ cells[:, j] / total)
+        assert_mean(auto[:, j], mean, 0.1)
+        assert_variance(auto[:, j], float(p @ (cells[:, j] - mean) ** 2 / total), 0.06)
+    made = est.sample(2000, random_state=0, method="generator")
+    assert made.shape == (2000, 2) and (made != auto).any()
+    assert np.abs(made.mean(0) - X.mean(0)).max() < 0.5 * X.std(0).max()  # in the units of X
+    np.testing.assert_array_equal(made, est.sample(2000, random_state=0, method="generator"))
+
+
+def test_generated_rows_are_the_generator_s_in_the_units_of_x():
+    est = tiny().fit(table())
+    network = est.generator_
+    assert isinstance(network, GeneratorNetwork) and not network.training
+    assert not any(p.requires_grad for p in network.parameters()) and est.latent_dim_ == 2
+    z = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))
+    rows = network(z).numpy() * table().std(0) + table().mean(0)
+    made = est.sample(4000, random_state=1, method="generator")
+    for j in range(2):
+        assert stats.ks_2samp(rows[:, j], made[:, j]).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("method", ["gibbs", None, 3])
+def test_sample_names_an_unknown_method(method):
+    error = ValueError if isinstance(method, str) else TypeError
+    with pytest.raises(error, match=f"method must be one of .*got {method!r}"):
+        tiny().fit(table()).sample(3, method=method)
+
+
+@pytest.mark.parametrize("name", ["generator_", "lower_bound_", "fold_fraction_", "latent_dim_"])
+def test_what_is_fitted_needs_a_fit(name):
+    with pytest.raises(NotFittedError):
+        getattr(tiny(), name)
+
+
+def test_nested_parameters():
+    est = tiny(generator="mlp", energy="mlp", base="mixture")
+    est.set_params(
+        generator__hidden_sizes=(6,), energy__hidden_sizes=(5,), base__n_components=2, margin=0.5
+    )
+    assert est.generator == MLPGenerator((6,)) and est.energy.hidden_sizes == (5,)
+    assert est.base.n_components == 2 and est.margin == 0.5
+    twin = clone(est)
+    assert twin.generator == est.generator and twin.generator is not est.generator
+    with pytest.raises(ValueError, match="Invalid parameter 'width'"):
+        tiny(generator="mlp").set_params(generator__width=3)
+
+
+# -- options ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def plain_scores():
+    return tiny().fit(table()).score_samples(table(40, seed=1))
+
+
+OPTIONS = [
+    {"entropy": "singular-value"},
+    {"entropy": "hutchinson"},
+    {"bound": "zero-centered-gp"},
+    {"bound": "zero-centered-gp", "entropy": "mutual-information"},
+    {"bound": "zero-centered-gp", "entropy": "variational"},
+    {"bound": "wgan-gp"},
+    {"bound": "wgan-0gp"},
+    {"penalty_weight": 5.0, "margin": 0.3},
+    {"penalty_weight": 5.0, "penalty_exponent": 3.0},
+    {"penalty_weight": 5.0, "probe": "sphere"},
+    {"entropy_weight": 0.1, "max_iter": 12},
+    {"betas": (0.5, 0.9)},
+    {"generator_betas": (0.5, 0.999)},
+    {"generator_learning_rate": 0.05},
+    {"observation_noise": 0.5},
+    {"optimizer": "sgd"},
+    {"optimizer": Optimization(0.02, (0.0, 0.99), schedule="constant")},
+    {"refine": False},
+    {"refine_iter": 3},
+    {"base": None, "log_partition": "auto"},
+    {"base": "uniform"},
+    {"base": "mixture"},
+    {"base": "kernel"},
+    {"validation_fraction": 0.2},
+]
+
+
+@pytest.mark.parametrize("params", OPTIONS, ids=str)
+def test_every_option_fits_and_changes_the_fit(params, plain_scores):
+    est = tiny(**params).fit(table())
+    values = est.score_samples(table(40, seed=1))
+    assert np.isfinite(values).all() and (values != plain_scores).any()
+    assert est.sample(3).shape == est.sample(3, method="generator").shape == (3, 2)
+    game = [row for row in est.history_ if "penalty" in row]
+    assert game[-1]["iteration"] == est.n_iter_ == params.get("max_iter", 6)
+    critic = params.get("bound", "").startswith("wgan")
+    refined = est.history_[-1]["iteration"] > est.n_iter_
+    assert refined == (params.get("refine", True) and not critic)
+
+
+@pytest.mark.filterwarnings("ignore:the generator folds")
+def test_the_push_acts_where_the_generator_folds():
+    """Rarer orientations are pushed through zero, and earn no entropy for their size."""
+    params = {"generator": Given(EYE, NOWHERE, folds=True), "generator_learning_rate": 0.02}
+    sizes = []
+    for fold_penalty in (0.0, 10.0):
+        est = tiny(**params, fold_penalty=fold_penalty, max_iter=20).fit(table())
+        assert np.mean([row["fold"] for row in est.history_ if "fold" in row]) > 0.3
+        sizes.append(abs(np.linalg.det(est.generator_.matrix.numpy())))
+    assert sizes[1] < sizes[0] - 0.2
+
+
+def count_trainings(monkeypatch):
+    seen, init = [], BidirectionalBounds.init
+
+    def counted(self, *args):
+        seen.append(init(self, *args))
+        return seen[-1]
+
+    monkeypatch.setattr(BidirectionalBounds, "init", counted)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("folds", "gains", "n_restarts", "kept"),
+    [
+        ([0.0], [], 3, 0),
+        ([0.4, 0.09], [2.0], 3, 1),
+        ([0.4, 0.3, 0.2], [1.0, 3.0, 2.0], 3, 1),
+        ([0.4, 0.3], [1.0, -math.inf], 2, 0),
+        ([0.4], [1.0], 1, 0),
+    ],
+)
+def test_it_trains_again_only_while_it_folds_and_keeps_the_best(
+    folds, gains, n_restarts, kept, monkeypatch
+):
+    seen, folds, gains = count_trainings(monkeypatch), iter(folds), iter(gains)
+    monkeypatch.setattr(bounds, "_fold_fraction", lambda *args: next(folds))
+    monkeypatch.setattr(bounds, "_held_out_gain", lambda *args: next(gains))
+    est = tiny(n_restarts=n_restarts).fit(table())
+    assert next(folds, None) is None and next(gains, None) is None
+    chosen = seen[kept].modules["generator"].state_dict()
+    assert all(value.equal(chosen[name]) for name, value in est.generator_.state_dict().items())
+    others = [s.modules["generator"].state_dict() for i, s in enumerate(seen) if i != kept]
+    for other in others:
+        assert any(not value.equal(chosen[name]) for name, value in other.items())
+
+
+@pytest.mark.parametrize(("folded", "n"), [(False, 1), (True, 2)])
+def test_folds_are_found_by_the_determinant(folded, n, monkeypatch):
+    seen = count_trainings(monkeypatch)
+    est = tiny(generator=Given(EYE, NOWHERE, folded), n_restarts=2)
+    if folded:
+        with pytest.warns(GeneratorWarning, match="folds"):
+            est.fit(table())
+    else:
+        est.fit(table())
+    assert len(seen) == n
+
+
+def test_refinement_does_not_harm():
+    X, new = (two_moons().sample(n, random_state=s) for n, s in ((500, 0), (2000, 1)))
+    params = TRAINED | {"validation_fraction": 0.1, "n_restarts": 1}
+    with_it, without = (tiny(**params | {"refine": r}).fit(X).score(new) for r in (True, False))
+    assert with_it > without + 0.1
+    assert with_it < two_moons().log_density(new).mean() + 0.05
+
+
+def test_an_energy_that_earns_nothing_is_dropped_and_the_bounds_are_of_the_base():
+    X = np.random.RandomState(0).randn(300, 2)
+    est = tiny(refine=False, validation_fraction=0.3, learning_rate=1e-12).fit(X)
+    assert isinstance(est.energy_, Zero) and est.validation_gain_ == (0.0, 0.0)
+    assert est.log_partition_.method == "exact" and est._proposal is est.base_
+    held_out = -est.score(X)
+    assert est.lower_bound_.value <= held_out + 3 * est.lower_bound_.stderr
+    assert np.isfinite(est.sample(5, method="generator")).all()
+
+
+# -- the paper's settings --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "betas", "batch_size", "latent_dim", "generator", "max_iter"),
+    [
+        ("toy", 2e-4, (0.0, 0.9), 200, None, MLPGenerator.toy(), 150_000),
+        ("mnist", 2e-4, (0.0, 0.9), 64, 128, MLPGenerator.mnist(), 2000),
+        ("cifar10", 5e-5, (0.0, 0.999), 64, 128, "conv", 200_000),
+        ("animeface", 5e-5, (0.0, 0.999), 64, 128, "residual", 100_000),
+    ],
+)
+def test_the_paper_s_settings_are_those_of_its_table_11(
+    name, rate, betas, batch_size, latent_dim, generator, max_iter
+):
+    est = BoundsEBM.from_paper(name)
+    game = est._game(est._optimization())
+    for optimization in (game.optimization, game.generator_optimization):
+        assert optimization.learning_rate == rate and optimization.betas == betas
+        assert optimization.schedule == "constant" and optimization.weight_decay == 0
+    assert est.batch_size == batch_size and est.latent_dim == latent_dim
+    assert est.generator == generator and est.max_iter == max_iter
+    assert (est.margin, est.entropy, est.bound) == (1.0, "singular-value", "bidirectional")
+    assert est.base is None and est.refine is False and est.fold_penalty == 0
+    assert game.weight(2) == 0.001 / 2 and est.n_lobpcg == 2
+
+
+def test_the_paper_s_settings_fit():
+    log_partition = ImportanceSampling(n_samples=2048, max_samples=2048)
+    params = {"max_iter": 20, "batch_size": 50, "log_partition": log_partition}
+    est = BoundsEBM.from_paper("toy", **params, random_state=0)
+    with pytest.warns(UserWarning):  # an untrained generator folds, and an energy without a base
+        est.fit(TABLES["moons"])
+    assert est.n_iter_ == 20 and est.base_ is None
+    assert len(est.history_[-1]) > 5 and np.isfinite(est.score_samples(TABLES["moons"])).all()
+
+
+def test_changes_win_over_the_paper_s_settings():
+    est = BoundsEBM.from_paper("mnist", latent_dim=5, margin=0.1, base="gaussian")
+    assert (est.latent_dim, est.margin, est.base) == (5, 0.1, "gaussian")
+    with pytest.raises(ValueError, match="name must be one of .*'toy'.*got 'imagenet'"):
+        BoundsEBM.from_paper("imagenet")
+
+
+# -- the same bits ---------------------------------------------------------------------------------
+
+
+def test_same_seed_same_bits_and_no_global_randomness():
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    params = {"generator": MLPGenerator((6,), linear_skip=True, batch_norm=True, input_scale=1.0)}
+    one, two = (tiny(**params).fit(table()) for _ in range(2))
+    assert_same(one, two)
+    one.sample(3), one.sample(3, method="generator")
+    assert torch.get_rng_state().equal(before)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
+    other = tiny(**params, random_state=1).fit(table())
+    assert (other.score_samples(table()) != one.score_samples(table())).any()
+
+
+def test_reads_do_not_follow_from_one_another():
+    est = tiny().fit(table())
+    whole = est.score_samples(table())
+    np.testing.assert_array_equal(est.score_samples(table()[7:8]), whole[7:8])
+
+
+def factory(n_features):
+    return torch.nn.Sequential(
+        torch.nn.Linear(n_features, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1), torch.nn.Flatten(0)
+    )
+
+
+ROUND = {
+    "refined": {},
+    "no base": {"base": None, "log_partition": "auto"},
+    "batch norm": {"generator": MLPGenerator((6,), "prelu", 1.0, True, True)},
+    "alias": {"generator": "mlp", "max_iter": 2, "refine": False},
+    "callable": {"energy": factory},
+    "dropped": {"validation_fraction": 0.5, "learning_rate": 1e-12, "refine": False},
+    "surface": {"latent_dim": 1, "observation_noise": 0.1},
+}
+
+
+@pytest.mark.filterwarnings("ignore::skebm.exceptions.GeneratorWarning")
+@pytest.mark.parametrize(
+    ("name", "trip"),
+    [(name, "save") for name in ROUND]
+    + [(name, trip) for name in ("refined", "callable") for trip in ("pickle", "deepcopy")],
+)
+def test_round_trips_keep_every_bit(name, trip, tmp_path):
+    est = tiny(**ROUND[name]).fit(table())
+    if trip == "save":
+        est.save(tmp_path / "model")
+        energy = factory if name == "callable" else None
+        back = BoundsEBM.load(tmp_path / "model", energy=energy)
+    else:
+        back = pickle.loads(pickle.dumps(est)) if trip == "pickle" else copy.deepcopy(est)
+    assert_same(est, back)
+    assert type(back.lower_bound_) is Bound and repr(back) == repr(est)
+    assert isinstance(est.energy_, Zero) == (name == "dropped")
+    for key, value in est.generator_.state_dict().items():
+        assert value.equal(back.generator_.state_dict()[key])
+    if trip == "save":
+        assert_same(est, back.fit(table()))
+
+
+def test_a_generator_from_outside_is_not_saved_but_pickled(tmp_path):
+    est = tiny(generator=Given(EYE, NOWHERE)).fit(table())
+    with pytest.raises(TypeError, match="Given is not part of skebm"):
+        est.save(tmp_path / "model")
+    assert_same(est, pickle.loads(pickle.dumps(est)))
+
+
+@pytest.mark.parametrize("c", [0.01, 7.0])
+def test_bounds_and_densities_follow_the_units_of_x(c):
+    X, new = table(), table(40, seed=1)
+    params = {"log_partition": "auto"}
+    one, two = tiny(**params).fit(X), tiny(**params).fit(c * X - 300)
+    shift = 2 * math.log(c)
+    np.testing.assert_allclose(
+        two.score_samples(c * new - 300), one.score_samples(new) - shift, atol=0.02
+    )
+    for name in ("lower_bound_", "upper_surrogate_", "cubo_"):
+        a, b = getattr(one, name), getattr(two, name)
+        assert b.value == pytest.approx(a.value + shift, abs=0.02)
+        assert b.stderr == pytest.approx(a.stderr, rel=0.05)
+    assert two.fold_fraction_ == pytest.approx(one.fold_fraction_, abs=0.01)
+
+
+# -- going on --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_a_warm_start_goes_on_with_its_generator(refine, monkeypatch):
+    X = table()
+    est = tiny(refine=refine, warm_start=True).fit(X)
+    twin, first = pickle.loads(pickle.dumps(est)), est.generator_.state_dict()
+    with monkeypatch.context() as patch:
+        seen = count_trainings(patch)
+        assert_same(est.fit(X), twin.fit(X))
+        assert not seen and est.n_iter_ == 12
+    moved = est.generator_.state_dict()
+    assert any(not value.equal(first[name]) for name, value in moved.items())
+    est.set_params(max_iter=1, refine_iter=1)
+    for state in est._train_states:
+        for optimizer in state.objective.optimizers.values():
+            for group in optimizer.param_groups:
+                group["initial_lr"] = 1e-30
+    after = est.fit(X).generator_.state_dict()
+    for name, value in moved.items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=1e-6)
+
+
+def interrupt(monkeypatch, after):
+    """Ctrl-C at the given update, of the game and of the refinement together."""
+    calls = []
+    for phase in (BidirectionalBounds, ImportanceLikelihood):
+
+        def counted(self, *args, step=phase.step):
+            calls.append(1)
+            if len(calls) > after:
+                raise KeyboardInterrupt
+            return step(self, *args)
+
+        monkeypatch.setattr(phase, "step", counted)
+
+
+@pytest.mark.parametrize(("after", "n_iter", "n_files"), [(3, 3, 1), (9, 6, 2)])
+def test_an_interrupted_fit_resumes_with_the_same_bits(
+    after, n_iter, n_files, monkeypatch, tmp_path
+):
+    X = table()
+    whole = tiny().fit(X)
+    monkeypatch.setattr(skebm.train, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    part = tiny(checkpoint_dir=tmp_path)
+    with monkeypatch.context() as patch, pytest.warns(ConvergenceWarning, match="interrupted"):
+        interrupt(patch, after)
+        part.fit(X)
+    assert part.n_iter_ == n_iter and np.isfinite(part.score_samples(X)).all()
+    assert len(list(tmp_path.iterdir())) == n_files
+    assert (part.score_samples(X) != whole.score_samples(X)).any()
+    assert part.fit(X).n_iter_ == 6
+    assert_same(part, whole)
+
+
+@pytest.mark.filterwarnings("ignore:the generator folds")
+def test_a_restart_that_is_interrupted_leaves_what_was_trained(monkeypatch, tmp_path):
+    X, params = table(), {"n_restarts": 2, "generator": Given(EYE, NOWHERE, folds=True)}
+    whole, single = tiny(**params).fit(X), tiny(**params | {"n_restarts": 1}).fit(X)
+    part = tiny(checkpoint_dir=tmp_path, **params)
+    with monkeypatch.context() as patch, pytest.warns(ConvergenceWarning, match="after 1 of 6"):
+        interrupt(patch, 7)
+        part.fit(X)
+    assert part.history_[-1]["iteration"] == part.n_iter_ == 6  # the first's, and no refinement
+    trained = single.generator_.state_dict()
+    for name, value in part.generator_.state_dict().items():
+        assert value.equal(trained[name])
+    assert_same(part.fit(X), whole)
+
+
+def test_weights_count_as_repeats_do():
+    left, right = (np.random.RandomState(s).randn(200, 2) * 0.7 for s in (0, 1))
+    X = np.concatenate([left, right]) + np.repeat([[-2.0, 0.0], [2.0, 0.0]], 200, axis=0)
+    weight = np.repeat([1, 4], 200)
+    params = TRAINED | {"base": "uniform", "max_iter": 80, "refine_iter": 150}
+    params |= {"n_restarts": 1, "data_noise": 0.03}
+    weighted = tiny(**params).fit(X, sample_weight=weight)
+    repeated = tiny(**params).fit(np.repeat(X, weight, axis=0))
+    for est in (weighted, repeated):
+        _, cells, p = mass_of(est, X)
+        assert p[cells[:, 0] < 0].sum() / p.sum() == pytest.approx(0.2, abs=0.07)
+    made = weighted.sample(2000, method="generator", random_state=0)
+    assert (made[:, 0] > 0).mean() > 0.6
+
+
+# -- tables of every kind --------------------------------------------------------------------------
+
+
+def test_grid_search_chooses_a_margin():
+    search = GridSearchCV(tiny(penalty_weight=5.0), {"margin": [0.0, 1e6]}, cv=2).fit(table())
+    scores = search.cv_results_["mean_test_score"]
+    assert np.isfinite(scores).all() and len(set(scores)) == 2
+    assert search.best_estimator_.margin == search.best_params_["margin"]
+
+
+def test_it_ends_a_pipeline():
+    X = table()
+    pipe = make_pipeline(StandardScaler(), tiny()).fit(X)
+    assert pipe.score_samples(X).shape == (200,) and set(pipe.predict(X)) <= {-1, 1}
+    pipe.set_params(boundsebm__n_restarts=3)
+    assert pipe[-1].n_restarts == 3
+
+
+def test_one_column():
+    X = np.random.RandomState(0).randn(400, 1) * 3 + 5
+    est = tiny(log_partition="auto", max_iter=100, eval_every=25).fit(X)
+    exact = -est.score(X)
+    error = latent_error(est.lower_bound_, est.score_samples(X))
+    if est.fold_fraction_ == 0:
+        assert exact - 3 < est.lower_bound_.value <= exact + 3 * error
+    assert est.latent_dim_ == 1 and est.sample(4, method="generator").shape == (4, 1)
+
+
+@pytest.mark.parametrize("base", ["gaussian", None])
+@pytest.mark.filterwarnings("ignore::skebm.exceptions.NormalizationWarning")
+def test_forty_columns(base):
+    X = np.random.RandomState(0).randn(150, 40)
+    generator = MLPGenerator((48,))
+    energy = MLP((8,), n_frequencies=0, output="quadratic")
+    est = tiny(base=base, generator=generator, energy=energy, max_iter=2).fit(X)
+    assert np.isfinite(est.score_samples(X)).all() and math.isfinite(est.lower_bound_.value)
+    refined = est.history_[-1]["iteration"] > est.n_iter_
+    assert refined == (base is not None)
+    draws = est.sample(5, random_state=0)
+    made = est.sample(5, random_state=0, method="generator")
+    assert draws.shape == (5, 40) and (draws == made).all() == (base is None)
+    if base is None:
+        with pytest.raises(ValueError, match="without a base above 32 columns, got 'mala'"):
+            est.sample(5, method="mala")
+
+
+IMAGES = np.random.RandomState(0).rand(60, 64)
+SMALL = {
+    "image_shape": (1, 8, 8),
+    "generator": ConvGenerator((4, 3)),
+    "energy": Conv((3, 4), kernel_sizes=(3, 3), strides=(2, 2)),
+    "max_iter": 3,
+    "batch_size": 8,
+    "log_partition": "auto",
+}
+
+
+@pytest.mark.filterwarnings("ignore::skebm.exceptions.GeneratorWarning")
+@pytest.mark.parametrize("base", ["gaussian", None])
+def test_images(base, tmp_path):
+    est = tiny(**SMALL, base=base, latent_dim=5).fit(IMAGES)
+    made = est.sample(4, random_state=0)
+    np.testing.assert_array_equal(made, est.sample(4, random_state=0, method="generator"))
+    assert made.shape == (4, 64) and est.log_partition_ is None
+    assert made.min() >= IMAGES.min() - 1e-6 and made.max() <= IMAGES.max() + 1e-6
+    assert est.history_[-1]["iteration"] == est.n_iter_ == 3  # not refined
+    assert est.generator_(torch.zeros(2, 5)).shape == (2, 64)
+    est.save(tmp_path / "model")
+    back = BoundsEBM.load(tmp_path / "model")
+    np.testing.assert_array_equal(made, back.sample(4, random_state=0))
+    np.testing.assert_array_equal(est.score_samples(IMAGES), back.score_samples(IMAGES))
+
+
+@pytest.mark.filterwarnings("ignore::skebm.exceptions.GeneratorWarning")
+def test_images_have_at_most_128_latents():
+    X = np.random.RandomState(0).rand(30, 144)
+    est = tiny(**SMALL | {"image_shape": (1, 12, 12), "energy": "mlp", "max_iter": 1}).fit(X)
+    assert est.latent_dim_ == 128 and est.sample(2).shape == (2, 144)
+
+
+@pytest.mark.parametrize("n", [2, 5, 19])
+def test_few_rows_leave_the_base(n):
+    X = np.random.RandomState(0).randn(n, 2)
+    est = tiny(validation_fraction=0.1, data_noise=0.1).fit(X)
+    assert isinstance(est.energy_, Zero) and est.n_iter_ == 1
+    assert np.isfinite(est.score_samples(X)).all() and est.sample(3).shape == (3, 2)
+    assert est.sample(3, method="generator").shape == (3, 2)
+
+
+@pytest.mark.parametrize("kind", ["constant", "copied", "whole numbers"])
+def test_degenerate_tables(kind):
+    X = table()
+    if kind == "constant":
+        X[:, 1] = 3.0
+    elif kind == "copied":
+        X[:, 1] = 2 * X[:, 0]
+    else:
+        X = np.round(X / STRETCH) * STRETCH
+    with pytest.warns(DataDegeneracyWarning):
+        est = tiny().fit(X)
+    assert np.isfinite(est.score_samples(X)).all() and np.isfinite(est.sample(5)).all()
+    assert math.isfinite(est.lower_bound_.value) and est.data_noise_.max() > 0
