@@ -171,7 +171,7 @@ class BoundsEBM(EnergyDensity):
         Rows per update, drawn with replacement, and latents.
     eval_every : int, default=25
         Updates between rows of ``history_``, and between validations of the refinement.
-    learning_rate : float, default=0.001
+    learning_rate : float, default=0.0005
         Step of the energy's optimizer (dimensionless), with half a cosine of decay to 0. The
         refinement has its own, 0.002.
     optimizer : {"adam", "sgd"} or Optimization, default="adam"
@@ -343,7 +343,7 @@ class BoundsEBM(EnergyDensity):
         max_iter=2000,
         batch_size=256,
         eval_every=25,
-        learning_rate=1e-3,
+        learning_rate=5e-4,
         optimizer="adam",
         weight_decay=0.0,
         validation_fraction=0.1,
@@ -726,6 +726,7 @@ class BoundsEBM(EnergyDensity):
 
     def _choose_proposal(self, prepared: Prepared, generator: torch.Generator) -> Base:
         near: Base | None = self.__dict__.pop("_near")
+        self.__dict__.pop("_box", None)  # the energy has it
         if near is None or (isinstance(self.energy_, Zero) and self.base_ is not None):
             return super()._choose_proposal(prepared, generator)
         return near
