@@ -257,7 +257,7 @@ def test_a_matrix_that_is_not_finite_spoils_its_own_row_alone(d):
 @each_shape
 def test_exact_values_and_vectors_solve_the_problem(rows, d, method):
     weight = randn(20, rows, d)
-    found = smallest_singular_value(Linear(weight), randn(20, d), method=method)
+    found = smallest_singular_value(Linear(weight), randn(20, d), solver=method)
     expected = torch.linalg.svdvals(weight)[:, -1]
     torch.testing.assert_close(found.value, expected, rtol=1e-9, atol=0)
     image = torch.linalg.vector_norm(weight @ found.vector[:, :, None], dim=(1, 2))
@@ -276,9 +276,7 @@ def test_one_iteration_is_exact_up_to_three_dimensions(d):
 
 def lobpcg(weight, n_iter, seed=0):
     z = torch.zeros(len(weight), weight.shape[2], dtype=weight.dtype)
-    return smallest_singular_value(
-        Linear(weight), z, method="lobpcg", n_iter=n_iter, generator_rng=gen(seed)
-    )
+    return smallest_singular_value(Linear(weight), z, solver="lobpcg", n_iter=n_iter, rng=gen(seed))
 
 
 STEPS = [0, 1, 2, 5, 10, 20]
@@ -364,10 +362,10 @@ def test_lobpcg_never_forms_the_jacobian():
             raise AssertionError("formed")
 
     generator, z = Forbidden(randn(2, 80, 65)), randn(2, 65)
-    found = smallest_singular_value(generator, z, n_iter=2, generator_rng=gen(0))  # 65: by itself
+    found = smallest_singular_value(generator, z, n_iter=2, rng=gen(0))  # 65: by itself
     assert found.value.shape == (2,)
     with pytest.raises(AssertionError, match="formed"):
-        smallest_singular_value(generator, z, method="exact")
+        smallest_singular_value(generator, z, solver="exact")
 
 
 # -- the envelope gradient -------------------------------------------------------------------------
@@ -528,14 +526,14 @@ LATENTS = torch.zeros(2, 3)
         (ValueError, "n_probes .*got 0", log_volume, (LATENTS, "hutchinson"), {"n_probes": 0}),
         (ValueError, "floor .*got -1", log_volume, (LATENTS,), {"floor": -1}),
         (TypeError, "rng must be .*got None", log_volume, (LATENTS, "hutchinson"), {}),
-        (ValueError, "one of .*got 'x'", smallest_singular_value, (LATENTS,), {"method": "x"}),
+        (ValueError, "one of .*got 'x'", smallest_singular_value, (LATENTS,), {"solver": "x"}),
         (ValueError, "n_iter .*got -2", smallest_singular_value, (LATENTS,), {"n_iter": -2}),
         (
             TypeError,
-            "generator_rng must be .*got None",
+            "rng must be .*got None",
             smallest_singular_value,
             (LATENTS,),
-            {"method": "lobpcg"},
+            {"solver": "lobpcg"},
         ),
         (ValueError, "vector .*got \\(2, 1\\)", log_smallest, (LATENTS, LATENTS[:, :1]), {}),
         (ValueError, "floor .*got 0", log_smallest, (LATENTS, LATENTS), {"floor": 0}),
@@ -550,7 +548,7 @@ def test_bad_calls_are_named(error, message, function, args, options):
 def test_an_output_narrower_than_the_latents_is_refused(method):
     narrow = torch.nn.Linear(3, 2)
     with pytest.raises(ValueError, match=r"D >= d >= 1, got \(2, 2, 3\)"):
-        smallest_singular_value(narrow, LATENTS, method=method, generator_rng=gen(0))
+        smallest_singular_value(narrow, LATENTS, solver=method, rng=gen(0))
     for function in (singular_values, half_log_det):
         with pytest.raises(ValueError, match=r"D >= d >= 1, got \(5, 2, 3\)"):
             function(torch.zeros(5, 2, 3))

@@ -228,9 +228,7 @@ def runs_of(kind: Kind, iterations: Sequence[int]) -> dict[int, list]:
         room.append(half_log_det(jacobian) - exact)
         spread.append(values[:, -1] / values[:, 0])
         for n_iter in iterations:
-            found = smallest_singular_value(
-                network, z, method="lobpcg", n_iter=n_iter, generator_rng=rng
-            )
+            found = smallest_singular_value(network, z, solver="lobpcg", n_iter=n_iter, rng=rng)
             excess[n_iter].append(kind.latents * found.value.log() - exact)
     rooms, condition = torch.stack(room), float(torch.cat(spread).median())
     return {n: [condition, *_judged(torch.stack(found), rooms)] for n, found in excess.items()}

@@ -31,7 +31,7 @@ class Bound(NamedTuple):
     value : float
         nats per row; nan where it does not exist.
     stderr : float
-        Its standard error from rows and latents, nats.
+        Its standard error from rows and latents, nats; nan for one row.
     ess : float
         Effective number of the generator's rows behind it; for the lower bound and the surrogate
         all of them.
@@ -53,28 +53,31 @@ class Bounds(NamedTuple):
 
     Parameters
     ----------
-    lower : Bound
+    lower_bound : Bound
         Valid where the generator is injective.
-    surrogate : Bound
+    upper_surrogate : Bound
         The paper's upper objective, no bound.
     cubo : Bound
         Upper bound by the second moment of importance weights from the generator.
     ais : Bound
         The negative log likelihood with log Z by annealed importance sampling that starts near the
-        data and the generator; no bound, ess is the chains' effective number.
+        data and the generator; an estimate, no bound, and ess is the chains' effective number.
+    fold_fraction : float
+        Share of folded latents; above 0 the lower bound is in doubt.
 
     Examples
     --------
     >>> from skebm.estimators import Bound, Bounds
     >>> b = Bound(1.0, 0.1, 10.0)
-    >>> Bounds(b, b, b, b).ais.value
+    >>> Bounds(b, b, b, b, 0.0).ais.value
     1.0
     """
 
-    lower: Bound
-    surrogate: Bound
+    lower_bound: Bound
+    upper_surrogate: Bound
     cubo: Bound
     ais: Bound
+    fold_fraction: float
 
 
 NO_BOUND = Bound(math.nan, math.nan, 0.0)
@@ -190,10 +193,13 @@ def _noisy(
         return torch.cat([noisy_log_density(centers, a, b, noise) for a, b in blocks])
 
 
+def _spread(at_rows: torch.Tensor) -> float:
+    """Return the squared standard error of the rows' mean, nan for one."""
+    return float(at_rows.var()) / len(at_rows) if len(at_rows) > 1 else math.nan
+
+
 def _mean_bound(at_rows: torch.Tensor, gain: torch.Tensor, shift: float) -> Bound:
-    spread = float(gain.var()) / len(gain)
-    if len(at_rows) > 1:
-        spread += float(at_rows.var()) / len(at_rows)
+    spread = float(gain.var()) / len(gain) + _spread(at_rows)
     value = float(at_rows.mean()) + float(gain.mean()) + shift
     return Bound(value, math.sqrt(spread), float(len(gain)))
 
@@ -205,7 +211,5 @@ def _second_moment(at_rows: torch.Tensor, draws: _Draws, shift: float) -> Bound:
     second = (2 * log_weight).logsumexp(0)
     log_z = 0.5 * (second - math.log(n))
     ess = float((-(4 * log_weight).logsumexp(0) + 2 * second).exp())  # of the squared weights
-    spread = 0.25 / max(ess, 1.0)
-    if len(at_rows) > 1:
-        spread += float(at_rows.var()) / len(at_rows)
+    spread = 0.25 / max(ess, 1.0) + _spread(at_rows)
     return Bound(float(at_rows.mean() + log_z) + shift, math.sqrt(spread), ess)

@@ -116,13 +116,15 @@ class BoundsEBM(EnergyDensity):
     ----------
     bound : {"bidirectional", "zero-centered-gp", "wgan-gp", "wgan-0gp"}, default="bidirectional"
         What holds the energy back: the paper's upper bound; a penalty on its slope at the data (the
-        paper's EBM-0GP); or those of Wasserstein critics, which are no densities.
+        paper's EBM-0GP); or those of Wasserstein critics, which use no entropy and are not refined:
+        their energy is not trained as a density, whatever its normalized scores say.
     entropy : str, default="logdet"
         How the generator's entropy is had: ``"logdet"`` exactly, ``"singular-value"`` by the
         paper's bound, ``"hutchinson"``, or ``"mutual-information"`` (MEG) and ``"variational"``
         (VERA), which go with ``bound="zero-centered-gp"``.
     generator : {"mlp", "conv", "residual"} or GeneratorComponent, default="mlp"
         The generator; ``"conv"`` and ``"residual"`` need `image_shape`.
+        ``generator__hidden_sizes`` works in ``set_params``.
     latent_dim : int, default=None
         Length d of z; None is the number of columns, the case in which the theory holds, and at
         most 128 for images. With fewer the generator's density lives on a surface: there are no
@@ -228,15 +230,17 @@ class BoundsEBM(EnergyDensity):
         d.
     lower_bound_ : Bound
         Lower bound of the held-out mean negative log likelihood of the fitted density, nats per
-        row, in the units of X, valid where the generator is injective. nan with fewer latents than
-        columns and no `observation_noise`; with it, a bound that asks for no injectivity.
+        row, in the units of X, valid where the generator is injective. The rows have their share of
+        `data_noise`. nan with fewer latents than columns and no `observation_noise`; with fewer
+        latents and noise, a bound that asks for no injectivity.
     upper_surrogate_ : Bound
         The paper's upper objective there, which is no upper bound, see Notes; nan with another
-        `bound`.
+        `bound` or fewer latents.
     cubo_ : Bound
         Upper bound by importance weights, half the log of their second moment, with the effective
-        number of squared weights. Below some hundreds it is an underestimate; nan where the
-        generator has no density, or above 64 latents none that is known exactly.
+        number of squared weights. Below some hundreds it is an underestimate. nan with fewer
+        latents than columns, with `observation_noise`, above 64 latents, and where the generator is
+        degenerate: its density is not known there.
     fold_fraction_ : float
         Share of latents at which the determinant of the Jacobian has the rarer sign; nan if it is
         not square.
@@ -249,10 +253,12 @@ class BoundsEBM(EnergyDensity):
     offset_ : float
         Threshold on ``score_samples``, nats.
     history_ : list of dict
-        One row per `eval_every` updates. Of the game: lower bound on batches (nats, standardized
-        space), penalty, share of updates with an open hinge, share of folded latents, quantiles
-        of s_1, mean energies of data and generated rows. Of the refinement: loss, effective share
-        of the draws, held-out log likelihood and its gain over the base.
+        One row per `eval_every` updates, means since the last; the first of each phase holds its
+        start alone. Of the game: ``lower_bound`` on batches (nats, standardized space),
+        ``penalty``, ``hinge_open`` (share of updates), ``fold`` (share of latents), ``s1_low`` and
+        ``s1_median`` (5 % quantile and median of s_1), ``data_energy``, ``generated_energy``. Of
+        the refinement, which counts on: ``loss``, ``ess_share`` of the draws, held-out log
+        likelihood ``validation`` and ``validation_gain`` over the base.
     n_iter_ : int
         Updates of the training that was kept.
     validation_gain_ : tuple of float or None
@@ -417,8 +423,8 @@ class BoundsEBM(EnergyDensity):
         Parameters
         ----------
         name : {"toy", "mnist", "cifar10", "animeface"}
-            A row of the paper's Table 11. ``"mnist"`` and the images need the number of updates
-            or epochs and `image_shape` in `changes`.
+            A row of the paper's Table 11. The images need `image_shape` in `changes`, and
+            ``"mnist"`` needs `max_iter`: the paper's 60 epochs are ``60 * n_samples / 64``.
         **changes : dict
             Parameters that replace the paper's.
 
@@ -427,7 +433,7 @@ class BoundsEBM(EnergyDensity):
         BoundsEBM
             Unfitted: no base, no refinement, margin 1, singular-value entropy, constant learning
             rates, and the networks of Tables 6 to 10. Where those have parametric ReLU the energy
-            has a leaky one of its initial slope, 0.25, and none has batch normalization.
+            has a leaky one of its initial slope, 0.25, and no energy has batch normalization.
 
         Raises
         ------
@@ -530,7 +536,7 @@ class BoundsEBM(EnergyDensity):
         -------
         Bounds
             Lower bound, the paper's upper surrogate, CUBO, and an estimate by annealed importance
-            sampling; nats per row, in the units of X.
+            sampling, nats per row, in the units of X; and the share of folded latents.
 
         Notes
         -----
@@ -543,13 +549,13 @@ class BoundsEBM(EnergyDensity):
         report = self._report(rows, generator)
         chains = AIS().estimate(model, self._proposal, generator)
         at_rows = model.potential(rows).double()
-        spread = float(at_rows.var()) / len(rows) if len(rows) > 1 else 0.0
+        spread = float(at_rows.var()) / len(rows) if len(rows) > 1 else math.nan
         ais = Bound(
             float(at_rows.mean()) + chains.value + self._standardizer.log_volume,
             math.sqrt(spread + chains.stderr**2),
             chains.ess,
         )
-        return Bounds(report.lower, report.surrogate, report.cubo, ais)
+        return Bounds(report.lower, report.surrogate, report.cubo, ais, report.fold)
 
     def _generate(self, n: int, generator: torch.Generator) -> torch.Tensor:
         z = torch.empty(n, self.latent_dim_, device=self.device_).normal_(generator=generator)
@@ -601,10 +607,13 @@ class BoundsEBM(EnergyDensity):
         game = self._game(optimization)
         game.check()
         if self._latents() < self.n_features_in_:
+            lost = "the lower bound rests on observation_noise and is loose"
+            if game.noise() == 0:
+                lost = "its density lives on a surface and there are no bounds"
             warnings.warn(
-                f"latent_dim={self._latents()} is below the {self.n_features_in_} columns: the "
-                "generator's density lives on a surface, energy slopes off it go unpenalized, and "
-                "there are no bounds without observation_noise. Use latent_dim=None for tables.",
+                f"latent_dim={self._latents()} is below the {self.n_features_in_} columns of X: "
+                f"energy slopes off the generator's surface go unpenalized, and {lost}. Use "
+                "latent_dim=None for tables.",
                 GeneratorWarning,
                 stacklevel=5,
             )
@@ -614,6 +623,9 @@ class BoundsEBM(EnergyDensity):
         component = resolve(self.generator, *ALIASES["generator"], "generator")
         check_number("generator_learning_rate", self.generator_learning_rate, low=0, open_low=True)
         betas = self.betas if self.generator_betas is None else self.generator_betas
+        pair = isinstance(betas, tuple | list) and len(betas) == 2
+        if self.generator_betas is not None and not pair:
+            raise TypeError(f"generator_betas must be two numbers in [0, 1), got {betas!r}.")
         return BidirectionalBounds(
             bound=self.bound,
             entropy=self.entropy,
@@ -773,17 +785,19 @@ class BoundsEBM(EnergyDensity):
     def _warn_of(self, report: GeneratorReport) -> None:
         if report.fold > FOLDED:
             warnings.warn(
-                f"the generator folds: at {report.fold:.0%} of the latents the determinant of its "
-                "Jacobian has the rarer sign. It may miss modes, and lower_bound_ is void. Raise "
-                "max_iter, fold_penalty or n_restarts, or set another random_state.",
+                f"the generator folds: at a share of {report.fold:.2g} of the latents the "
+                "determinant of its Jacobian has the rarer sign. It may miss modes, and "
+                "lower_bound_ is void. Raise max_iter, fold_penalty or n_restarts, or set another "
+                "random_state.",
                 GeneratorWarning,
                 stacklevel=5,
             )
         if report.degenerate > 0:
             warnings.warn(
-                f"the generator is degenerate: at {report.degenerate:.0%} of the latents its "
-                "Jacobian has a singular value below 1e-6, taken as that. lower_bound_ is too low "
-                "there and cubo_ does not exist. Use wider hidden layers or fewer latents.",
+                f"the generator is degenerate: at a share of {report.degenerate:.2g} of the "
+                "latents its Jacobian has a singular value below 1e-6, taken as that. lower_bound_ "
+                "is in doubt there and cubo_ does not exist. Use wider hidden layers or fewer "
+                "latents.",
                 GeneratorWarning,
                 stacklevel=5,
             )

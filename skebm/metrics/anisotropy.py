@@ -142,7 +142,12 @@ def _module_and_size(generator: Any, latent_dim: int | None) -> tuple[torch.nn.M
             raise ValueError("latent_dim must be an integer >= 1, got None. Pass the size of z.")
         return generator, latent_dim
     if hasattr(generator, "generator_") and hasattr(generator, "latent_dim_"):
-        return generator.generator_, generator.latent_dim_ if latent_dim is None else latent_dim
+        if latent_dim not in (None, generator.latent_dim_):
+            raise ValueError(
+                f"latent_dim must be the estimator's {generator.latent_dim_}, got {latent_dim!r}. "
+                "Leave it out."
+            )
+        return generator.generator_, generator.latent_dim_
     raise TypeError(
         "generator must be a torch.nn.Module or an estimator with generator_ and latent_dim_, got "
         f"{type(generator).__name__}. Fit the estimator first."

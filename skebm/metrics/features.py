@@ -133,7 +133,8 @@ def prd_f_beta(
     _check_columns(real, fake)
     n = min(len(real), len(fake))
     check_number("beta", beta, low=1, remedy="Try 8.")
-    check_number("n_clusters", n_clusters, low=1, high=2 * n, integer=True, remedy="Try 20.")
+    few = f"There are {n} rows of each kind; give more, or fewer clusters."
+    check_number("n_clusters", n_clusters, low=1, high=2 * n, integer=True, remedy=few)
     check_number("n_angles", n_angles, low=3, integer=True, remedy="Try 1001.")
     check_number("n_runs", n_runs, low=1, integer=True, remedy="Try 10.")
     rng = check_random_state(random_state)

@@ -168,7 +168,8 @@ def _counts_by_label(
     check_number("n_modes", n_modes, low=1, integer=True, remedy="Say how many labels there are.")
     if labels.dtype.kind not in "biu":
         raise ValueError(
-            f"classifier must return integers, got {labels.dtype} values. Encode the labels."
+            f"classifier must return integers, got {labels.dtype} values. Encode the labels, or "
+            "leave n_modes out where it has classes_."
         )
     outside = labels[(labels < 0) | (labels >= n_modes)]
     if outside.size:

@@ -200,9 +200,9 @@ def smallest_singular_value(
     generator: torch.nn.Module,
     z: torch.Tensor,
     *,
-    method: str = "auto",
+    solver: str = "auto",
     n_iter: int = 10,
-    generator_rng: torch.Generator | None = None,
+    rng: torch.Generator | None = None,
 ) -> SmallestSingularValue:
     r"""Find the smallest singular value of the Jacobian at each latent row.
 
@@ -212,13 +212,13 @@ def smallest_singular_value(
         As in `value_and_jacobian`.
     z : Tensor of shape (n, d)
         Latent rows.
-    method : {"auto", "exact", "lobpcg"}, default="auto"
+    solver : {"auto", "exact", "lobpcg"}, default="auto"
         ``"exact"`` decomposes the whole Jacobian (a closed form for d = 2); ``"lobpcg"`` iterates
         without forming it; ``"auto"`` is exact for d up to 64.
     n_iter : int, default=10
         Iterations of ``"lobpcg"``; more bring the value down to the true one. With 0 it is that of
         a random direction.
-    generator_rng : torch.Generator, optional
+    rng : torch.Generator, optional
         Draws the first direction of ``"lobpcg"``, which cannot do without.
 
     Returns
@@ -255,12 +255,12 @@ def smallest_singular_value(
     tensor([2.])
     """
     _check_latent(z)
-    check_choice("method", method, SOLVERS)
+    check_choice("solver", solver, SOLVERS)
     check_number("n_iter", n_iter, low=0, integer=True)
     with torch.no_grad():
-        if _is_exact(method, z.shape[1]):
+        if _is_exact(solver, z.shape[1]):
             return _decompose(value_and_jacobian(generator, z)[1])
-        return _iterate(generator, z.detach(), n_iter, _required(generator_rng, "generator_rng"))
+        return _iterate(generator, z.detach(), n_iter, _required(rng, "rng"))
 
 
 def log_smallest(
@@ -344,7 +344,7 @@ def log_volume(
         ``"hutchinson"`` is :math:`\frac d2 \log (\frac 1d \mathrm{mean}\, |J v|^2)` over probes v
         from N(0, I), at least that in the limit of many probes.
     solver : {"auto", "exact", "lobpcg"}, default="auto"
-        `method` of `smallest_singular_value`, for ``"singular-value"``.
+        `solver` of `smallest_singular_value`, for ``"singular-value"``.
     n_iter : int, default=10
         Iterations of LOBPCG; with too few ``"singular-value"`` is too large.
     n_probes : int, default=1
@@ -400,9 +400,7 @@ def log_volume(
             # a Jacobian with a graph is cheap: one pass instead of two
             dense = value_and_jacobian(generator, z)[1]
             return d * _log_length(dense @ _decompose(dense.detach()).vector[:, :, None], floor)
-        found = smallest_singular_value(
-            generator, z, method=solver, n_iter=n_iter, generator_rng=rng
-        )
+        found = smallest_singular_value(generator, z, solver=solver, n_iter=n_iter, rng=rng)
         return d * log_smallest(generator, z, found.vector, floor)
     probes = z.new_empty(n, d, n_probes).normal_(generator=_required(rng, "rng"))
     return d * _log_length(push_forward(generator, z, probes)[1] / math.sqrt(n_probes * d), floor)
@@ -563,6 +561,10 @@ def _required(rng: torch.Generator | None, name: str) -> torch.Generator:
 
 
 def _check_latent(z: torch.Tensor) -> None:
+    if not isinstance(z, torch.Tensor):
+        raise TypeError(
+            f"z must be a torch.Tensor (n, d), got {type(z).__name__}. Use torch.from_numpy."
+        )
     if z.ndim != 2 or z.shape[1] < 1:
         raise ValueError(
             f"z must be a matrix (n, d) with d >= 1, got shape {tuple(z.shape)}. Give one latent "
