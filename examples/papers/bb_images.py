@@ -12,7 +12,7 @@ labels: they rank the rows of a table and do not compare with the paper's number
 does C_z, which grows with the number of pixels; its ratio to the mean length does not. The first
 row of Table 3 are held-out images against training images: the best that can be had.
 
-Quick mode: 14 x 14, 16 latents, 32-16 channels, Adam (0, 0.9) with step 0.0005 and 2,000 updates of
+Quick mode: 14 x 14, 16 latents, 24-12 channels, Adam (0, 0.9) with step 0.0005 and 1,500 updates of
 64 rows, exact log determinant. ``--mode full`` (a GPU): 28 x 28, Table 8's networks as far as they
 fit the side, 128 latents, d log s_1 by 10 iterations, Adam (0, 0.999) with step 0.00005, 100,000
 updates; then the same on 2,000 color images of CIFAR-10. No margin, rates decay to 0, no flips. One
@@ -66,7 +66,7 @@ class Size(NamedTuple):
 
 SIZES = {
     "smoke": Size(1, 300, 100, 4, (8, 4), 2, "logdet", 5e-4, 0.9, 2, 3, 16),
-    "quick": Size(2, 10_000, 5000, 16, (32, 16), 8, "logdet", 5e-4, 0.9, 2000, 20, 64),
+    "quick": Size(2, 10_000, 5000, 16, (24, 12), 8, "logdet", 5e-4, 0.9, 1500, 20, 64),
     "full": Size(
         *(1, 60_000, 10_000, 128, (512, 256, 128, 64), 64),
         *("singular-value", 5e-5, 0.999, 100_000, 30, 128),

@@ -34,7 +34,7 @@ ENTROPIES = (*BY_JACOBIAN, "mutual-information", "variational")
 PROBES = ("gaussian", "sphere")
 WEIGHTS = {"zero-centered-gp": 0.01, "wgan-gp": 10.0, "wgan-0gp": 0.01}  # of "auto"
 BIDIRECTIONAL_WEIGHT = 0.001  # over the latent dimension: appendix C
-MOST_TANGENTS = 8192  # columns of Jacobians per update: beyond, fewer rows carry the entropy
+MOST_TANGENTS = 4096  # columns of Jacobians per update: beyond, fewer rows carry the entropy
 FEWEST_ROWS = 16
 SHOWN = 32  # rows whose singular values are followed, above two latent dimensions
 VARIATIONAL_NOISE = 0.05
@@ -106,7 +106,7 @@ class BidirectionalBounds(Objective):
     -----
     No chain and no normalizer. An update generates two batches and takes one directional derivative
     of the energy; Jv and the density's slope are constants in it. Jacobians are computed for at
-    most 8192 columns per update: with many latent dimensions a random part of the batch carries the
+    most 4096 columns per update: with many latent dimensions a random part of the batch carries the
     entropy and the penalty, which leaves their expectation.
 
     The history holds, on training batches: ``lower_bound`` (nats, standardized space), ``penalty``
