@@ -298,7 +298,7 @@ def test_there_is_no_surrogate_of_another_bound(bound):
 def test_the_lower_bound_falls_short_by_the_divergence(s):
     """Generator N(0, 1), model N(0, s^2): KL = log s + 1 / (2 s^2) - 1/2."""
     network, model = linear(torch.ones(1, 1)), Model(Quadratic(1 / s**2), None, 1.0)
-    row = torch.tensor([[0.6]])
+    row = torch.tensor([[0.6], [0.6]])  # rows that add nothing to the standard error
     report = reported(network, model, row)
     likelihood = 0.18 / s**2 + 0.5 * math.log(2 * math.pi * s**2)
     kl = gaussian_kl([0.0], [[1.0]], [0.0], [[s**2]])
@@ -330,7 +330,7 @@ def test_a_generator_with_noise_has_a_bound_below_the_likelihood(monkeypatch):
     cov = weight @ weight.T + 0.25 * torch.eye(2)
     root = torch.linalg.cholesky(cov)
     model = Model(Gaussian(root, torch.zeros(2)), None, 1.0)
-    row = torch.tensor([[0.6, -0.2]])
+    row = torch.tensor([[0.6, -0.2], [0.6, -0.2]])
     report = reported(linear(weight), model, row, observation_noise=0.5, latent_dim=1)
     truth = float(model.potential(row)[0]) + math.log(2 * math.pi) + 0.5 * float(cov.logdet())
     assert_estimate(report.lower.value, report.lower.stderr, truth, 0.03)
@@ -787,14 +787,16 @@ def test_fewer_latents_than_columns_train(entropy, exponent):
 
 
 def test_rows_of_images_are_flattened():
-    objective = BidirectionalBounds(
-        generator=MLPGenerator((8,)), latent_dim=2, image_shape=(1, 2, 3)
-    )
-    state = trained(objective, columns=6)
+    images = torch.nn.Sequential(torch.nn.Linear(2, 6), torch.nn.Unflatten(1, (1, 2, 3)))
+    settings = {"latent_dim": 2, "image_shape": (1, 2, 3)}
+    state = trained(BidirectionalBounds(generator=Given(images), **settings), columns=6)
     assert_sound(state, 3)
     network = state.objective.modules["generator"]
     assert network(torch.zeros(5, 2)).shape == (5, 6)
     assert network.module(torch.zeros(5, 2)).shape == (5, 1, 2, 3)
+    flat = BidirectionalBounds(generator=MLPGenerator((8,)), **settings)
+    network = flat.build_generator((1, 2, 3), gen(0))
+    assert network.value_and_jacobian(torch.zeros(5, 2))[1].shape == (5, 6, 2)  # written out
 
 
 class Recorder(torch.nn.Module):

@@ -583,7 +583,7 @@ def test_an_energy_that_earns_nothing_is_dropped_and_the_bounds_are_of_the_base(
     ("name", "rate", "betas", "batch_size", "latent_dim", "generator", "max_iter"),
     [
         ("toy", 2e-4, (0.0, 0.9), 200, None, MLPGenerator.toy(), 150_000),
-        ("mnist", 2e-4, (0.0, 0.9), 64, 128, MLPGenerator.mnist(), 2000),
+        ("mnist", 2e-4, (0.0, 0.9), 64, 128, MLPGenerator.mnist(), 1000),
         ("cifar10", 5e-5, (0.0, 0.999), 64, 128, "conv", 200_000),
         ("animeface", 5e-5, (0.0, 0.999), 64, 128, "residual", 100_000),
     ],

@@ -30,6 +30,8 @@ class GeneratorComponent(Component):
     True
     """
 
+    flat: bool = False  # whether it takes images as flat rows
+
     @abstractmethod
     def build(
         self, latent_dim: int, shape: tuple[int, ...], generator: torch.Generator
@@ -83,6 +85,8 @@ class MLPGenerator(GeneratorComponent):
     >>> x.shape, jacobian.shape
     (torch.Size([5, 3]), torch.Size([5, 3, 2]))
     """
+
+    flat = True
 
     def __init__(
         self,

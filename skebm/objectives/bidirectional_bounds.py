@@ -224,6 +224,7 @@ class BidirectionalBounds(Objective):
                 f"latent_dim must be at most the {math.prod(shape)} values of a row, got "
                 f"{latent_dim}. The generator's density needs a map onto no fewer dimensions."
             )
+        shape = (math.prod(shape),) if component.flat else shape
         module = component.build(latent_dim, shape, generator)
         return module if len(shape) == 1 else FlatRows(module)
 
