@@ -11,6 +11,7 @@ import torch
 
 from skebm.energies import Model
 from skebm.networks import half_log_det, log_volume, singular_values, value_and_jacobian
+from skebm.networks.jacobian import MOST_EXACT
 from skebm.objectives import BidirectionalBounds
 from skebm.objectives._generator_entropy import minority, noisy_log_density, orientation
 from skebm.objectives.bidirectional_bounds import FLOOR, evaluating
@@ -20,7 +21,6 @@ N_ITERATED = 1024  # latents where singular values are iterated for, and of imag
 N_CHECKED = 256  # latents where only the rank is looked at
 N_CENTERS = 8192  # fresh latents behind one log density of a noisy generator
 COLUMNS_AT_ONCE, IMAGE_COLUMNS = 1 << 15, 1 << 12  # of Jacobians
-MOST_EXACT = 64
 
 
 class Bound(NamedTuple):

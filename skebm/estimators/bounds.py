@@ -318,7 +318,7 @@ class BoundsEBM(EnergyDensity):
     .. [1] C. Geng, J. Wang, Z. Gao, J. Frellsen and S. Hauberg, "Bounds all around: training
        energy-based models with bidirectional bounds". Eqs. 8-20, appendices B and C.
     .. [2] A. B. Dieng, D. Tran, R. Ranganath, J. Paisley and D. M. Blei, "Variational Inference via
-       chi Upper Bound Minimization", NeurIPS 2017. Eq. 2.
+       chi Upper Bound Minimization", NeurIPS 2017. Section 2.
 
     Examples
     --------

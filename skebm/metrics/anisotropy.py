@@ -5,10 +5,8 @@ from __future__ import annotations
 __all__ = ["AnisotropyIndex", "anisotropy_index"]
 
 import math
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -17,6 +15,7 @@ import torch
 
 from skebm._components import check_number
 from skebm.data import torch_generator
+from skebm.networks.jacobian import load_forward_rules
 
 BLOCK = 256  # latents whose derivatives are taken at once
 
@@ -167,20 +166,12 @@ def _evaluating(module: torch.nn.Module) -> Iterator[None]:
 
 def _column_lengths(module: torch.nn.Module, z: torch.Tensor) -> torch.Tensor:
     """Lengths of the columns of J at each latent, (n, k) in float64 on the CPU."""
-    _load_forward_rules()
+    load_forward_rules()
     lengths = []
     for axis in torch.eye(z.shape[1], dtype=z.dtype, device=z.device):
         _, column, *_ = torch.func.jvp(module, (z,), (axis.expand_as(z),))
         lengths.append(column.flatten(1).cpu().double().norm(dim=1))
     return torch.stack(lengths, dim=1)
-
-
-@cache
-def _load_forward_rules() -> None:
-    """Let torch load its rules of forward mode, which warns of torch's own code."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))
 
 
 def _mean(values: np.ndarray) -> tuple[float, float]:

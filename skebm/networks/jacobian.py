@@ -410,7 +410,7 @@ def push_forward(
     generator: torch.nn.Module, z: torch.Tensor, tangents: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return x (n, D) and J times k tangents (n, d, k) per row, as (n, D, k), in one pass."""
-    _load_forward_rules()
+    load_forward_rules()
 
     def forward(row: torch.Tensor) -> torch.Tensor:
         return generator(row).flatten(1)
@@ -424,7 +424,7 @@ def push_forward(
 
 
 @lru_cache(maxsize=1)
-def _load_forward_rules() -> None:
+def load_forward_rules() -> None:
     """Let torch load its rules of forward mode, which warns of torch's own code."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
