@@ -20,7 +20,6 @@ from skebm.energies.bounded import Bounded
 from skebm.estimators._base import EnergyDensity
 from skebm.estimators._bounds import (
     IMAGE_COLUMNS,
-    MOST_EXACT,
     Bound,
     Bounds,
     GeneratorReport,
@@ -33,6 +32,7 @@ from skebm.estimators._parameters import ALIASES
 from skebm.estimators._preparation import Prepared
 from skebm.exceptions import GeneratorWarning
 from skebm.networks import MLPGenerator, value_and_jacobian
+from skebm.networks.jacobian import MOST_EXACT
 from skebm.objectives import (
     BidirectionalBounds,
     HeldOut,
