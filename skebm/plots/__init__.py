@@ -1,8 +1,23 @@
-"""Pictures of fitted densities, in scikit-learn's Display convention."""
+"""Pictures of fitted densities and of detectors, in scikit-learn's Display convention."""
 
-__all__ = ["ChainDisplay", "DensityDisplay", "EnergyHistogramDisplay", "HistoryDisplay"]
+__all__ = [
+    "ChainDisplay",
+    "DensityDisplay",
+    "DensityPairsDisplay",
+    "EnergyHistogramDisplay",
+    "HistoryDisplay",
+    "OODPrecisionRecallDisplay",
+    "OODRocDisplay",
+    "PValueHistogramDisplay",
+    "ScoreHistogramDisplay",
+]
 
 from skebm.plots.chains import ChainDisplay
 from skebm.plots.density import DensityDisplay
+from skebm.plots.density_pairs import DensityPairsDisplay
 from skebm.plots.energy_histogram import EnergyHistogramDisplay
 from skebm.plots.history import HistoryDisplay
+from skebm.plots.p_value_histogram import PValueHistogramDisplay
+from skebm.plots.precision_recall_ood import OODPrecisionRecallDisplay
+from skebm.plots.roc_ood import OODRocDisplay
+from skebm.plots.score_histogram import ScoreHistogramDisplay

@@ -11,8 +11,14 @@ from sklearn.utils import check_array
 
 from skebm._components import check_number
 from skebm.plots._matplotlib import require_pyplot
-
-COLOR_RANGE = 12.0  # nats below the maximum that the colors span; 5 s.d. of a Gaussian
+from skebm.plots._slices import (
+    COLOR_RANGE,
+    check_density,
+    column_names,
+    finite_maximum,
+    grid_axis,
+    slice_log_density,
+)
 
 
 class DensityDisplay:
@@ -126,21 +132,20 @@ class DensityDisplay:
             If `X` is no finite table, or `features` does not name two of its columns.
         """
         require_pyplot("DensityDisplay")
-        _check(estimator, grid_resolution, n_samples)
+        check_number("n_samples", n_samples, low=0, integer=True, remedy="Try 200.")
+        methods = ("score_samples", "sample") if n_samples else ("score_samples",)
+        check_density(estimator, grid_resolution, methods)
         rows = check_array(X, dtype=np.float64)
         columns = _columns(features, rows.shape[1])
         shown, samples = rows[:, columns], None
         if n_samples:
             samples = np.asarray(estimator.sample(n_samples, random_state=random_state))[:, columns]
-        axes = [_axis(rows[:, j], grid_resolution) for j in columns]
-        grid = np.stack(np.meshgrid(*axes), axis=-1)
-        points = np.tile(np.median(rows, axis=0), (grid[..., 0].size, 1))
-        points[:, columns] = grid.reshape(-1, len(columns))
-        log_density = np.asarray(estimator.score_samples(_like(X, points)))
-        names = [str(X.columns[j]) if hasattr(X, "columns") else f"x{j}" for j in columns]
+        axes = [grid_axis(rows[:, j], grid_resolution) for j in columns]
+        row = np.median(rows, axis=0)
+        names = column_names(X, columns)
         display = cls(
             xx0=axes[0],
-            log_density=log_density.reshape(grid.shape[:-1]),
+            log_density=slice_log_density(estimator, X, row, columns, axes),
             X=shown,
             xx1=axes[1] if len(axes) == 2 else None,
             samples=samples,
@@ -170,11 +175,7 @@ class DensityDisplay:
             If the log density is NaN somewhere, or finite nowhere, on the grid.
         """
         plt = require_pyplot("DensityDisplay")
-        top = np.max(self.log_density)
-        if not np.isfinite(top):
-            raise ValueError(
-                f"log_density must have a finite maximum, got {top}. Look at score_samples."
-            )
+        top = finite_maximum(self.log_density)
         self.ax_ = plt.subplots(layout="constrained")[1] if ax is None else ax
         self.figure_ = self.ax_.figure
         if self.xx1 is None:
@@ -207,17 +208,6 @@ class DensityDisplay:
             self.ax_.scatter(*self.samples.T, s=4, color="tab:orange", label="samples")
 
 
-def _check(estimator: Any, grid_resolution: int, n_samples: int) -> None:
-    check_number("grid_resolution", grid_resolution, low=2, integer=True, remedy="Try 100.")
-    check_number("n_samples", n_samples, low=0, integer=True, remedy="Try 200.")
-    for method in ("score_samples", "sample") if n_samples else ("score_samples",):
-        if not hasattr(estimator, method):
-            raise TypeError(
-                f"estimator must have the method {method}, got {type(estimator).__name__}. "
-                "Pass a fitted density estimator."
-            )
-
-
 def _columns(features: tuple[int, int] | None, n_features: int) -> list[int]:
     if features is None and n_features <= 2:
         return list(range(n_features))
@@ -228,13 +218,3 @@ def _columns(features: tuple[int, int] | None, n_features: int) -> list[int]:
             "Pass features=(0, 1), say."
         )
     return [int(j) for j in features or ()]
-
-
-def _axis(column: np.ndarray, n: int) -> np.ndarray:
-    low, high = column.min(), column.max()
-    margin = 0.1 * (high - low) or 1.0  # a constant column still gets a range
-    return np.linspace(low - margin, high + margin, n)
-
-
-def _like(X: Any, points: np.ndarray) -> Any:
-    return type(X)(points, columns=X.columns) if hasattr(X, "iloc") else points

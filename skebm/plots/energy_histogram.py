@@ -11,6 +11,7 @@ import numpy as np
 from skebm._components import check_choice, check_number
 from skebm.diagnostics import Chains
 from skebm.plots._matplotlib import require_pyplot
+from skebm.plots._scores import bin_shares, check_scores
 
 KINDS = {"energy": "minus log density (nats)", "model_energy": "energy E (nats)"}
 CENTRAL = (0.005, 0.995)  # quantiles of each group that the bins span; a stray row hides nothing
@@ -163,8 +164,9 @@ class EnergyHistogramDisplay:
         ValueError, TypeError
             If energies are not one-dimensional and finite, or `bins` is unfit.
         """
-        data = _energies("energy_data", energy_data)
-        samples = _energies("energy_samples", energy_samples)
+        remedy = "Lower the step size of the chains."
+        data = check_scores("energy_data", energy_data, remedy)
+        samples = check_scores("energy_samples", energy_samples, remedy)
         display = cls(energy_data=data, energy_samples=samples, bins=bins, xlabel=xlabel)
         return display.plot(ax=ax, **kwargs)
 
@@ -193,7 +195,7 @@ class EnergyHistogramDisplay:
         groups = self.energy_data, self.energy_samples
         ends = np.concatenate([np.quantile(group, CENTRAL) for group in groups])
         edges = np.histogram_bin_edges(ends, bins=int(self.bins))
-        shares = [_shares(group, edges) for group in groups]
+        shares = [bin_shares(group, edges) for group in groups]
         self.overlap_ = float(np.minimum(*shares).sum())
         self.ax_ = plt.subplots(layout="constrained")[1] if ax is None else ax
         self.figure_ = self.ax_.figure
@@ -204,24 +206,3 @@ class EnergyHistogramDisplay:
         self.ax_.set(xlabel=self.xlabel, ylabel="density (per nat)")
         self.ax_.legend(title=f"overlap {self.overlap_:.2f}")
         return self
-
-
-def _shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
-    return counts / len(values)
-
-
-def _energies(name: str, values: Any) -> np.ndarray:
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or not len(values):
-        raise ValueError(
-            f"{name} must be one-dimensional and not empty, got shape {values.shape}. "
-            "Pass one energy per row."
-        )
-    n_bad = np.count_nonzero(~np.isfinite(values))
-    if n_bad:
-        raise ValueError(
-            f"{name} must be finite, got {n_bad} of {len(values)} values that are NaN or infinite. "
-            "Lower the step size of the chains."
-        )
-    return values

@@ -20,12 +20,16 @@ class HistoryDisplay:
     """Picture of the rows of ``history_``.
 
     The held-out log likelihood ``"validation"`` has axes of its own; everything else shares the
-    axes below. Use `from_estimator` to make one.
+    axes below. A dotted line stands where another phase of training begins: at a row whose
+    iteration does not rise above that of the row before. Use `from_estimator` to make one.
 
     Parameters
     ----------
     curves : dict of str to (ndarray of shape (m,), ndarray of shape (m,))
-        For each key its iterations and its values; m may differ between keys.
+        For each key its iterations and its values; m may differ between keys. Where iterations
+        fall back, they continue from the last iteration of the phase before.
+    boundaries : ndarray of shape (b,), default=()
+        Iterations where another phase begins.
 
     Attributes
     ----------
@@ -46,8 +50,14 @@ class HistoryDisplay:
     ['loss', 'validation']
     """
 
-    def __init__(self, *, curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    def __init__(
+        self,
+        *,
+        curves: dict[str, tuple[np.ndarray, np.ndarray]],
+        boundaries: Sequence[float] | np.ndarray = (),
+    ) -> None:
         self.curves = curves
+        self.boundaries = boundaries
 
     @classmethod
     def from_estimator(
@@ -84,7 +94,7 @@ class HistoryDisplay:
                 f"estimator must have history_, got {type(estimator).__name__} without. "
                 "Call fit first."
             )
-        return cls(curves=_curves(estimator.history_, keys)).plot(ax=ax)
+        return cls(**_curves(estimator.history_, keys)).plot(ax=ax)
 
     def plot(self, ax: Any = None) -> HistoryDisplay:
         """Draw what is stored.
@@ -113,6 +123,9 @@ class HistoryDisplay:
                 iterations, values = self.curves[key]
                 marker = "." if len(values) == 1 else None  # a line needs two points
                 panel.plot(iterations, values, label=key, marker=marker)
+            for number, boundary in enumerate(self.boundaries):
+                label = "_" if number else "next phase"  # one entry in the legend
+                panel.axvline(boundary, color="0.5", linestyle=":", label=label)
             if keys == [HELD_OUT]:
                 panel.set_ylabel("held-out log\nlikelihood (nats)")
             else:
@@ -130,12 +143,22 @@ def _curves(history: list[dict], keys: Sequence[str] | None) -> dict:
             f"keys must name entries of history_ beside 'iteration', got {keys!r} where history_ "
             f"holds {present}. Choose among those."
         )
+    iterations, boundaries = _continued([row["iteration"] for row in history])
     curves = {}
     for key in wanted:
-        rows = [row for row in history if row.get(key) is not None]
-        iterations = np.array([row["iteration"] for row in rows])
-        curves[key] = iterations, np.array([row[key] for row in rows], dtype=np.float64)
-    return curves
+        kept = [i for i, row in enumerate(history) if row.get(key) is not None]
+        values = np.array([history[i][key] for i in kept], dtype=np.float64)
+        curves[key] = iterations[kept], values
+    return {"curves": curves, "boundaries": boundaries}
+
+
+def _continued(iterations: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Iterations on one axis that never falls, and where on it another phase begins."""
+    steps = np.array(iterations)
+    rises = np.diff(steps)
+    passed = np.where(rises < 0, steps[:-1], 0).cumsum()  # by phases that began anew
+    continued = steps + np.concatenate([[0], passed]).astype(steps.dtype)
+    return continued, continued[:-1][rises <= 0]
 
 
 def _split(ax: Any, n_panels: int) -> np.ndarray:

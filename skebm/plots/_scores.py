@@ -1,0 +1,91 @@
+"""What the pictures of scores share: checked scores, their names, their shares in bins."""
+
+from __future__ import annotations
+
+__all__ = ["bin_shares", "check_scores", "estimator_scores", "named_sets", "named_tables"]
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from skebm.ood._base import row_scores
+
+UNNAMED = "novelties"  # in the legend, where nobody gave a name
+
+
+def check_scores(name: str, values: Any, remedy: str) -> np.ndarray:
+    """Return scores (n,), float64.
+
+    Raises
+    ------
+    ValueError
+        If they are not one-dimensional, are empty, or are not finite; the last with `remedy`.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(
+            f"{name} must be one-dimensional and not empty, got shape {values.shape}. "
+            "Pass one value per row."
+        )
+    n_bad = np.count_nonzero(~np.isfinite(values))
+    if n_bad:
+        raise ValueError(
+            f"{name} must be finite, got {n_bad} of {len(values)} values that are NaN or infinite. "
+            f"{remedy}"
+        )
+    return values
+
+
+def estimator_scores(name: str, estimator: Any, X: Any) -> np.ndarray:
+    """Return what a fitted estimator scores on rows, (n,), finite."""
+    return check_scores(name, row_scores(estimator, X), "Give it rows that its density covers.")
+
+
+def named_sets(score_out: Any, name: str | None) -> dict[str, np.ndarray]:
+    """Return the sets of novelties under the names that the legend shows.
+
+    Raises
+    ------
+    ValueError
+        If there is no set, or if scores of one are unfit.
+    """
+    labels = _labels("score_out", score_out, name)
+    remedy = "Look at the rows that they belong to."
+    return {
+        label: check_scores(_place("score_out", key), scores, remedy)
+        for label, key, scores in labels
+    }
+
+
+def named_tables(estimator: Any, X_out: Any, name: str | None) -> dict[str, np.ndarray]:
+    """Return what an estimator scores on the sets of novelties, under their names.
+
+    Raises
+    ------
+    ValueError
+        If there is no set, or if a score is not finite.
+    """
+    return {
+        label: estimator_scores(_place("score_samples(X_out)", key), estimator, table)
+        for label, key, table in _labels("X_out", X_out, name)
+    }
+
+
+def bin_shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Return the share of values in each bin; the outermost bins hold what lies beyond them."""
+    counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
+    return counts / len(values)
+
+
+def _labels(place: str, sets: Any, name: str | None) -> list[tuple[str, Any, Any]]:
+    if not isinstance(sets, Mapping):
+        return [(name or UNNAMED, None, sets)]
+    if not sets:
+        raise ValueError(f"{place} must hold at least one set, got {{}}. Add one by its name.")
+    prefix = f"{name}, " if name else ""
+    return [(f"{prefix}{key}", key, values) for key, values in sets.items()]
+
+
+def _place(name: str, key: Any) -> str:
+    return name if key is None else f"{name} of {key!r}"

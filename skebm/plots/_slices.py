@@ -1,0 +1,86 @@
+"""Log density on grids over one or two columns, the others held at a row."""
+
+from __future__ import annotations
+
+__all__ = ["check_density", "column_names", "finite_maximum", "grid_axis", "slice_log_density"]
+
+from typing import Any
+
+import numpy as np
+
+from skebm._components import check_number
+
+COLOR_RANGE = 12.0  # nats below the maximum that the colors span; 5 s.d. of a Gaussian
+
+
+def check_density(estimator: Any, grid_resolution: int, methods: tuple[str, ...]) -> None:
+    """Raise the house's error unless the estimator has the methods and the grid has points."""
+    check_number("grid_resolution", grid_resolution, low=2, integer=True, remedy="Try 100.")
+    for method in methods:
+        if not hasattr(estimator, method):
+            raise TypeError(
+                f"estimator must have the method {method}, got {type(estimator).__name__}. "
+                "Pass a fitted density estimator."
+            )
+
+
+def grid_axis(column: np.ndarray, n: int) -> np.ndarray:
+    """Return n points (n,) that reach 10 % of the column's range beyond it."""
+    low, high = column.min(), column.max()
+    margin = 0.1 * (high - low) or 1.0  # a constant column still gets a range
+    return np.linspace(low - margin, high + margin, n)
+
+
+def slice_log_density(
+    estimator: Any, X: Any, row: np.ndarray, columns: list[int], axes: list[np.ndarray]
+) -> np.ndarray:
+    """Return the log density, nats, where `columns` move on the grid and the others stay at `row`.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted, with ``score_samples``.
+    X : array-like or DataFrame of shape (n, d)
+        A table of the kind that the estimator takes.
+    row : ndarray of shape (d,)
+        Values of the columns that stay.
+    columns : list of int
+        One or two columns that move.
+    axes : list of ndarray of shape (g,)
+        Points of each of them.
+
+    Returns
+    -------
+    ndarray of shape (g,) or (g, g)
+        First axis along the second column, second along the first.
+    """
+    grid = np.stack(np.meshgrid(*axes), axis=-1)
+    points = np.tile(row, (grid[..., 0].size, 1))
+    points[:, columns] = grid.reshape(-1, len(columns))
+    log_density = np.asarray(estimator.score_samples(_like(X, points)))
+    return log_density.reshape(grid.shape[:-1])
+
+
+def finite_maximum(log_density: np.ndarray) -> float:
+    """Return the largest value.
+
+    Raises
+    ------
+    ValueError
+        If a value is NaN, or none is finite.
+    """
+    top = np.max(log_density)
+    if not np.isfinite(top):
+        raise ValueError(
+            f"log_density must have a finite maximum, got {top}. Look at score_samples."
+        )
+    return float(top)
+
+
+def column_names(X: Any, columns: list[int]) -> list[str]:
+    """Return the names of a data frame's columns, ``x0``, ``x1`` ... for an array."""
+    return [str(X.columns[j]) if hasattr(X, "columns") else f"x{j}" for j in columns]
+
+
+def _like(X: Any, points: np.ndarray) -> Any:
+    return type(X)(points, columns=X.columns) if hasattr(X, "iloc") else points

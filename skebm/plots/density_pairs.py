@@ -1,0 +1,258 @@
+"""Log density over all pairs of a few columns, as slices through one row."""
+
+from __future__ import annotations
+
+__all__ = ["DensityPairsDisplay"]
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from scipy.integrate import trapezoid
+from sklearn.utils import check_array
+
+from skebm.plots._matplotlib import require_pyplot
+from skebm.plots._slices import (
+    COLOR_RANGE,
+    check_density,
+    column_names,
+    finite_maximum,
+    grid_axis,
+    slice_log_density,
+)
+
+MOST_COLUMNS = 4  # ten panels; more would be too small to read
+
+
+class DensityPairsDisplay:
+    """Pictures of a log density over pairs of columns, the other columns held at one row.
+
+    Below the diagonal: filled contours over two columns, colors spanning 12 nats below the maximum
+    of the panel, with the rows as faint dots. On the diagonal: the density of one column,
+    normalized over the range shown. All are slices through `at`, so they are conditional
+    densities given the other columns, not marginal ones. Use `from_estimator` to compute one.
+
+    Parameters
+    ----------
+    grids : list of ndarray of shape (g,)
+        Grid along each of the k columns, in the units of X.
+    log_density : dict of (int, int) to ndarray of shape (g,) or (g, g)
+        Log density in nats, by panel (row, column) of the picture: one axis on the diagonal
+        ``(i, i)``; below it, first axis along column i and second along column j of ``(i, j)``.
+    X : ndarray of shape (n, k)
+        Rows to show.
+    at : ndarray of shape (k,)
+        Where the slices cross, in the units of X.
+    names : list of str
+        Names of the k columns.
+
+    Attributes
+    ----------
+    axes_ : ndarray of shape (k, k) of matplotlib Axes
+        Panels; those above the diagonal are hidden, but for the scale of colors in the last.
+    figure_ : matplotlib Figure
+        Figure of the panels.
+
+    Notes
+    -----
+    Rows are shown whatever their other columns are, so they need not lie where a slice is dense.
+    The cost is that of ``k (k - 1) / 2`` grids.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from matplotlib.figure import Figure
+    >>> from skebm.plots import DensityPairsDisplay
+    >>> X = np.random.RandomState(0).randn(100, 3)
+    >>> estimator = GaussianMixture(random_state=0).fit(X)
+    >>> display = DensityPairsDisplay.from_estimator(
+    ...     estimator, X, grid_resolution=10, ax=Figure().subplots()
+    ... )
+    >>> display.log_density[2, 0].shape
+    (10, 10)
+    """
+
+    def __init__(
+        self,
+        *,
+        grids: list[np.ndarray],
+        log_density: dict[tuple[int, int], np.ndarray],
+        X: np.ndarray,
+        at: np.ndarray,
+        names: list[str],
+    ) -> None:
+        self.grids = grids
+        self.log_density = log_density
+        self.X = X
+        self.at = at
+        self.names = names
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        *,
+        features: Sequence[int] | None = None,
+        at: Any = None,
+        grid_resolution: int = 50,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> DensityPairsDisplay:
+        """Evaluate a fitted estimator on slices and draw them.
+
+        Parameters
+        ----------
+        estimator : object
+            Fitted, with ``score_samples(X)`` in nats.
+        X : array-like or DataFrame of shape (n, d)
+            Rows to show; the grids reach 10 % of their range beyond them.
+        features : sequence of int, default=None
+            Two to four columns; ``None`` takes the first four.
+        at : array-like of shape (d,), default=None
+            Row through which the slices go, in the units of X; ``None`` takes the median of `X`.
+        grid_resolution : int, default=50
+            Grid points per column, >= 2. The cost is its square.
+        ax : matplotlib Axes, default=None
+            Whose place the panels take; ``None`` makes a figure.
+        **kwargs
+            Passed to ``Axes.contourf``.
+
+        Returns
+        -------
+        DensityPairsDisplay
+            The picture, with what was computed.
+
+        Raises
+        ------
+        TypeError
+            If the estimator has no ``score_samples``, or a count is not an integer.
+        ValueError
+            If `X` is no finite table, `at` no finite row of it, or `features` does not name two to
+            four of its columns.
+        """
+        require_pyplot("DensityPairsDisplay")
+        check_density(estimator, grid_resolution, ("score_samples",))
+        rows = check_array(X, dtype=np.float64)
+        columns = _columns(features, rows.shape[1])
+        row = np.median(rows, axis=0) if at is None else _row(at, rows.shape[1])
+        grids = [grid_axis(np.append(rows[:, j], row[j]), grid_resolution) for j in columns]
+        log_density = {}
+        for j, i in combinations(range(len(columns)), 2):
+            pair, axes = [columns[j], columns[i]], [grids[j], grids[i]]
+            log_density[i, j] = slice_log_density(estimator, X, row, pair, axes)
+        for i, column in enumerate(columns):
+            log_density[i, i] = slice_log_density(estimator, X, row, [column], [grids[i]])
+        names = column_names(X, columns)
+        options: dict[str, Any] = {"X": rows[:, columns], "at": row[columns], "names": names}
+        return cls(grids=grids, log_density=log_density, **options).plot(ax=ax, **kwargs)
+
+    def plot(self, ax: Any = None, **kwargs: Any) -> DensityPairsDisplay:
+        """Draw what is stored.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Whose place the panels take; ``None`` makes a figure.
+        **kwargs
+            Passed to ``Axes.contourf``.
+
+        Returns
+        -------
+        DensityPairsDisplay
+            Itself, with `axes_` and `figure_`.
+
+        Raises
+        ------
+        ValueError
+            If the log density is NaN somewhere, or finite nowhere, on a slice.
+        """
+        plt = require_pyplot("DensityPairsDisplay")
+        tops = {panel: finite_maximum(values) for panel, values in self.log_density.items()}
+        k = len(self.grids)
+        if ax is None:
+            side = 1.5 + 1.8 * k  # inches
+            figure = plt.figure(figsize=(side, side), layout="constrained")
+            self.axes_ = figure.subplots(k, k, squeeze=False)
+        else:
+            self.axes_ = _split(ax, k)
+        self.figure_ = self.axes_[0, 0].figure
+        for (i, j), values in self.log_density.items():
+            if i == j:
+                self._plot_curve(i, values - tops[i, i])
+            else:
+                drawn = self._plot_contours(i, j, values - tops[i, j], **kwargs)
+        for i, j in combinations(range(k), 2):
+            self.axes_[i, j].set_axis_off()
+        self._label()
+        self._plot_scale(drawn)
+        return self
+
+    def _plot_scale(self, drawn: Any) -> None:
+        corner = self.axes_[0, -1]
+        corner.set_title("slices through\nthe red cross", fontsize="small", loc="left")
+        scale = corner.inset_axes([0.1, 0.02, 0.1, 0.96])
+        bar = self.figure_.colorbar(drawn, cax=scale, format="%g", ticks=[-12, -8, -4, 0])
+        bar.set_label("nats below\npanel maximum", fontsize="small")
+
+    def _plot_contours(self, i: int, j: int, values: np.ndarray, **kwargs: Any) -> Any:
+        panel, levels = self.axes_[i, j], np.linspace(-COLOR_RANGE, 0, 25)
+        style = {"levels": levels, "cmap": "Blues", **kwargs}
+        clipped = np.clip(values, -COLOR_RANGE, 0)
+        drawn = panel.contourf(self.grids[j], self.grids[i], clipped, **style)
+        panel.scatter(self.X[:, j], self.X[:, i], s=3, color="black", alpha=0.25, linewidth=0)
+        panel.plot(self.at[j], self.at[i], "+", color="tab:red", markersize=8)
+        panel.set(xlim=self.grids[j][[0, -1]], ylim=self.grids[i][[0, -1]])
+        return drawn
+
+    def _plot_curve(self, i: int, values: np.ndarray) -> None:
+        panel, grid = self.axes_[i, i], self.grids[i]
+        density = np.exp(values)
+        panel.plot(grid, density / trapezoid(density, grid))
+        panel.axvline(self.at[i], color="tab:red", linewidth=0.8)
+        panel.set(xlim=grid[[0, -1]], yticks=[])
+        panel.set_ylim(bottom=0)
+
+    def _label(self) -> None:
+        """Name columns at the left and at the bottom only."""
+        k = len(self.grids)
+        for i in range(k):
+            for j in range(i + 1):
+                self.axes_[i, j].tick_params(labelbottom=i == k - 1, labelleft=j == 0)
+            self.axes_[k - 1, i].set_xlabel(self.names[i])
+            self.axes_[i, 0].set_ylabel(self.names[i] if i else "density")
+
+
+def _columns(features: Any, n_features: int) -> list[int]:
+    columns = (
+        list(range(min(n_features, MOST_COLUMNS))) if features is None else [*np.ravel(features)]
+    )
+    known = all(isinstance(j, int | np.integer) and 0 <= j < n_features for j in columns)
+    if not known or not len(set(columns)) == len(columns) in range(2, MOST_COLUMNS + 1):
+        got = f"X with {n_features} column" if features is None else repr(features)
+        raise ValueError(
+            f"features must be 2 to {MOST_COLUMNS} different columns out of {n_features}, got "
+            f"{got}. Pass features=(0, 1), say."
+        )
+    return [int(j) for j in columns]
+
+
+def _row(at: Any, n_features: int) -> np.ndarray:
+    row = np.asarray(at, dtype=np.float64)
+    if row.shape != (n_features,) or not np.isfinite(row).all():
+        raise ValueError(
+            f"at must be a finite row of {n_features} values, got {at!r}. Take a row of X."
+        )
+    return row
+
+
+def _split(ax: Any, k: int) -> np.ndarray:
+    ax.set_axis_off()
+    side, step = 0.9 / k, 1 / k
+    panels = [
+        [ax.inset_axes([j * step, (k - 1 - i) * step, side, side]) for j in range(k)]
+        for i in range(k)
+    ]
+    return np.array(panels)
