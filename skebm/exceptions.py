@@ -8,6 +8,7 @@ __all__ = [
     "DataDegeneracyWarning",
     "GeneratorWarning",
     "NormalizationWarning",
+    "SelectionWarning",
     "SupportWarning",
 ]
 
@@ -60,6 +61,19 @@ class NormalizationWarning(UserWarning):
     --------
     >>> from skebm.exceptions import NormalizationWarning
     >>> issubclass(NormalizationWarning, UserWarning)
+    True
+    """
+
+
+class SelectionWarning(UserWarning):
+    """A search cannot tell its best candidate from another: the lead is within its error.
+
+    The message has the lead, its error over splits and from log Z, and what to change.
+
+    Examples
+    --------
+    >>> from skebm.exceptions import SelectionWarning
+    >>> issubclass(SelectionWarning, UserWarning)
     True
     """
 

@@ -7,13 +7,16 @@ __all__ = [
     "InceptionScore",
     "ModeCount",
     "ModeMasses",
+    "NoveltyScorer",
     "PrecisionRecall",
     "anisotropy_index",
+    "best_within_error",
     "bits_per_dim",
     "frechet_distance",
     "grid_kl",
     "inception_score",
     "ks_2d",
+    "log_likelihood_scorer",
     "mode_count",
     "mode_masses",
     "ood_metrics",
@@ -34,3 +37,8 @@ from skebm.metrics.kolmogorov_smirnov import ks_2d
 from skebm.metrics.mode_counting import ModeCount, mode_count
 from skebm.metrics.modes import ModeMasses, mode_masses
 from skebm.metrics.ood import ood_metrics
+from skebm.metrics.selection import (
+    NoveltyScorer,
+    best_within_error,
+    log_likelihood_scorer,
+)

@@ -1,0 +1,323 @@
+"""Several fits of one density estimator as one density."""
+
+from __future__ import annotations
+
+__all__ = ["EnsembleDensity"]
+
+import copy
+import inspect
+import numbers
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+from sklearn.base import DensityMixin, clone
+from sklearn.ensemble._base import _set_random_states
+from sklearn.utils import _safe_indexing
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import check_is_fitted
+
+from skebm._components import check_choice, check_number
+from skebm.ood._base import Detector, n_rows, read_rows, row_scores
+from skebm.ood.thresholds import (
+    LARGEST_SEED,
+    finite_scores,
+    lower_quantile,
+    own_random_state,
+    split_rows,
+)
+
+HELD_OUT_QUANTILE = 0.05
+
+
+class EnsembleDensity(DensityMixin, Detector):
+    r"""Mean density of copies of an estimator that differ in seed or in rows.
+
+    .. math:: \log p(x) = \log \frac{1}{K} \sum_k p_k(x)
+
+    Parameters
+    ----------
+    estimator : estimator with score_samples
+        Density estimator. Copies are fitted, each with seeds of its own.
+    n_estimators : int, default=5
+        Members K. More make the density smoother and cost as much more.
+    bootstrap : bool, default=False
+        Draw the rows of each member with replacement.
+    max_samples : int or float, default=1.0
+        Rows of each member: their number, or their share in (0, 1]. Without `bootstrap` they are
+        drawn without replacement.
+    contamination : "auto" or float, default="auto"
+        "auto": ``offset_`` is the 5 % quantile of log densities of rows by members that have not
+        seen them. A float in (0, 0.5]: this share of the training rows is flagged.
+    validation_fraction : float, default=0.1
+        Share of the rows, in (0, 0.9], that is kept from all members to choose the threshold. Only
+        where `contamination` is "auto" and all members see all other rows.
+    n_jobs : int, optional
+        Processes that fit members, as in joblib; None is 1, -1 all processors.
+    random_state : int, RandomState or None, default=None
+        Seed of the members and of their rows. It replaces the members' own.
+
+    Attributes
+    ----------
+    estimators_ : list of estimator
+        The fitted members.
+    estimators_samples_ : list of ndarray of int of shape (n_member,)
+        Rows of X that each was fitted to.
+    offset_ : float
+        Threshold of ``score_samples``, nats.
+    n_features_in_ : int
+        Columns of X.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the columns, where X has them.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If X, the scores or a parameter are unfit; the message names it.
+
+    Notes
+    -----
+    A mixture of normalized members is normalized, and its mean log density is at least the mean of
+    theirs (Jensen's inequality). It is the largest member, less log K at most, that decides: rows
+    that one member alone finds likely pass. Members of an estimator without randomness are equal
+    unless their rows differ.
+
+    A row's out-of-bag log density is the mean over the members that have not seen it; there are
+    fewer of those, so it is a little lower than that of a new row, and ``offset_`` with it.
+
+    References
+    ----------
+    .. [1] B. Lakshminarayanan, A. Pritzel and C. Blundell, "Simple and Scalable Predictive
+       Uncertainty Estimation using Deep Ensembles", NIPS 2017. Section 2.4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from skebm.ood import EnsembleDensity
+    >>> X = np.random.RandomState(0).normal(size=(500, 2))
+    >>> ensemble = EnsembleDensity(GaussianMixture(3), bootstrap=True, random_state=0).fit(X)
+    >>> ensemble.predict([[0, 0], [4, 4]])
+    array([ 1, -1])
+    >>> near, far = ensemble.disagreement([[0, 0], [4, 4]])
+    >>> bool(near < 0.2 < far)
+    True
+    """
+
+    def __init__(
+        self,
+        estimator,
+        *,
+        n_estimators=5,
+        bootstrap=False,
+        max_samples=1.0,
+        contamination="auto",
+        validation_fraction=0.1,
+        n_jobs=None,
+        random_state=None,
+    ):
+        self.estimator = estimator
+        self.n_estimators = n_estimators
+        self.bootstrap = bootstrap
+        self.max_samples = max_samples
+        self.contamination = contamination
+        self.validation_fraction = validation_fraction
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    def fit(self, X, y=None):
+        """Fit the members and choose the threshold.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Normal rows.
+        y : None
+            Ignored, labels too.
+
+        Returns
+        -------
+        self : object
+            The fitted ensemble.
+        """
+        self._check_parameters()
+        X = read_rows(self, X, reset=True, fewest=2)
+        random = own_random_state(self.random_state)
+        self.estimators_samples_ = self._draw_rows(n_rows(X), random)
+        members = [clone(self.estimator) for _ in self.estimators_samples_]
+        for member in members:
+            _set_random_states(member, random)
+        self.estimators_ = Parallel(n_jobs=self.n_jobs)(
+            delayed(_fit)(member, X, rows)
+            for member, rows in zip(members, self.estimators_samples_, strict=True)
+        )
+        self.offset_ = self._offset(X)
+        return self
+
+    def score_samples(self, X):
+        """Return the log of the members' mean density.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Nats; minus infinity where all members' densities are 0.
+        """
+        return _log_mean(self._members_scores(X))
+
+    def score(self, X, y=None):
+        """Return the mean log density of the rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        float
+            Mean of ``score_samples(X)``, nats per row.
+        """
+        return float(self.score_samples(X).mean())
+
+    def sample(self, n_samples=1, random_state=None):
+        """Draw rows from the mixture: a member at random for each, then a draw from it.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Rows to draw.
+        random_state : int, RandomState or None, default=None
+            None takes the ensemble's own ``random_state``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            Rows in the units of X.
+
+        Raises
+        ------
+        TypeError
+            If the members cannot sample.
+        """
+        check_is_fitted(self, "offset_")
+        check_number("n_samples", n_samples, low=1, integer=True)
+        random = own_random_state(self.random_state if random_state is None else random_state)
+        K = len(self.estimators_)
+        counts = random.multinomial(n_samples, np.full(K, 1 / K))
+        seeds = random.randint(LARGEST_SEED, size=K)
+        drawn = zip(self.estimators_, counts, seeds, strict=True)
+        rows = np.concatenate([_draws(member, int(n), int(seed)) for member, n, seed in drawn if n])
+        return rows[random.permutation(n_samples)]
+
+    def disagreement(self, X):
+        """Return how far the members' log densities are apart.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Standard deviation over the members (divided by K), nats; infinite where the densities
+            of some but not all are 0.
+        """
+        scores = self._members_scores(X)
+        n_zero = np.isneginf(scores).sum(axis=0)
+        spread = np.where(n_zero, 0.0, scores).std(axis=0)
+        spread[n_zero > 0] = np.inf
+        spread[n_zero == len(scores)] = 0.0
+        return spread
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = "outlier_detector"
+        return tags
+
+    def _check_parameters(self) -> None:
+        check_number("n_estimators", self.n_estimators, low=1, integer=True)
+        check_choice("bootstrap", self.bootstrap, (False, True))
+        if isinstance(self.max_samples, numbers.Integral):
+            check_number("max_samples", self.max_samples, low=1, integer=True)
+        else:
+            check_number("max_samples", self.max_samples, low=0, high=1, open_low=True)
+        if isinstance(self.contamination, str):
+            check_choice("contamination", self.contamination, ("auto",))
+        else:
+            check_number("contamination", self.contamination, low=0, high=0.5, open_low=True)
+        fraction = self.validation_fraction
+        check_number("validation_fraction", fraction, low=0, high=0.9, open_low=True)
+
+    def _draw_rows(self, n: int, random: np.random.RandomState) -> list[np.ndarray]:
+        """Return the rows of each member."""
+        is_count = isinstance(self.max_samples, numbers.Integral)
+        size = int(self.max_samples) if is_count else max(1, round(self.max_samples * n))
+        if size > n and not self.bootstrap:
+            raise ValueError(
+                f"max_samples must be at most the number of rows without bootstrap, got {size} of "
+                f"{n} rows. Lower it or set bootstrap to True."
+            )
+        if self.bootstrap:
+            return [random.randint(n, size=size) for _ in range(self.n_estimators)]
+        if size < n:
+            return [random.permutation(n)[:size] for _ in range(self.n_estimators)]
+        rows = np.arange(n)
+        if self.contamination == "auto":
+            rows = split_rows(rows, self.validation_fraction, random)[0]
+        return [rows] * self.n_estimators
+
+    def _members_scores(self, X: Any) -> np.ndarray:
+        """Return each member's log densities, (K, n)."""
+        check_is_fitted(self, "offset_")
+        X = read_rows(self, X, reset=False)
+        return np.stack([row_scores(member, X) for member in self.estimators_])
+
+    def _offset(self, X: Any) -> float:
+        scores = np.stack([row_scores(member, X) for member in self.estimators_])
+        if self.contamination != "auto":
+            scores = finite_scores(_log_mean(scores))
+            return float(np.percentile(scores, 100 * self.contamination))
+        seen = np.zeros(scores.shape, dtype=bool)
+        for k, rows in enumerate(self.estimators_samples_):
+            seen[k, rows] = True
+        fresh = ~seen.all(axis=0)
+        if not fresh.any():
+            raise ValueError(
+                f"rows must be unseen by some member for contamination='auto', got 0 of {n_rows(X)}"
+                ". Give more rows or set contamination to a number."
+            )
+        return lower_quantile(_log_mean(scores[:, fresh], ~seen[:, fresh]), HELD_OUT_QUANTILE)
+
+
+def _fit(member: Any, X: Any, rows: np.ndarray) -> Any:
+    return member.fit(_safe_indexing(X, rows))
+
+
+def _log_mean(scores: np.ndarray, kept: np.ndarray | None = None) -> np.ndarray:
+    """Return the log of the mean density over the members kept, (K, n) to (n,)."""
+    weight = np.ones(scores.shape) if kept is None else kept.astype(np.float64)
+    return logsumexp(scores, axis=0, b=weight / weight.sum(axis=0))
+
+
+def _draws(member: Any, n: int, seed: int) -> np.ndarray:
+    """Draw rows from a member: some take a seed, GaussianMixture has one and adds labels."""
+    if not hasattr(member, "sample"):
+        raise TypeError(
+            f"members must have sample, got {type(member).__name__}. Give an estimator that can "
+            "draw rows; a pipeline cannot."
+        )
+    if "random_state" in inspect.signature(member.sample).parameters:
+        drawn = member.sample(n, random_state=seed)
+    elif "random_state" in member.get_params():
+        drawn = copy.copy(member).set_params(random_state=seed).sample(n)
+    else:
+        drawn = member.sample(n)
+    return np.asarray(drawn[0] if isinstance(drawn, tuple) else drawn)

@@ -1,0 +1,655 @@
+"""Detectors over any density: typicality, ratios, gradients, ensembles, thresholds."""
+
+import math
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from joblib import parallel_config
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.optimize import approx_fprime
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal, norm
+from sklearn.base import BaseEstimator, clone, is_outlier_detector
+from sklearn.ensemble import IsolationForest
+from sklearn.exceptions import NotFittedError
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PowerTransformer, StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+
+from skebm import HybridCDDensity
+from skebm.energies import MLP
+from skebm.ood import (
+    EnsembleDensity,
+    LikelihoodRatioDetector,
+    ScoreNormDetector,
+    ThresholdDetector,
+    TypicalityDetector,
+)
+from skebm.ood.likelihood_ratio import mutated
+from skebm.ood.score_norm import KernelScore
+from skebm.ood.thresholds import lower_quantile
+from tests.closed_forms import assert_estimate, assert_mean, gaussian_entropy
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "pyod_conventions.py"
+COV = np.array([[2.0, 0.6], [0.6, 0.5]])
+
+
+class Known(BaseEstimator):
+    """A Gaussian that is known, fitted from the start."""
+
+    def __init__(self, cov=((1.0,),), mean=0.0):
+        self.cov = cov
+        self.mean = mean
+
+    def fit(self, X, y=None):
+        return self
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def score_samples(self, X):
+        cov = np.asarray(self.cov)
+        mean = np.broadcast_to(self.mean, len(cov))
+        return np.atleast_1d(multivariate_normal(mean, cov).logpdf(X))
+
+    def score_function(self, X):
+        return (self.mean - np.asarray(X)) @ np.linalg.inv(self.cov)
+
+
+class Given(BaseEstimator):
+    """Scores that are the first column."""
+
+    def fit(self, X, y=None):
+        self.n_rows_ = len(X)
+        return self
+
+    def score_samples(self, X):
+        return np.asarray(X, dtype=np.float64)[:, 0]
+
+
+class Seeded(Given):
+    """A density that is its seed alone: uniform on one of many unit intervals."""
+
+    def __init__(self, random_state=None):
+        self.random_state = random_state
+
+    def score_samples(self, X):
+        return np.full(len(X), -float(self.random_state % 1000))
+
+
+def tiny():
+    return HybridCDDensity(
+        base="gaussian",
+        max_iter=2,
+        n_steps=1,
+        energy=MLP(hidden_sizes=(4,), n_frequencies=2),
+        random_state=0,
+    )
+
+
+def normal(n, d=2, seed=0):
+    return np.random.RandomState(seed).normal(size=(n, d))
+
+
+def correlated(n, seed=0):
+    return np.random.RandomState(seed).multivariate_normal([0, 0], COV, size=n)
+
+
+def mixture(**params):
+    return GaussianMixture(2, reg_covar=1e-3, random_state=0, **params)
+
+
+# -- what all have in common -----------------------------------------------------------------------
+
+CHECKED = {
+    "typicality": TypicalityDetector(KernelDensity(), n_bootstrap=50),
+    "likelihood ratio": LikelihoodRatioDetector(KernelDensity()),
+    "score norm, kernels": ScoreNormDetector(KernelDensity()),
+    "score norm, mixture": ScoreNormDetector(GaussianMixture(reg_covar=1e-3)),
+    "ensemble": EnsembleDensity(KernelDensity(), n_estimators=2),
+    "ensemble, bootstrap": EnsembleDensity(KernelDensity(), n_estimators=2, bootstrap=True),
+    "threshold": ThresholdDetector(KernelDensity()),
+    "threshold, training": ThresholdDetector(GaussianMixture(reg_covar=1e-3), method="training"),
+}
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_scikit_learns_checks_pass(name):
+    results = check_estimator(CHECKED[name], on_skip=None, on_fail=None)
+    failed = [r for r in results if r["status"] not in ("passed", "skipped")]
+    assert failed == [] and is_outlier_detector(CHECKED[name])
+    assert {"check_outliers_train", "check_fit_idempotent"} <= {
+        r["check_name"] for r in results if r["status"] == "passed"
+    }
+
+
+def detectors(inner):
+    return {
+        "typicality": TypicalityDetector(inner, n_bootstrap=50, random_state=0),
+        "likelihood ratio": LikelihoodRatioDetector(inner, random_state=0),
+        "score norm": ScoreNormDetector(inner, random_state=0),
+        "ensemble": EnsembleDensity(inner, n_estimators=2, max_samples=0.5, random_state=0),
+        "threshold": ThresholdDetector(inner, random_state=0),
+    }
+
+
+NAMES = sorted(detectors(None))
+INNER = {
+    "kernels": KernelDensity(),
+    "mixture": GaussianMixture(2),
+    "pipeline": make_pipeline(StandardScaler(), GaussianMixture(2)),
+}
+
+
+@pytest.mark.parametrize("inner", INNER)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_seed_settles_all_and_nothing_outside_changes(name, inner):
+    """Also where the inner estimator has no seed of its own."""
+    X, estimator = normal(80), clone(INNER[inner])
+    before = np.random.get_state()[1].copy()
+    one, other = (clone(detectors(estimator)[name]).fit(X).score_samples(X) for _ in range(2))
+    unseeded = clone(detectors(estimator)[name]).set_params(random_state=None).fit(X)
+    assert_array_equal(one, other)
+    assert np.isfinite(unseeded.score_samples(X)).all()
+    assert_array_equal(np.random.get_state()[1], before)
+    assert not any(key.endswith("_") and key[0] != "_" for key in vars(estimator))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_data_frames_reach_the_estimator_and_columns_are_held_to(name):
+    frame = pd.DataFrame(normal(60), columns=["a", "b"])
+    detector = detectors(make_pipeline(StandardScaler(), KernelDensity()))[name].fit(frame)
+    inner = next(iter(getattr(detector, "estimators_", [])), None)
+    if inner is None:
+        inner = getattr(detector, "estimator_", getattr(detector, "foreground_", None))
+    assert list(inner.feature_names_in_) == list(detector.feature_names_in_) == ["a", "b"]
+    bare = clone(detector).fit(frame.to_numpy())
+    assert_allclose(detector.score_samples(frame), bare.score_samples(frame.to_numpy()))
+    with pytest.raises(ValueError, match="feature names"):
+        detector.predict(frame[["b", "a"]])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_our_own_densities_fit_in(name):
+    X = normal(60)
+    detector = detectors(tiny())[name].fit(X)
+    assert detector.score_samples(X[:3]).shape == (3,)
+    assert set(detector.predict(np.array([[0.1, 0.1], [99.0, 99.0]]))) <= {1, -1}
+    assert detector.predict([[99.0, 99.0]]) == [-1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reading_before_fit_is_refused(name):
+    with pytest.raises(NotFittedError):
+        detectors(KernelDensity())[name].score_samples(normal(3))
+
+
+@pytest.mark.parametrize("name", ["typicality", "score norm", "threshold"])
+def test_prefit_takes_the_estimator_as_it_is(name):
+    density = mixture().fit(normal(100))
+    detector = detectors(density)[name].set_params(prefit=True).fit(normal(50, seed=1))
+    assert detector.estimator_ is density
+    with pytest.raises(NotFittedError):
+        detectors(mixture())[name].set_params(prefit=True).fit(normal(50))
+
+
+@pytest.mark.parametrize("name", ["typicality", "likelihood ratio", "threshold", "ensemble"])
+def test_foreign_nan_scores_and_missing_scores_are_refused(name):
+    X = normal(40)
+    X[::3, 0] = np.inf
+    detector = detectors(Given())[name]
+    with pytest.raises((ValueError, TypeError), match="infinity"):
+        detector.fit(pd.DataFrame(X))
+    with pytest.raises(TypeError, match="got StandardScaler"):
+        detectors(StandardScaler())[name].fit(normal(40))
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"calibration_fraction": 0.95}, ValueError, "got 0.95"),
+        ({"calibration_fraction": 0}, ValueError, "got 0"),
+        ({"prefit": "yes"}, ValueError, "got 'yes'"),
+    ],
+)
+@pytest.mark.parametrize("name", ["typicality", "likelihood ratio", "score norm", "threshold"])
+def test_unfit_splits_are_refused(name, params, error, message):
+    with pytest.raises(error, match=message):
+        detectors(KernelDensity())[name].set_params(**params).fit(normal(20))
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "error", "message"),
+    [
+        ("typicality", {"alpha": 0.7}, ValueError, "alpha must be .* got 0.7"),
+        ("typicality", {"batch_size": 0}, ValueError, "batch_size must be .* got 0"),
+        ("typicality", {"n_bootstrap": 2.5}, TypeError, "n_bootstrap must be .* got 2.5"),
+        ("likelihood ratio", {"mutation_rate": 0}, ValueError, "mutation_rate .* got 0"),
+        ("likelihood ratio", {"alpha": "low"}, TypeError, "alpha must be .* got 'low'"),
+        ("score norm", {"alpha": 0.0}, ValueError, "alpha must be .* got 0.0"),
+        ("threshold", {"method": "best"}, ValueError, "method must be one of .* got 'best'"),
+        ("threshold", {"level": 0.6}, ValueError, "level must be .* got 0.6"),
+        ("threshold", {"confidence": 1.0}, ValueError, "confidence must be .* got 1.0"),
+        ("ensemble", {"n_estimators": 0}, ValueError, "n_estimators must be .* got 0"),
+        ("ensemble", {"max_samples": 1.5}, ValueError, "max_samples must be .* got 1.5"),
+        ("ensemble", {"max_samples": 41}, ValueError, "max_samples must be .* got 41 of 40"),
+        ("ensemble", {"bootstrap": "no"}, ValueError, "bootstrap must be .* got 'no'"),
+        ("ensemble", {"contamination": "none"}, ValueError, "contamination .* got 'none'"),
+        ("ensemble", {"contamination": 0.6}, ValueError, "contamination .* got 0.6"),
+        ("ensemble", {"validation_fraction": 1}, ValueError, "validation_fraction .* got 1"),
+    ],
+)
+def test_unfit_parameters_are_refused_at_fit(name, params, error, message):
+    detector = detectors(KernelDensity())[name].set_params(**params)
+    with pytest.raises(error, match=message):
+        detector.fit(normal(40))
+
+
+# -- typicality ------------------------------------------------------------------------------------
+
+
+def test_typicality_is_the_distance_from_the_entropy():
+    X, new = correlated(40_000), correlated(50, seed=1)
+    detector = TypicalityDetector(Known(COV), prefit=True, random_state=0).fit(X)
+    log_p, entropy = Known(COV).score_samples, gaussian_entropy(COV)
+    assert_mean(-log_p(X), entropy, 0.01)
+    assert detector.entropy_ == pytest.approx(-log_p(X).mean(), rel=1e-12)
+    assert_allclose(detector.score_samples(new), -np.abs(log_p(new) + detector.entropy_))
+    assert_allclose(detector.batch_score(new), -abs(log_p(new).mean() + detector.entropy_))
+    flagged = np.mean(detector.predict(X) == -1)
+    assert flagged == pytest.approx(0.05, abs=1e-4)
+
+
+def test_the_likeliest_row_of_many_columns_is_not_typical():
+    X, mode = normal(600, 100), np.zeros((1, 100))
+    detector = TypicalityDetector(GaussianMixture(covariance_type="diag"), random_state=0).fit(X)
+    assert detector.estimator_.score_samples(mode) > detector.estimator_.score_samples(X).max()
+    assert detector.predict(mode) == [-1]
+    assert detector.predict(3 * X[:1]) == [-1] and not detector.is_typical(mode)
+    by_density = ThresholdDetector(GaussianMixture(covariance_type="diag"), random_state=0).fit(X)
+    assert by_density.predict(mode) == [1]
+
+
+@pytest.mark.parametrize("size", [1, 20, 200])
+def test_batch_pvalues_are_uniform_for_normal_batches(size):
+    """At 200 of 200 held-out rows the error of their mean is as large as the batch's."""
+    pvalues = []
+    for seed in range(300):
+        X = normal(200 + size, 1, seed)
+        detector = TypicalityDetector(Known(), prefit=True, n_bootstrap=99, random_state=seed)
+        pvalues.append(detector.fit(X[:200]).batch_pvalue(X[200:]))
+    assert_mean(pvalues, 0.5, 0.018)
+    assert_mean(np.array(pvalues) <= 0.1, 0.1, 0.021)
+
+
+def test_batches_are_judged_by_their_size():
+    X = normal(500, 20)
+    detector = TypicalityDetector(mixture(), batch_size=30, random_state=0).fit(X)
+    inside, outside = normal(30, 20, seed=5), 1.15 * normal(30, 20, seed=5)
+    assert detector.is_typical(inside) and not detector.is_typical(outside)
+    assert detector.batch_pvalue(inside) > 0.05 >= detector.batch_pvalue(outside)
+    assert np.mean([detector.is_typical(outside[[i]]) for i in range(30)]) > 0.5  # one tells less
+    assert detector.batch_pvalue(inside) == detector.batch_pvalue(inside)
+    assert detector.batch_offset_ == detector._batch_offset(30) > detector._batch_offset(1)
+    blocks = clone(detector).set_params(batch_size=9000).fit(X)  # drawn in blocks of rows
+    assert blocks._bootstrap(9000).shape == (1000,)
+
+
+def test_typicality_needs_finite_held_out_scores():
+    X = np.append(np.linspace(0, 1, 60), np.arange(40) * 1e3)[:, None]
+    detector = TypicalityDetector(KernelDensity(kernel="tophat"), random_state=0)
+    with pytest.raises(ValueError, match=r"must be finite, got \d+ of 30"):
+        detector.fit(X)
+
+
+# -- likelihood ratio ------------------------------------------------------------------------------
+
+
+def test_the_ratio_of_two_known_gaussians_is_exact():
+    wide, narrow = Known(np.eye(2) * 4.0), Known(COV)
+    X = correlated(99)
+    detector = LikelihoodRatioDetector(narrow, wide, prefit=True).fit(X)
+    precision = np.linalg.inv(COV) - np.eye(2) / 4
+    truth = 0.5 * (math.log(16) - np.linalg.slogdet(COV)[1]) - 0.5 * np.einsum(
+        "ni,ij,nj->n", X, precision, X
+    )
+    assert_allclose(detector.score_samples(X), truth, atol=1e-12)
+    assert detector.offset_ == pytest.approx(np.sort(truth)[4])  # 0.05 * (99 + 1) = 5th
+
+
+def test_without_a_background_broken_dependence_is_found():
+    X = correlated(1500)
+    broken = np.array([[1.5, -0.75]])  # each entry about one standard deviation off
+    detector = LikelihoodRatioDetector(GaussianMixture(), random_state=0).fit(X)
+    assert detector.predict(broken) == [-1] and detector.predict(-broken * [1, -1]) == [1]
+    rho = detector.background_.covariances_[0][0, 1] / COV[0, 1]
+    assert_estimate(rho, 0.1, 0.8**2, 0.1)  # both entries of a pair survive
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.6])
+def test_mutations_keep_columns_and_come_at_their_rate(rate):
+    X = np.arange(20_000.0).reshape(-1, 2)
+    changed = mutated(X, rate, np.random.RandomState(0))
+    assert_mean((changed != X).ravel(), rate, 0.005)
+    assert_array_equal(np.sort(changed, axis=0), X)  # no value twice
+    frame = pd.DataFrame({"a": [1, 2, 3, 4], "b": ["x", "y", "z", "w"]})
+    other = mutated(frame, 1.0, np.random.RandomState(1))
+    assert list(other.dtypes) == list(frame.dtypes) and set(other["b"]) == set("xyzw")
+    assert not other.equals(frame) and list(frame["a"]) == [1, 2, 3, 4]
+
+
+def test_a_background_is_fitted_to_its_own_rows():
+    X, shared = normal(100), 5 + normal(77, seed=1)
+    detector = LikelihoodRatioDetector(GaussianMixture(), random_state=0)
+    assert_allclose(detector.fit(X, X_background=shared).background_.means_[0], shared.mean(axis=0))
+    detector.set_params(background=GaussianMixture()).fit(X, X_background=shared)
+    assert_allclose(detector.background_.means_[0], shared.mean(axis=0))
+    detector.fit(X)  # the same rows as the foreground: the ratio of equals
+    assert_allclose(detector.score_samples(X), 0, atol=1e-9)
+    assert detector.offset_ == pytest.approx(0, abs=1e-9)
+
+
+def test_zero_densities_make_infinite_ratios_but_no_nan():
+    top = KernelDensity(kernel="tophat", bandwidth=0.5).fit([[0.0]])
+    wide = KernelDensity(kernel="tophat", bandwidth=1.0).fit([[1.0]])
+    detector = LikelihoodRatioDetector(top, wide, prefit=True).fit(np.full((30, 1), 0.3))
+    scores = detector.score_samples([[0.3], [-0.3], [1.5], [9.0]])
+    assert_allclose(scores, [math.log(2), np.inf, -np.inf, -np.inf])
+    assert_array_equal(detector.predict([[0.3], [-0.3], [1.5], [9.0]]), [1, 1, -1, -1])
+
+
+def test_prefit_ratios_need_both():
+    density = mixture().fit(normal(50))
+    with pytest.raises(ValueError, match="background must be .* got None"):
+        LikelihoodRatioDetector(density, prefit=True).fit(normal(20))
+    with pytest.raises(ValueError, match="got X_background too"):
+        LikelihoodRatioDetector(density, density, prefit=True).fit(normal(20), None, normal(20))
+
+
+# -- norm of the gradient --------------------------------------------------------------------------
+
+
+def test_the_norm_of_a_gaussian_is_scaled_by_its_columns():
+    X = correlated(300) * [1, 50]
+    cov = COV * np.outer([1, 50], [1, 50])
+    detector = ScoreNormDetector(Known(cov), prefit=True).fit(X)
+    truth = -np.linalg.norm(X @ np.linalg.inv(cov) * X.std(axis=0), axis=1)
+    assert_allclose(detector.score_samples(X), truth, rtol=1e-10)
+    assert_allclose(detector.score_samples(X[:1]), truth[:1], rtol=1e-10)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_gradient_of_kernels_agrees_with_differences(weighted):
+    X, new = correlated(60), correlated(5, seed=1) + 3
+    weight = np.random.RandomState(2).uniform(0.1, 3, size=60) if weighted else None
+    kernels = KernelDensity(bandwidth=0.4).fit(X, sample_weight=weight)
+    detector = ScoreNormDetector(kernels, prefit=True).fit(X)
+    slopes = [
+        approx_fprime(x, lambda z: kernels.score_samples(z[None])[0], 1e-6) * X.std(axis=0)
+        for x in new
+    ]
+    assert_allclose(detector.score_samples(new), -np.linalg.norm(slopes, axis=1), rtol=1e-4)
+
+
+def test_kernels_far_from_zero_and_from_their_centers_have_a_gradient():
+    kernels = KernelDensity(bandwidth=0.5).fit([[1e6], [1e6 + 1]])
+    detector = ScoreNormDetector(kernels, prefit=True).fit(np.array([[1e6], [1e6 + 1]]))
+    assert_allclose(detector.score_samples([[1e6 + 0.5], [1e6 + 101.0]]), [0, -200], atol=1e-6)
+
+
+@pytest.mark.parametrize("inner", ["kernels", "mixture"])
+def test_the_norm_does_not_depend_on_units(inner):
+    X = normal(200)
+    a, b = (
+        ScoreNormDetector(make_pipeline(StandardScaler(), INNER[inner]), random_state=0)
+        .fit(Z)
+        .score_samples(Z[:9])
+        for Z in (X, 7 + X * [3, 1000])
+    )
+    assert_allclose(a, b, rtol=1e-6)
+
+
+def test_searches_are_seen_through_and_constant_columns_ignored():
+    X = np.column_stack([normal(90, 1), np.full(90, 4.0)])
+    search = GridSearchCV(KernelDensity(), {"bandwidth": [0.3, 0.6]}, cv=3)
+    detector = ScoreNormDetector(search, random_state=0).fit(X)
+    assert detector.scale_[1] == 0
+    steep = detector.estimator_.best_estimator_
+    expected = -np.abs(KernelScore(steep).score_function(X + np.array([0, 10]))[:, 0])
+    moved = detector.score_samples(X + np.array([0, 10]))
+    assert_allclose(moved, expected * X[:, 0].std())
+
+
+@pytest.mark.parametrize(
+    ("inner", "error", "message"),
+    [
+        (KernelDensity(kernel="tophat"), ValueError, "got kernel 'tophat'"),
+        (KernelDensity(metric="manhattan"), ValueError, "metric 'manhattan'"),
+        (IsolationForest(n_estimators=2, random_state=0), TypeError, "got IsolationForest"),
+        (
+            make_pipeline(PowerTransformer(), GaussianMixture()),
+            TypeError,
+            "PowerTransformer as step",
+        ),
+    ],
+    ids=["kernel", "metric", "forest", "transformer"],
+)
+def test_what_has_no_gradient_is_refused(inner, error, message):
+    with pytest.raises(error, match=message):
+        ScoreNormDetector(inner).fit(normal(50))
+
+
+# -- ensembles -------------------------------------------------------------------------------------
+
+
+def test_an_ensemble_is_the_mean_density_of_its_members():
+    X, new = normal(120), normal(30, seed=1) * 2
+    ensemble = EnsembleDensity(mixture(), n_estimators=3, bootstrap=True, random_state=0).fit(X)
+    members = np.stack([m.score_samples(new) for m in ensemble.estimators_])
+    assert_allclose(ensemble.score_samples(new), logsumexp(members, axis=0) - math.log(3))
+    assert ensemble.score(new) == pytest.approx(ensemble.score_samples(new).mean())
+    assert_allclose(ensemble.disagreement(new), members.std(axis=0))
+    for member, rows in zip(ensemble.estimators_, ensemble.estimators_samples_, strict=True):
+        again = clone(member).fit(X[rows])  # the rows told are those used
+        assert_allclose(again.score_samples(new), member.score_samples(new))
+
+
+def test_an_ensemble_integrates_to_one():
+    X = normal(50, 1)
+    inner = KernelDensity(bandwidth=0.3)
+    ensemble = EnsembleDensity(inner, max_samples=20, random_state=0).fit(X)
+    grid = np.linspace(-8, 8, 4001)[:, None]
+    assert np.trapezoid(np.exp(ensemble.score_samples(grid)), dx=16 / 4000) == pytest.approx(1)
+    assert {len(set(rows)) for rows in ensemble.estimators_samples_} == {20}
+
+
+def test_identical_members_agree_and_seeds_make_them_differ():
+    X = normal(80)
+    alike = EnsembleDensity(KernelDensity(), random_state=0).fit(X)
+    assert_allclose(alike.disagreement(X), 0, atol=1e-12)
+    assert_allclose(alike.score_samples(X), alike.estimators_[0].score_samples(X))
+    seeded = EnsembleDensity(Seeded(random_state=1), n_estimators=4, random_state=0).fit(X)
+    assert len({member.random_state for member in seeded.estimators_}) == 4
+    assert (seeded.disagreement(X) > 1).all()
+    nested = EnsembleDensity(make_pipeline(StandardScaler(), Seeded()), random_state=0).fit(X)
+    assert len({member[-1].random_state for member in nested.estimators_}) == 5
+
+
+def test_members_without_mass_disagree_without_bound():
+    X = np.array([[0.0], [1.0], [5.0], [6.0], [7.0], [8.0]])
+    inner = KernelDensity(kernel="tophat", bandwidth=0.4)
+    ensemble = EnsembleDensity(inner, contamination=0.5, n_estimators=3, random_state=0)
+    ensemble.fit(X).estimators_[0] = clone(inner).fit([[0.0]])
+    assert_array_equal(ensemble.disagreement([[0.0], [6.0], [99.0]])[1:], [np.inf, 0])
+    assert ensemble.score_samples([[99.0]]) == [-np.inf]
+
+
+def test_out_of_bag_rows_set_the_threshold():
+    X = normal(300)
+    ensemble = EnsembleDensity(mixture(), max_samples=0.5, random_state=0).fit(X)
+    fresh = []
+    for i in range(300):
+        unseen = [
+            m
+            for m, rows in zip(ensemble.estimators_, ensemble.estimators_samples_, strict=True)
+            if i not in rows
+        ]
+        scores = [m.score_samples(X[[i]])[0] for m in unseen]
+        fresh += [logsumexp(scores) - math.log(len(scores))] if unseen else []
+    assert 270 < len(fresh) < 300  # about 1 in 32 is seen by all five
+    assert ensemble.offset_ == pytest.approx(lower_quantile(np.array(fresh), 0.05))
+
+
+def test_without_out_of_bag_rows_some_are_held_out():
+    X = normal(200)
+    ensemble = EnsembleDensity(mixture(), validation_fraction=0.2, random_state=0).fit(X)
+    (rows,) = {tuple(rows) for rows in ensemble.estimators_samples_}
+    held = np.setdiff1d(np.arange(200), rows)
+    assert len(held) == 40
+    assert ensemble.offset_ == pytest.approx(lower_quantile(ensemble.score_samples(X[held]), 0.05))
+    ensemble.set_params(contamination=0.1).fit(X)  # nothing is held out
+    assert len(ensemble.estimators_samples_[0]) == 200
+    assert np.count_nonzero(ensemble.predict(X) == -1) == 20
+
+
+def test_overfitted_members_do_not_raise_false_alarms():
+    """At this bandwidth training rows score far above new ones."""
+    X, new = normal(300, 3), normal(1000, 3, seed=1)
+    kernels = KernelDensity(bandwidth=0.15)
+    ensemble = EnsembleDensity(kernels, n_estimators=10, bootstrap=True, random_state=0).fit(X)
+    naive = ThresholdDetector(kernels, method="training", random_state=0).fit(X)
+    assert np.mean(ensemble.predict(new) == -1) < 0.1 < 0.3 < np.mean(naive.predict(new) == -1)
+
+
+@pytest.mark.parametrize("inner", ["kernels", "mixture"])
+def test_draws_come_from_all_members(inner):
+    X = 3 + normal(60, 1)
+    member = {"kernels": KernelDensity(bandwidth=0.5), "mixture": GaussianMixture()}[inner]
+    ensemble = EnsembleDensity(member, n_estimators=4, max_samples=5, random_state=0).fit(X)
+    draws = ensemble.sample(8000, random_state=1)
+    assert draws.shape == (8000, 1) and ensemble.sample().shape == (1, 1)
+    grid = np.linspace(-6, 12, 3001)
+    density = np.exp(ensemble.score_samples(grid[:, None]))
+    for power in (1, 2):
+        moment = np.trapezoid(density * grid**power, grid)
+        assert_mean(draws[:, 0] ** power, moment, 0.1)
+    assert_array_equal(draws, ensemble.sample(8000, random_state=1))
+    assert not np.array_equal(draws, ensemble.sample(8000, random_state=2))
+    assert abs(np.corrcoef(draws[:-1, 0], draws[1:, 0])[0, 1]) < 4 / 8000**0.5  # shuffled
+
+
+def test_members_that_cannot_sample_are_named():
+    ensemble = EnsembleDensity(make_pipeline(StandardScaler(), mixture()), random_state=0)
+    with pytest.raises(TypeError, match="must have sample, got Pipeline"):
+        ensemble.fit(normal(50)).sample(3)
+
+
+def test_members_fit_in_parallel_to_the_same():
+    X = normal(60)
+    ensemble = EnsembleDensity(mixture(), bootstrap=True, n_estimators=2, random_state=0)
+    one = ensemble.fit(X).score_samples(X)
+    with parallel_config("threading"):
+        assert_array_equal(one, ensemble.set_params(n_jobs=2).fit(X).score_samples(X))
+
+
+# -- thresholds ------------------------------------------------------------------------------------
+
+
+def false_alarm_rates(method, n, n_draws, **params):
+    """The true rates of thresholds from n known scores each, N(0, 1)."""
+    detector = ThresholdDetector(Given(), method=method, prefit=True, **params)
+    detector.estimator.fit([[0.0]])
+    random = np.random.RandomState(0)
+    offsets = [detector.fit(random.normal(size=(n, 1))).offset_ for _ in range(n_draws)]
+    return norm.cdf(offsets)
+
+
+def test_held_out_thresholds_have_their_level_on_average():
+    rates = false_alarm_rates("held-out", 39, 1000)  # the second of 39
+    assert_mean(rates, 0.05, 0.0015)
+    draws = np.random.RandomState(0).normal(size=(1000, 39))
+    with pytest.raises(AssertionError):  # numpy's own quantile lies too high
+        assert_mean(norm.cdf(np.quantile(draws, 0.05, axis=1)), 0.05, 0.0015)
+
+
+@pytest.mark.parametrize(("n", "rank"), [(45, 1), (93, 2), (200, 6)])
+def test_tolerance_limits_keep_their_promise(n, rank):
+    rates = false_alarm_rates("false-positive-rate", n, 1000)
+    stderr = (0.9 * 0.1 / 1000) ** 0.5
+    assert np.mean(rates <= 0.05) >= 0.9 - 4 * stderr
+    assert_mean(rates, rank / (n + 1), 0.0015)
+    draws = np.sort(np.random.RandomState(1).normal(size=(1000, n)))
+    higher = norm.cdf(draws[:, 2 * rank - 1])  # twice the rank breaks it, and that is seen
+    assert np.mean(higher <= 0.05) < 0.9 - 4 * stderr
+
+
+def test_tolerance_limits_tell_how_many_rows_they_need():
+    detector = ThresholdDetector(KernelDensity(), method="false-positive-rate", random_state=0)
+    with pytest.raises(ValueError, match="at least 45 for level 0.05 .* got 30"):
+        detector.fit(normal(100))
+    assert detector.fit(normal(150)).n_calibration_ == 45
+    with pytest.raises(ValueError, match="at least 299 .* 0.95, got 45"):
+        detector.set_params(level=0.01, confidence=0.95).fit(normal(150))
+
+
+def test_training_thresholds_flag_their_share_of_the_training_rows():
+    X = normal(200)
+    detector = ThresholdDetector(KernelDensity(), method="training", level=0.1).fit(X)
+    assert np.count_nonzero(detector.predict(X) == -1) == 20
+    assert detector.n_calibration_ == 200
+    assert_allclose(detector.estimator_.score_samples(X), KernelDensity().fit(X).score_samples(X))
+
+
+def test_held_out_rows_are_not_fitted_to():
+    detector = ThresholdDetector(Given(), calibration_fraction=0.4).fit(normal(50))
+    assert detector.estimator_.n_rows_ == 30 and detector.n_calibration_ == 20
+
+
+def test_other_detectors_can_be_inside():
+    X = normal(200)
+    forest = IsolationForest(n_estimators=10)
+    detector = ThresholdDetector(forest, random_state=3).fit(X)
+    assert detector.predict([[0, 0], [9, 9]]).tolist() == [1, -1]
+    assert isinstance(detector.estimator_.random_state, int) and forest.random_state is None
+
+
+def test_constant_scores_flag_nothing():
+    detector = ThresholdDetector(Given(), method="held-out").fit(np.ones((30, 1)))
+    assert_array_equal(detector.predict(np.ones((3, 1))), 1)
+
+
+@pytest.mark.parametrize(
+    ("scores", "level", "expected"),
+    [
+        (np.arange(1.0, 100.0), 0.05, 5.0),
+        (np.arange(1.0, 100.0), 0.055, 5.5),
+        (np.arange(1.0, 4.0), 0.05, 1.0),
+        (np.r_[-np.inf, np.arange(1.0, 99.0)], 0.015, 1.0),
+        (np.r_[0.0, np.full(98, np.inf)], 0.015, 0.0),
+    ],
+    ids=["fifth", "between", "few", "beside -inf", "beside inf"],
+)
+def test_quantiles_lie_between_order_statistics(scores, level, expected):
+    assert lower_quantile(scores[::-1], level) == pytest.approx(expected)
+
+
+def test_too_many_zero_densities_are_refused():
+    X = np.append(np.linspace(0, 1, 60), np.arange(40) * 1e3)[:, None]
+    tophat = KernelDensity(kernel="tophat")
+    with pytest.raises(ValueError, match=r"offset_ must be finite, got -inf .* of 30"):
+        ThresholdDetector(tophat, random_state=0).fit(X)
+
+
+# -- PyOD's conventions ----------------------------------------------------------------------------
+
+
+def test_the_example_runs(capsys):
+    """It asserts that rankings and labels agree."""
+    runpy.run_path(str(EXAMPLE))
+    assert capsys.readouterr().out.count("flagged") == 2
