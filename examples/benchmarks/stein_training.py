@@ -90,7 +90,7 @@ MODELS: dict[str, Callable[[int], Any]] = {
     RAW: lambda seed: SteinEBM(base="gaussian", calibrate=False, random_state=seed),
     BASE: lambda seed: SteinEBM(base="gaussian", calibrate=False, max_iter=1, random_state=seed),
     "SteinEBM, defaults": lambda seed: SteinEBM(random_state=seed),
-    "NCEDensity": lambda seed: NCEDensity(random_state=seed),
+    "NCEDensity": lambda seed: NCEDensity(base="mixture", random_state=seed),
     "NCEDensity, same base": lambda seed: NCEDensity(base="gaussian", random_state=seed),
     "ScoreMatchingDensity": lambda seed: ScoreMatchingDensity(random_state=seed),
     "ScoreMatchingDensity, same base": lambda seed: ScoreMatchingDensity(

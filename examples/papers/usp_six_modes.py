@@ -84,7 +84,7 @@ def estimator(name: str, seed: int, args: argparse.Namespace) -> Any:
             max_iter=few or (20_000 if full else 600),
             **same,
         )
-    box = {"base": "uniform", "domain": BOX, "n_points": 5000}
+    box = {"base": "uniform", "domain": BOX, "n_points": 5000, "learning_rate": 2e-3}
     if name == "importance":
         return USPDensity(method=name, max_iter=few or (20_000 if full else 600), **box, **same)
     return USPDensity(

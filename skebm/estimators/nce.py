@@ -51,7 +51,7 @@ class NCEDensity(EnergyDensity):
         image shape) and returns a new ``torch.nn.Module`` that maps (n, n_features) to (n,) nats,
         without batch normalization.
         ``energy__hidden_sizes`` works in ``set_params``.
-    base : {"mixture", "gaussian", "kernel", "uniform"}, base component or None, default="mixture"
+    base : {"mixture", "gaussian", "kernel", "uniform"}, base component or None, default="kernel"
         The normalized reference density p0. All but None have full support; None means p0 = 1,
         which has no normalizer unless the energy grows (``MLP(output="quadratic")``).
     standardize : bool, default=True
@@ -190,7 +190,7 @@ class NCEDensity(EnergyDensity):
         noise_ratio=4.0,
         noise_std=0.3,
         energy="mlp",
-        base="mixture",
+        base="kernel",
         standardize=True,
         data_noise="auto",
         max_iter=600,

@@ -93,13 +93,13 @@ class USPDensity(EnergyDensity):
     data_noise : float or "auto", default="auto"
         Standard deviation of Gaussian noise on training rows, standardized units; ``"auto"`` adds
         none unless columns are constant, repeat values or depend on others, and then says so.
-    max_iter : int, default=600
+    max_iter : int, default=1500
         Energy updates.
     batch_size : int, default=256
         Rows per update, drawn with replacement.
     eval_every : int, default=25
         Updates between validations; ``history_`` has one row for each.
-    learning_rate : float, default=0.002
+    learning_rate : float, default=0.008
         Step of the optimizer (dimensionless), with half a cosine of decay to 0.
     optimizer : {"adam", "sgd"} or Optimization, default="adam"
         Adam, plain gradient descent, or all settings in one: an `Optimization` brings its own
@@ -112,7 +112,7 @@ class USPDensity(EnergyDensity):
     validation_fraction : float, default=0.1
         Share of the rows held out to judge progress. Below 20 rows none are, and the model is its
         base; with 0 the energy is trained unjudged and its parameters are averaged.
-    n_iter_no_change : int or None, default=12
+    n_iter_no_change : int or None, default=24
         Validations without a gain of `tol` after which training stops.
     tol : float, default=0.0
         Smallest gain in held-out log likelihood that counts, nats per row.
@@ -254,15 +254,15 @@ class USPDensity(EnergyDensity):
         base="mixture",
         standardize=True,
         data_noise="auto",
-        max_iter=600,
+        max_iter=1500,
         batch_size=256,
         eval_every=25,
-        learning_rate=2e-3,
+        learning_rate=8e-3,
         optimizer="adam",
         averaging=True,
         weight_decay=0.01,
         validation_fraction=0.1,
-        n_iter_no_change=12,
+        n_iter_no_change=24,
         tol=0.0,
         log_partition="auto",
         contamination="auto",
