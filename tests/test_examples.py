@@ -95,6 +95,14 @@ def test_ctrl_c_in_a_reproduction_leaves_a_usable_estimator(tmp_path):
 
 
 @pytest.mark.slow
+def test_model_selection_prints_its_searches_and_draws_the_curve(tmp_path):
+    out = run_script(EXAMPLES / "model_selection.py", tmp_path)
+    assert out.count("AUROC") >= 3
+    pictures = list((tmp_path / "output").glob("*.png"))
+    assert pictures and all(p.read_bytes().startswith(b"\x89PNG") for p in pictures)
+
+
+@pytest.mark.slow
 def test_demo_prints_both_tables_and_writes_the_pictures(tmp_path):
     out = run_script(EXAMPLES / "demo.py", tmp_path)
     for method in ("HybridCDDensity", "KernelDensity", "GaussianMixture", "IsolationForest"):
