@@ -208,10 +208,19 @@ def test_auto_takes_the_method_of_the_dimension(d, method):
 
 
 def test_auto_anneals_where_draws_miss():
-    model, proposal = Model(Quadratic(), None, 1.0), normal_base(6, scale=3.0, mean=3.0)
+    model, proposal = Model(Quadratic(), None, 1.0), normal_base(10, scale=3.0, mean=3.0)
     result = Auto().estimate(model, proposal, gen(0))
     assert result.method == "ais"
-    assert_estimate(result.value, result.stderr, gaussian_log_z(6), 0.05)
+    assert_estimate(result.value, result.stderr, gaussian_log_z(10), 0.05)
+
+
+def test_auto_takes_more_draws_before_it_anneals():
+    """With the default number of draws the standard error is 0.06."""
+    model, proposal = Model(Quadratic(), None, 1.0), normal_base(7, scale=3.0, mean=2.0)
+    few = ImportanceSampling().estimate(model, proposal, gen(0))
+    result = Auto().estimate(model, proposal, gen(0))
+    assert few.stderr > 0.05 and result.method == "importance"
+    assert_estimate(result.value, result.stderr, gaussian_log_z(7), 0.05)
 
 
 class Spike(torch.nn.Module):

@@ -12,7 +12,8 @@ from skebm._components import check_number
 from skebm.bases._base import Base, BaseComponent
 
 BLOCK = 2048  # rows per (rows, centers) block
-GRID = torch.logspace(-2, 1, 25).tolist()  # bandwidths tried, standardized units
+GRID = torch.logspace(-2, 1, 25).tolist()  # bandwidths, standardized units
+STRIDE = 4
 
 
 class Kernel(BaseComponent):
@@ -24,7 +25,7 @@ class Kernel(BaseComponent):
         At most that many training rows carry a kernel; more is slower and finer.
     bandwidth : float or "auto", default="auto"
         h in standardized units; ``"auto"`` maximizes the leave-one-out log likelihood of the
-        centers over 25 values between 0.01 and 10.
+        centers over 25 values between 0.01 and 10, of which 14 are tried.
 
     Raises
     ------
@@ -86,20 +87,32 @@ def _subset(
 
 
 def _leave_one_out_bandwidth(centers: torch.Tensor, log_weights: torch.Tensor) -> float:
-    n, d = centers.shape
-    if n < 3:
+    """Return the best value of every fourth of the grid, then the best of those around it."""
+    if len(centers) < 3:
         return 1.0
-    bandwidths = torch.tensor(GRID, device=centers.device)
-    total = torch.zeros(len(GRID), device=centers.device)
+    tried = range(0, len(GRID), STRIDE)
+    values = _leave_one_out(centers, log_weights, [GRID[i] for i in tried])
+    best = tried[int(values.argmax())]
+    near = range(max(best - STRIDE + 1, 0), min(best + STRIDE, len(GRID)))
+    values = _leave_one_out(centers, log_weights, [GRID[i] for i in near])
+    return GRID[near[int(values.argmax())]]
+
+
+def _leave_one_out(
+    centers: torch.Tensor, log_weights: torch.Tensor, bandwidths: list[float]
+) -> torch.Tensor:
+    """Return the log likelihood of each bandwidth up to a constant, nats per row."""
+    n, d = centers.shape
+    total = -d * torch.tensor(bandwidths, device=centers.device).log()
     for start in range(0, n, BLOCK):
         block = centers[start : start + BLOCK]
         d2 = torch.cdist(block, centers).square_()
         d2[torch.arange(len(block)), torch.arange(start, start + len(block))] = math.inf
         weight = log_weights[start : start + BLOCK].exp()
-        for i, h in enumerate(GRID):
+        for i, h in enumerate(bandwidths):
             value = (log_weights - d2 / (2 * h * h)).logsumexp(1)
             total[i] += (weight * value).sum()
-    return float(bandwidths[(total - d * bandwidths.log()).argmax()])
+    return total
 
 
 class KernelBase(Base):
