@@ -31,7 +31,8 @@ class Auto(PartitionMethod):
     the grid has not settled; a disagreement beyond four standard errors (plus 0.02 nats) warns with
     both values. Above, importance sampling from the base is used where its standard error is at
     most 0.05 nats with an effective sample size of at least 300, which is what annealed importance
-    sampling reaches in many times the time; 1,048,576 draws are tried before that one is used.
+    sampling reaches in many times the time. Else 1,048,576 draws are made, and used where they can
+    be trusted (see Notes); annealed importance sampling is left for where they cannot.
 
     Notes
     -----
@@ -57,11 +58,12 @@ class Auto(PartitionMethod):
                 return by_draws  # the grid has not settled
             _compare(by_grid, by_draws)
             return by_grid
-        vague = by_draws.stderr > ENOUGH_STDERR or by_draws.ess < ENOUGH_DRAWS
-        if vague and by_draws.ess >= FEWEST_DRAWS:
-            by_draws = ImportanceSampling(MANY, MANY).estimate(model, proposal, generator)
         if by_draws.stderr <= ENOUGH_STDERR and by_draws.ess >= ENOUGH_DRAWS:
             return by_draws
+        if by_draws.ess >= FEWEST_DRAWS:
+            by_draws = ImportanceSampling(MANY, MANY).estimate(model, proposal, generator)
+            if by_draws.trusted:
+                return by_draws
         annealed = AIS().estimate(model, proposal, generator)
         return annealed if annealed.stderr < by_draws.stderr or by_draws.ess < 50 else by_draws
 
