@@ -75,8 +75,8 @@ VALUES += ("fit_s", "notes")
 
 def independent(X: np.ndarray) -> np.ndarray:
     """Drop columns that are constant or depend linearly on earlier ones."""
-    scale = X.std(0)
-    X = (X - X.mean(0))[:, scale > 0] / scale[scale > 0]
+    X = X[:, np.ptp(X, axis=0) > 0]
+    X = (X - X.mean(0)) / X.std(0)
     kept: list[np.ndarray] = []
     for column in X.T:
         rest = column.copy()

@@ -151,10 +151,12 @@ class NCEDensity(EnergyDensity):
     default. ``noise_log_partition_`` counts the mass where rows and noise are; a model without a
     base can have more, which ``log_partition_`` finds.
 
-    The defaults are from five tables, mixture base, held-out gain over it: four draws for each row
-    and a step of 0.004 brought 0.65 nats on magic.gamma (0.26 at 0.002, 0.18 with one draw at
-    0.002) and 0.81 on satellite (0.43 at 0.002), but on yeast 0.53 (0.60 at 0.002). On two moons
-    every setting gained 0.04, on Pima none.
+    The kernel base detects novelties best on real tables without tuning; for log likelihoods,
+    above all in many columns, ``base="mixture"`` is better, and so is `USPDensity`
+    (``docs/benchmarks.md``). Step and ratio are from five tables, mixture base, held-out gain over
+    it: four draws for each row and a step of 0.004 brought 0.65 nats on magic.gamma (0.26 at 0.002,
+    0.18 with one draw at 0.002) and 0.81 on satellite (0.43 at 0.002), but on yeast 0.53 (0.60 at
+    0.002). On two moons every setting gained 0.04, on Pima none.
 
     ``"conditional"`` noise cannot see how mass is shared between modes that are many times
     `noise_std` apart. A base that has the shares right keeps them, and the held-out likelihood
