@@ -4,13 +4,28 @@ scikit-learn's own ``ConvergenceWarning`` and ``NotFittedError`` are reused wher
 """
 
 __all__ = [
+    "CalibrationWarning",
     "ConvergenceError",
     "DataDegeneracyWarning",
+    "EnsembleWarning",
     "GeneratorWarning",
     "NormalizationWarning",
     "SelectionWarning",
     "SupportWarning",
 ]
+
+
+class CalibrationWarning(UserWarning):
+    """Too few held-out rows set a threshold: its false-alarm rate is above the level asked for.
+
+    The message has the rows that it takes, the rows there are, and the rate with them.
+
+    Examples
+    --------
+    >>> from skebm.exceptions import CalibrationWarning
+    >>> issubclass(CalibrationWarning, UserWarning)
+    True
+    """
 
 
 class ConvergenceError(RuntimeError):
@@ -37,6 +52,17 @@ class DataDegeneracyWarning(UserWarning):
     --------
     >>> from skebm.exceptions import DataDegeneracyWarning
     >>> issubclass(DataDegeneracyWarning, UserWarning)
+    True
+    """
+
+
+class EnsembleWarning(UserWarning):
+    """The members of an ensemble are equal, so that it is no more than one of them.
+
+    Examples
+    --------
+    >>> from skebm.exceptions import EnsembleWarning
+    >>> issubclass(EnsembleWarning, UserWarning)
     True
     """
 

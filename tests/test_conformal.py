@@ -499,7 +499,7 @@ BAD_PARAMETERS = {
     "not fitted": (
         {"prefit": True},
         NotFittedError,
-        "estimator must be fitted with prefit=True, got an unfitted KernelDensity.",
+        r"estimator must be fitted with prefit=True, got an unfitted KernelDensity\. .*Frozen",
     ),
     "equal scores": (
         {"estimator": Returns(-2.5)},

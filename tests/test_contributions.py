@@ -14,7 +14,12 @@ from sklearn.preprocessing import StandardScaler
 from skebm import HybridCDDensity
 from skebm.datasets import load_novelty
 from skebm.energies import MLP
-from skebm.ood import contributions, feature_contributions
+from skebm.ood import (
+    ConformalNoveltyDetector,
+    ThresholdDetector,
+    contributions,
+    feature_contributions,
+)
 
 MEAN = np.array([1.0, -2.0, 0.5])
 COV = np.array([[4.0, 1.5, 0.0], [1.5, 1.0, 0.3], [0.0, 0.3, 0.5]])
@@ -222,6 +227,20 @@ def test_a_forest_can_be_explained_with_a_reference():
     assert found.argmax() == 1 and found.min() >= 0
 
 
+def test_gradients_of_kernels_and_of_what_is_inside_detectors():
+    X = Gaussian(COV).sample(200, random_state=0)
+    kernels = KernelDensity(bandwidth=0.8).fit(X)
+    found = feature_contributions(kernels, X[:5], method="gradient", reference=X)
+    step, slopes = np.median(X, axis=0) - X[:5], np.empty((5, 3))
+    for j, move in enumerate(1e-5 * np.eye(3)):
+        slopes[:, j] = kernels.score_samples(X[:5] + move) - kernels.score_samples(X[:5] - move)
+    np.testing.assert_allclose(found, 0.5 * step * slopes / 2e-5, atol=1e-6)
+    for wrapper in (ThresholdDetector, ConformalNoveltyDetector):
+        detector = wrapper(kernels, prefit=True).fit(X)
+        inside = feature_contributions(detector, X[:5], method="gradient", reference=X)
+        np.testing.assert_array_equal(inside, found)
+
+
 def test_rows_outside_the_support():
     model = HalfLine(np.eye(3))
     reference = Gaussian(np.eye(3)).sample(200, random_state=0) + np.array([0, 2, 0])
@@ -245,6 +264,7 @@ NAN = X.copy()
 NAN[2, 1] = np.nan
 MIXTURE = GaussianMixture(random_state=0).fit(X)
 KERNELS = make_pipeline(StandardScaler(), KernelDensity()).fit(X)
+FOREST = IsolationForest(n_estimators=2, random_state=0).fit(X)
 FRAME = pd.DataFrame(X, columns=["a", "b", "c"])
 
 
@@ -260,7 +280,7 @@ FRAME = pd.DataFrame(X, columns=["a", "b", "c"])
         (MIXTURE, NAN, {}, ValueError, "X contains NaN"),
         (MIXTURE, X, {"reference": NAN}, ValueError, "reference contains NaN"),
         (KERNELS, X, {}, ValueError, "reference .* got None with Pipeline. Pass the training"),
-        (KERNELS, X, {"method": "gradient", "reference": X}, TypeError, "estimator .* Kernel"),
+        (FOREST, X, {"method": "gradient", "reference": X}, TypeError, "Gaussian.*got IsolationF"),
         (MIXTURE, X, {"method": "mean"}, ValueError, "method must be one of .* got 'mean'"),
         (MIXTURE, X, {"n_grid": 3}, ValueError, "n_grid must be an integer >= 4, got 3"),
         (MIXTURE, X, {"n_grid": 8.0}, TypeError, "n_grid must be an integer >= 4, got 8.0"),

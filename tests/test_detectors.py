@@ -15,6 +15,7 @@ from scipy.stats import multivariate_normal, norm
 from sklearn.base import BaseEstimator, clone, is_outlier_detector
 from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
@@ -24,7 +25,9 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from skebm import HybridCDDensity
 from skebm.energies import MLP
+from skebm.exceptions import CalibrationWarning, EnsembleWarning, NormalizationWarning
 from skebm.ood import (
+    ConformalNoveltyDetector,
     EnsembleDensity,
     LikelihoodRatioDetector,
     ScoreNormDetector,
@@ -119,6 +122,9 @@ CHECKED = {
 }
 
 
+# the tables of the checks have few rows, and kernels have no randomness
+@pytest.mark.filterwarnings("ignore::skebm.exceptions.CalibrationWarning")
+@pytest.mark.filterwarnings("ignore::skebm.exceptions.EnsembleWarning")
 @pytest.mark.parametrize("name", CHECKED)
 def test_scikit_learns_checks_pass(name):
     results = check_estimator(CHECKED[name], on_skip=None, on_fail=None)
@@ -163,7 +169,7 @@ def test_a_seed_settles_all_and_nothing_outside_changes(name, inner):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_data_frames_reach_the_estimator_and_columns_are_held_to(name):
-    frame = pd.DataFrame(normal(60), columns=["a", "b"])
+    frame = pd.DataFrame(normal(70), columns=["a", "b"])
     detector = detectors(make_pipeline(StandardScaler(), KernelDensity()))[name].fit(frame)
     inner = next(iter(getattr(detector, "estimators_", [])), None)
     if inner is None:
@@ -177,7 +183,7 @@ def test_data_frames_reach_the_estimator_and_columns_are_held_to(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_our_own_densities_fit_in(name):
-    X = normal(60)
+    X = normal(70)
     detector = detectors(tiny())[name].fit(X)
     assert detector.score_samples(X[:3]).shape == (3,)
     assert set(detector.predict(np.array([[0.1, 0.1], [99.0, 99.0]]))) <= {1, -1}
@@ -195,8 +201,28 @@ def test_prefit_takes_the_estimator_as_it_is(name):
     density = mixture().fit(normal(100))
     detector = detectors(density)[name].set_params(prefit=True).fit(normal(50, seed=1))
     assert detector.estimator_ is density
-    with pytest.raises(NotFittedError):
+    with pytest.raises(NotFittedError, match=r"unfitted Gaussian.* sklearn\.frozen\.Frozen"):
         detectors(mixture())[name].set_params(prefit=True).fit(normal(50))
+    frozen = detectors(FrozenEstimator(density))[name].set_params(prefit=True)
+    again = clone(frozen).fit(normal(50, seed=1))  # the clone keeps it fitted
+    assert_array_equal(again.score_samples(normal(9)), detector.score_samples(normal(9)))
+
+
+@pytest.mark.parametrize("name", ["typicality", "likelihood ratio", "score norm", "threshold"])
+def test_too_few_held_out_rows_for_the_level_are_told(name):
+    """19 rows are the fewest of which the lowest has a level of 5 %."""
+    detector = detectors(KernelDensity())[name].set_params(calibration_fraction=0.25)
+    detector.fit(normal(76))
+    level = "level" if name == "threshold" else "alpha"
+    with pytest.warns(CalibrationWarning, match=f"19 for {level} 0.05, got 18: .* 0.053 of"):
+        detector.fit(normal(72))
+    detector.set_params(**{level: 0.06}).fit(normal(72))
+
+
+def test_the_rate_that_a_warning_tells_is_the_rate():
+    with pytest.warns(CalibrationWarning, match=r"got 6: a share of 0\.14 of normal"):
+        rates = false_alarm_rates("held-out", 6, 1000)
+    assert_mean(rates, 1 / 7, 0.005)
 
 
 @pytest.mark.parametrize("name", ["typicality", "likelihood ratio", "threshold", "ensemble"])
@@ -301,6 +327,27 @@ def test_batches_are_judged_by_their_size():
     assert blocks._bootstrap(9000).shape == (1000,)
 
 
+@pytest.mark.parametrize("alpha", [0.05, 0.1, 0.3, 1 / 3])
+def test_batches_are_typical_where_their_pvalue_is_above_alpha(alpha):
+    """At 19 batches the p-value of a batch on the threshold is alpha itself, or next to it."""
+    X = normal(40)
+    for n_bootstrap in (19, 29, 99):
+        detector = TypicalityDetector(Known(np.eye(2)), prefit=True, alpha=alpha, random_state=0)
+        detector.set_params(n_bootstrap=n_bootstrap).fit(X)
+        batches = [scale * normal(5, seed=seed) for seed in range(20) for scale in (0.6, 1, 1.5)]
+        pvalues = np.array([detector.batch_pvalue(batch) for batch in batches])
+        typical = [detector.is_typical(batch) for batch in batches]
+        assert_array_equal(typical, pvalues > alpha)
+        assert any(typical) and not all(typical)
+
+
+def test_bootstraps_too_small_for_alpha_are_refused():
+    detector = TypicalityDetector(KernelDensity(), n_bootstrap=18)
+    with pytest.raises(ValueError, match="n_bootstrap must be at least 1 / alpha - 1 = 19, got 18"):
+        detector.fit(normal(80))
+    detector.set_params(n_bootstrap=19).fit(normal(80))
+
+
 def test_typicality_needs_finite_held_out_scores():
     X = np.append(np.linspace(0, 1, 60), np.arange(40) * 1e3)[:, None]
     detector = TypicalityDetector(KernelDensity(kernel="tophat"), random_state=0)
@@ -399,7 +446,8 @@ def test_the_gradient_of_kernels_agrees_with_differences(weighted):
 
 def test_kernels_far_from_zero_and_from_their_centers_have_a_gradient():
     kernels = KernelDensity(bandwidth=0.5).fit([[1e6], [1e6 + 1]])
-    detector = ScoreNormDetector(kernels, prefit=True).fit(np.array([[1e6], [1e6 + 1]]))
+    rows = np.repeat([[1e6], [1e6 + 1]], 10, axis=0)
+    detector = ScoreNormDetector(kernels, prefit=True).fit(rows)
     assert_allclose(detector.score_samples([[1e6 + 0.5], [1e6 + 101.0]]), [0, -200], atol=1e-6)
 
 
@@ -431,18 +479,32 @@ def test_searches_are_seen_through_and_constant_columns_ignored():
     [
         (KernelDensity(kernel="tophat"), ValueError, "got kernel 'tophat'"),
         (KernelDensity(metric="manhattan"), ValueError, "metric 'manhattan'"),
-        (IsolationForest(n_estimators=2, random_state=0), TypeError, "got IsolationForest"),
+        (
+            IsolationForest(n_estimators=2, random_state=0),
+            TypeError,
+            "have score_function, be a GaussianMixture, .* KernelDensity, .* got IsolationF",
+        ),
+        (TypicalityDetector(KernelDensity()), TypeError, "got TypicalityDetector"),
         (
             make_pipeline(PowerTransformer(), GaussianMixture()),
             TypeError,
             "PowerTransformer as step",
         ),
     ],
-    ids=["kernel", "metric", "forest", "transformer"],
+    ids=["kernel", "metric", "forest", "typicality", "transformer"],
 )
 def test_what_has_no_gradient_is_refused(inner, error, message):
     with pytest.raises(error, match=message):
-        ScoreNormDetector(inner).fit(normal(50))
+        ScoreNormDetector(inner).fit(normal(100))
+
+
+def test_the_gradient_of_a_detector_is_that_of_its_density():
+    X, kernels = normal(80), KernelDensity().fit(normal(60, seed=1))
+    plain = ScoreNormDetector(kernels, prefit=True).fit(X).score_samples(X)
+    for wrapper in (ThresholdDetector, ConformalNoveltyDetector):
+        wrapped = wrapper(FrozenEstimator(kernels), prefit=True).fit(X)
+        found = ScoreNormDetector(wrapped, prefit=True).fit(X).score_samples(X)
+        assert_array_equal(found, plain)
 
 
 # -- ensembles -------------------------------------------------------------------------------------
@@ -471,7 +533,12 @@ def test_an_ensemble_integrates_to_one():
 
 def test_identical_members_agree_and_seeds_make_them_differ():
     X = normal(80)
-    alike = EnsembleDensity(KernelDensity(), random_state=0).fit(X)
+    alike = EnsembleDensity(KernelDensity(), random_state=0)
+    with pytest.warns(EnsembleWarning, match="5 that are equal at all 80 rows. Set bootstrap=True"):
+        alike.fit(X)
+    alike.set_params(n_estimators=1).fit(X)  # one is equal to none
+    with pytest.warns(EnsembleWarning, match="2 that are equal"):
+        alike.set_params(n_estimators=2).fit(X)
     assert_allclose(alike.disagreement(X), 0, atol=1e-12)
     assert_allclose(alike.score_samples(X), alike.estimators_[0].score_samples(X))
     seeded = EnsembleDensity(Seeded(random_state=1), n_estimators=4, random_state=0).fit(X)
@@ -485,7 +552,9 @@ def test_members_without_mass_disagree_without_bound():
     X = np.array([[0.0], [1.0], [5.0], [6.0], [7.0], [8.0]])
     inner = KernelDensity(kernel="tophat", bandwidth=0.4)
     ensemble = EnsembleDensity(inner, contamination=0.5, n_estimators=3, random_state=0)
-    ensemble.fit(X).estimators_[0] = clone(inner).fit([[0.0]])
+    with pytest.warns(EnsembleWarning, match="3 that are equal at all 6"):
+        ensemble.fit(X)
+    ensemble.estimators_[0] = clone(inner).fit([[0.0]])
     assert_array_equal(ensemble.disagreement([[0.0], [6.0], [99.0]])[1:], [np.inf, 0])
     assert ensemble.score_samples([[99.0]]) == [-np.inf]
 
@@ -504,6 +573,27 @@ def test_out_of_bag_rows_set_the_threshold():
         fresh += [logsumexp(scores) - math.log(len(scores))] if unseen else []
     assert 270 < len(fresh) < 300  # about 1 in 32 is seen by all five
     assert ensemble.offset_ == pytest.approx(lower_quantile(np.array(fresh), 0.05))
+
+
+@pytest.mark.parametrize(("n_fresh", "is_lower"), [(39, True), (40, False)])
+def test_few_rows_set_no_threshold_above_that_of_all(n_fresh, is_lower):
+    """The scores are the rows and a shift, and the rows that no member has seen are the highest."""
+    ensemble = EnsembleDensity(Given(), n_estimators=2)
+    fresh, n = np.arange(400) >= 400 - n_fresh, 400
+    ensemble.estimators_samples_ = [np.flatnonzero(~fresh)] * 2
+    scores = np.tile(np.arange(float(n)), (2, 1))
+    own = lower_quantile(scores[0, fresh], 0.05)
+    expected = lower_quantile(scores[0], 0.05) if is_lower else own
+    assert ensemble._offset(scores) == pytest.approx(expected) and own > 300
+
+
+def test_the_mean_of_unnormalized_members_is_told():
+    X = normal(60)
+    ensemble = EnsembleDensity(tiny().set_params(log_partition=None), n_estimators=2)
+    with pytest.warns(NormalizationWarning, match="mean density, got 2 of 2 with log_partition=N"):
+        ensemble.set_params(random_state=0).fit(X)
+    with pytest.warns(NormalizationWarning, match="mean of unnormalized"):
+        ensemble.score(X)
 
 
 def test_without_out_of_bag_rows_some_are_held_out():
@@ -620,7 +710,7 @@ def test_other_detectors_can_be_inside():
 
 
 def test_constant_scores_flag_nothing():
-    detector = ThresholdDetector(Given(), method="held-out").fit(np.ones((30, 1)))
+    detector = ThresholdDetector(Given(), method="held-out").fit(np.ones((70, 1)))
     assert_array_equal(detector.predict(np.ones((3, 1))), 1)
 
 

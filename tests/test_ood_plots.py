@@ -8,6 +8,7 @@ import pytest
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import auc, precision_recall_curve, roc_curve
 from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -16,7 +17,8 @@ from sklearn.svm import OneClassSVM
 from skebm import HybridCDDensity
 from skebm.datasets import GaussianDensity
 from skebm.energies import MLP
-from skebm.metrics import ood_metrics
+from skebm.metrics import NoveltyScorer, ood_metrics
+from skebm.ood import ConformalNoveltyDetector
 from skebm.plots import (
     DensityPairsDisplay,
     HistoryDisplay,
@@ -227,6 +229,47 @@ def test_the_threshold_of_estimators_is_theirs(rows):
     assert ScoreHistogramDisplay.from_estimator(mixture, X_in, X_out).threshold is None
 
 
+def ones(X):
+    return np.ones(len(X))
+
+
+VARIANTS = {"cv": {"cv": 3}, "ties": {"ties": "random"}, "weight": {"weight": ones}, "plain": {}}
+
+
+def searched(detector):
+    return GridSearchCV(detector, {"alpha": [0.2]}, scoring=NoveltyScorer(n_novelties=9), cv=2)
+
+
+@pytest.mark.parametrize("wrap", ["alone", "pipeline", "search"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_threshold_of_p_values_is_not_drawn_among_scores(rows, variant, wrap):
+    X, X_in, X_out = rows
+    options = {"alpha": 0.2, "random_state": 0, **VARIANTS[variant]}
+    detector = ConformalNoveltyDetector(KernelDensity(), **options)
+    if wrap == "pipeline":
+        detector = make_pipeline(StandardScaler(), detector)
+    detector = (searched(detector) if wrap == "search" else detector).fit(X)
+    scores = ScoreHistogramDisplay.from_estimator(detector, X_in, X_out)
+    share = np.mean(detector.predict(X_in) == -1)
+    if variant == "plain":
+        assert scores.false_alarm_rate_ == share
+    else:
+        assert scores.threshold is scores.false_alarm_rate_ is None
+    p_values = PValueHistogramDisplay.from_estimator(detector, X_in, X_out)
+    assert (p_values.alpha, p_values.false_alarm_rate_) == (0.2, share)
+    assert p_values.detection_rate_ == np.mean(detector.predict(X_out) == -1)
+
+
+@pytest.mark.parametrize("display", [*CURVES, ScoreHistogramDisplay])
+def test_labels_in_place_of_rows_are_named(display, rows):
+    model, labels = GaussianMixture().fit(rows[0]), np.arange(60) % 2
+    with pytest.raises(ValueError, match=r"X_out must be .*shape \(60,\).* X\[y == 1\]"):
+        display.from_estimator(model, rows[1], labels)
+    if display in CURVES:
+        with pytest.raises(ValueError, match=r"X_out of 'far' must be a table"):
+            display.from_estimator(model, rows[1], {"near": rows[2], "far": labels})
+
+
 def test_pictures_of_an_energy_based_model(rows):
     X, X_in, X_out = rows
     energy = MLP(hidden_sizes=(4,), n_frequencies=2)
@@ -372,6 +415,27 @@ def test_pairs_take_data_frames_and_given_axes(table):
     display.figure_.canvas.draw()
 
 
+def test_pairs_take_names_of_columns(table):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(table, columns=list("abcde"))
+    estimator = GaussianMixture(random_state=0).fit(frame)
+    options = {"grid_resolution": 3, "features": ["d", "b"]}
+    display = DensityPairsDisplay.from_estimator(estimator, frame, **options)
+    assert display.names == ["d", "b"]
+    np.testing.assert_array_equal(display.X, table[:, [3, 1]])
+    options["features"] = ["d", 1]
+    assert DensityPairsDisplay.from_estimator(estimator, frame, **options).names == ["d", "b"]
+    options["features"] = ["d", "age"]
+    with pytest.raises(ValueError, match=r"got \['d', 'age'\]"):
+        DensityPairsDisplay.from_estimator(estimator, frame, **options)
+
+
+def test_a_slice_without_density_blames_the_row(table):
+    top = KernelDensity(kernel="tophat", bandwidth=0.5).fit(table)
+    with pytest.raises(ValueError, match=r"got -inf. Choose another `at`: .* 0 all over .* \[99"):
+        DensityPairsDisplay.from_estimator(top, table, at=np.full(5, 99.0), grid_resolution=4)
+
+
 def test_a_row_outside_the_table_is_on_the_grid(table):
     estimator = GaussianMixture(random_state=0).fit(table)
     row = np.full(5, 40.0)
@@ -407,7 +471,7 @@ def test_no_pairs_and_no_density_are_named(table):
     broken = SimpleNamespace(score_samples=lambda x: np.full(len(x), np.nan))
     with pytest.raises(ValueError, match="finite maximum, got nan"):
         DensityPairsDisplay.from_estimator(broken, table)
-    with pytest.raises(ValueError, match="got X with 1 column"):
+    with pytest.raises(ValueError, match="X must have at least 2 columns, got 1. Use Density"):
         DensityPairsDisplay.from_estimator(broken, table[:, :1])
 
 

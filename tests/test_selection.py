@@ -10,6 +10,7 @@ from scipy.stats import kstest, norm, uniform
 from sklearn.base import BaseEstimator, clone
 from sklearn.ensemble import IsolationForest
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import (
     GridSearchCV,
@@ -19,15 +20,25 @@ from sklearn.model_selection import (
     cross_val_score,
     cross_validate,
 )
-from sklearn.neighbors import KernelDensity
+from sklearn.neighbors import KernelDensity, LocalOutlierFactor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import OneClassSVM
 
 from skebm import HybridCDDensity
 from skebm.datasets import two_moons
 from skebm.energies import MLP
 from skebm.exceptions import SelectionWarning
 from skebm.metrics import NoveltyScorer, best_within_error, log_likelihood_scorer
+from skebm.metrics.selection import is_normalized
+from skebm.ood import (
+    ConformalNoveltyDetector,
+    EnsembleDensity,
+    LikelihoodRatioDetector,
+    ScoreNormDetector,
+    ThresholdDetector,
+    TypicalityDetector,
+)
 from skebm.partition import ImportanceSampling, LogPartition
 from skebm.stein import stein_score
 from tests.closed_forms import assert_estimate
@@ -38,18 +49,25 @@ PLANE = np.random.RandomState(0).randn(300, 2)
 
 
 class Scores(BaseEstimator):
-    """A 'density' whose scores are the first column of X, with a log Z of known error."""
+    """A 'density' whose scores are the first column of X, with a log Z of known error; NaN: none.
+
+    Its own score is their mean.
+    """
 
     def __init__(self, log_z_error=None):
         self.log_z_error = log_z_error
 
     def fit(self, X, y=None):
         if self.log_z_error is not None:
-            self.log_partition_ = LogPartition(0.0, self.log_z_error, 1000.0, "importance")
+            z = LogPartition(0.0, self.log_z_error, 1000.0, "importance")
+            self.log_partition_ = None if np.isnan(self.log_z_error) else z
         return self
 
     def score_samples(self, X):
         return np.asarray(X)[:, 0]
+
+    def score(self, X, y=None):
+        return float(self.score_samples(X).mean())
 
 
 def tiny(**params):
@@ -97,6 +115,75 @@ def test_the_last_step_of_a_pipeline_has_the_log_z_error():
     assert log_likelihood_scorer(pipeline, PLANE)["log_partition_stderr"] == z.stderr
     kernels = make_pipeline(StandardScaler(), KernelDensity()).fit(PLANE)
     assert log_likelihood_scorer(kernels, PLANE)["log_partition_stderr"] == 0
+
+
+def wrapped(density):
+    """What scores by one density, each with it alone inside."""
+    return {
+        "threshold": ThresholdDetector(density, random_state=0),
+        "conformal": ConformalNoveltyDetector(density, random_state=0),
+        "frozen": ThresholdDetector(FrozenEstimator(density), prefit=True),
+        "search": GridSearchCV(density, {"log_z_error": [density.log_z_error]}, cv=2),
+        "pipeline": make_pipeline(StandardScaler(), ThresholdDetector(density, random_state=0)),
+        "ensemble of 1": EnsembleDensity(density, n_estimators=1, random_state=0),
+    }
+
+
+WRAPPERS = sorted(wrapped(Scores()))
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_wrappers_have_the_log_z_error_of_their_density(name):
+    wrapper = wrapped(Scores(0.25).fit(PLANE))[name].fit(PLANE)
+    assert log_likelihood_scorer(wrapper, PLANE)["log_partition_stderr"] == 0.25
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_unnormalized_models_are_refused_inside_wrappers(name):
+    wrapper = wrapped(Scores(np.nan).fit(PLANE))[name].fit(PLANE)
+    assert not is_normalized(wrapper)
+    with pytest.raises(ValueError, match="normalized, got Scores with log_partition=None"):
+        log_likelihood_scorer(wrapper, PLANE)
+
+
+@pytest.mark.parametrize("bag", ["ensemble", "folds"])
+def test_members_errors_are_averaged_as_independent(bag):
+    if bag == "ensemble":
+        model = EnsembleDensity(Scores(0.1), n_estimators=4, bootstrap=True, random_state=0)
+        model._warn_of_members = no_warning  # the scores are the rows: members are equal
+    else:
+        model = ConformalNoveltyDetector(Scores(0.1), cv=4, random_state=0)
+    model.fit(PLANE)
+    for member, error in zip(model.estimators_, (0.1, 0.2, 0.3, 0.4), strict=True):
+        member.log_partition_ = member.log_partition_._replace(stderr=error)
+    found = log_likelihood_scorer(model, PLANE)["log_partition_stderr"]
+    assert found == pytest.approx(np.sqrt(0.3) / 4)
+
+
+def no_warning(scores):
+    pass
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "inside"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        LikelihoodRatioDetector(KernelDensity()),
+        ScoreNormDetector(KernelDensity()),
+        TypicalityDetector(KernelDensity(), n_bootstrap=50),
+        IsolationForest(n_estimators=2, random_state=0),
+        OneClassSVM(),
+        LocalOutlierFactor(novelty=True),
+    ],
+    ids=["ratio", "norm", "typicality", "forest", "svm", "lof"],
+)
+def test_scores_that_are_no_log_densities_are_refused(model, inside):
+    model = make_pipeline(StandardScaler(), ThresholdDetector(model)) if inside else clone(model)
+    model.fit(PLANE)
+    kind = type(model[-1].estimator if inside else model).__name__
+    with pytest.raises(TypeError, match=rf"got {kind}\. Use scoring=NoveltyScorer\(\)"):
+        log_likelihood_scorer(model, PLANE)
+    assert 0 <= NoveltyScorer("uniform", 50)(model, PLANE) <= 1
 
 
 def test_rows_of_density_0_and_single_rows():
@@ -343,6 +430,13 @@ def test_grid_search_on_log_likelihood_with_its_error():
     assert (search.cv_results_["mean_test_stderr"] > 0).all()
     assert (search.cv_results_["mean_test_log_partition_stderr"] == 0).all()
     assert search.best_estimator_.score_samples(MOONS).shape == (450,)
+    found = log_likelihood_scorer(search.best_estimator_, MOONS)  # as the docstring says
+    assert found["score"] == pytest.approx(search.best_estimator_.score(MOONS) / 450)
+    best = search.cv_results_["mean_test_score"][search.best_index_]
+    assert best == search.cv_results_["mean_test_score"].max()
+    with pytest.raises(KeyError):  # the docstring would have to change
+        search.score(MOONS)
+    assert not hasattr(search, "best_score_")
 
 
 def test_grid_search_over_ours_says_when_it_cannot_tell():
@@ -413,6 +507,12 @@ def test_searches_over_ours(search, scoring):
     model = tiny(log_partition=None)
     found = search(model, {"base": ["gaussian", "uniform"]}, scoring=scoring, cv=2).fit(rows)
     assert found.best_params_ == {"base": "gaussian"}
+
+
+def test_the_class_in_place_of_an_instance_is_named():
+    search = GridSearchCV(KernelDensity(), {"bandwidth": [1.0]}, scoring=NoveltyScorer, cv=2)
+    with pytest.raises(TypeError, match=r"the class NoveltyScorer. Pass NoveltyScorer\(\)"):
+        search.set_params(error_score="raise").fit(PLANE)
 
 
 def test_a_search_over_what_is_no_density():

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["NoveltyScorer", "best_within_error", "log_likelihood_scorer", "table_like"]
+__all__ = [
+    "NoveltyScorer",
+    "best_within_error",
+    "is_normalized",
+    "log_likelihood_scorer",
+    "table_like",
+]
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from sklearn.base import OutlierMixin
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_array, check_random_state
 
 from skebm._components import Component, check_choice, check_number
@@ -25,7 +33,8 @@ def log_likelihood_scorer(estimator: Any, X: Any, y: Any = None) -> dict[str, fl
     Parameters
     ----------
     estimator : estimator
-        Fitted, with ``score_samples`` in nats; or a Pipeline that ends in one.
+        Fitted, with ``score_samples`` in nats; or a Pipeline that ends in one, a search, an
+        ensemble or a detector whose scores are its log density.
     X : array-like of shape (n, d)
         Held-out rows.
     y : None
@@ -40,15 +49,18 @@ def log_likelihood_scorer(estimator: Any, X: Any, y: Any = None) -> dict[str, fl
         - ``stderr``: its standard error over the rows; infinite below two rows, or where a row has
           density 0;
         - ``log_partition_stderr``: standard error of the model's log Z, the same for every row; 0
-          for models that are normalized in closed form.
+          for models that are normalized in closed form. That of an ensemble of K is
+          :math:`\sqrt{\sum_k s_k^2} / K`, as if all members had the same share in each row.
 
     Raises
     ------
     TypeError
-        If the estimator has no ``score_samples``.
+        If the estimator has no ``score_samples``, or they are no log densities: those of
+        LikelihoodRatioDetector, ScoreNormDetector and TypicalityDetector, and of scikit-learn's
+        outlier detectors. `NoveltyScorer` takes these.
     ValueError
-        If the model is unnormalized (its ``log_partition_`` is None), or ``score_samples`` does not
-        return one number per row, below infinity.
+        If the model, or one inside it, is unnormalized (its ``log_partition_`` is None), or
+        ``score_samples`` does not return one number per row, below infinity.
 
     Notes
     -----
@@ -56,6 +68,12 @@ def log_likelihood_scorer(estimator: Any, X: Any, y: Any = None) -> dict[str, fl
     ``refit=best_within_error``, or to ``cross_validate``; tables of results then have
     ``mean_test_score`` and the like. ``cross_val_score`` and ``HalvingRandomSearchCV`` take
     one number only: leave `scoring` out there, and the estimator's own ``score`` is the same mean.
+
+    Of the search itself, `refit` has to be given, ``search.score`` fails and there is no
+    ``best_score_`` (scikit-learn wants the name of a metric for both): use
+    ``log_likelihood_scorer(search.best_estimator_, X_new)``, or ``search.best_estimator_.score``,
+    and ``search.cv_results_["mean_test_score"][search.best_index_]``. ``rank_test_stderr`` and
+    ``rank_test_log_partition_stderr`` mean nothing: the largest error gets rank 1.
 
     Log densities compare candidates of one space. A scaler that is fitted alike for all candidates
     shifts all of them by the same amount; a search over scalers compares nothing.
@@ -71,6 +89,7 @@ def log_likelihood_scorer(estimator: Any, X: Any, y: Any = None) -> dict[str, fl
     >>> print(f"{result['score']:.1f} +- {result['stderr']:.1f}, {result['log_partition_stderr']}")
     -1.2 +- 0.1, 0.0
     """
+    _check_log_density(estimator)
     values = _scores(estimator, X)
     if not np.isfinite(values).all():
         mean, stderr = float("-inf"), float("inf")
@@ -108,7 +127,9 @@ def best_within_error(cv_results: Mapping[str, Any]) -> int:
 
     Notes
     -----
-    Pass it as ``refit`` to ``GridSearchCV`` or ``RandomizedSearchCV``. The error of a
+    Pass it as ``refit`` to ``GridSearchCV`` or ``RandomizedSearchCV``. With a function as `refit`
+    scikit-learn sets no ``best_score_``, and ``search.score`` fails where `scoring` returns several
+    numbers: use ``search.best_estimator_.score``, and see `log_likelihood_scorer`. The error of a
     difference is paired: the standard error over splits of the differences between two candidates
     on the same split, combined in quadrature with the errors of both means that come from log Z.
     With one split, the two standard errors over rows take the place of the paired one.
@@ -158,7 +179,8 @@ class NoveltyScorer(Component):
     Raises
     ------
     ValueError, TypeError
-        When called, if a parameter or X is unfit, or the estimator has no ``score_samples``.
+        When called, if a parameter or X is unfit, or the estimator has no ``score_samples``. A
+        search that was given the class in place of an instance gets a TypeError as well.
 
     Notes
     -----
@@ -194,6 +216,10 @@ class NoveltyScorer(Component):
     def __init__(
         self, kind: str = "permuted", n_novelties: int = 1000, random_state: Any = 0
     ) -> None:
+        if hasattr(kind, "fit"):  # a search calls what it is given with an estimator
+            raise TypeError(
+                "scoring must be an instance, got the class NoveltyScorer. Pass NoveltyScorer()."
+            )
         self.kind = kind
         self.n_novelties = n_novelties
         self.random_state = random_state
@@ -255,6 +281,22 @@ def table_like(X: Any, values: np.ndarray) -> Any:
     return values
 
 
+def is_normalized(estimator: Any) -> bool:
+    """Return whether no density in a fitted estimator is known to lack its log Z.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted density, or what wraps one: a Pipeline, a search, a detector, an ensemble.
+
+    Returns
+    -------
+    bool
+        False if some ``log_partition_`` is None.
+    """
+    return all(getattr(e, "log_partition_", 0.0) is not None for e in _layers(estimator))
+
+
 def _permuted(rows: np.ndarray, n: int, rng: np.random.RandomState) -> np.ndarray:
     d = rows.shape[1]
     return rows[rng.randint(len(rows), size=(n, d)), np.arange(d)]
@@ -294,18 +336,47 @@ def _scores(estimator: Any, X: Any) -> np.ndarray:
     return scores
 
 
+def _check_log_density(estimator: Any) -> None:
+    for layer in _layers(estimator):
+        foreign = isinstance(layer, OutlierMixin) and type(layer).__module__.startswith("sklearn.")
+        if foreign or not getattr(layer, "_is_log_density", True):
+            raise TypeError(
+                f"estimator must have log densities for scores, got {type(layer).__name__}. Use "
+                "scoring=NoveltyScorer(), which needs an order of the rows only."
+            )
+
+
 def _log_z_error(estimator: Any) -> float:
     """Return the standard error of log Z, nats; 0 for what has no log Z."""
-    while hasattr(estimator, "steps"):
-        estimator = estimator.steps[-1][1]
-    if not hasattr(estimator, "log_partition_"):
-        return 0.0
-    if estimator.log_partition_ is None:
+    errors = [_log_z_error(inner) for inner in _inside(estimator)]
+    if errors:
+        return float(np.linalg.norm(errors)) / len(errors)
+    log_z = getattr(estimator, "log_partition_", 0.0)
+    if log_z is None:
         raise ValueError(
             f"estimator must be normalized, got {type(estimator).__name__} with log_partition=None."
             " Set log_partition to a method, 'auto' say, or score with skebm.stein.stein_score."
         )
-    return float(getattr(estimator.log_partition_, "stderr", 0.0))
+    return float(getattr(log_z, "stderr", 0.0))
+
+
+def _layers(estimator: Any) -> Iterator[Any]:
+    """Yield an estimator and all fitted ones that its scores come from."""
+    yield estimator
+    for inner in _inside(estimator):
+        yield from _layers(inner)
+
+
+def _inside(estimator: Any) -> list[Any]:
+    """Return the fitted estimators that score for this one; none for a density."""
+    if isinstance(estimator, FrozenEstimator):
+        return [estimator.estimator]
+    if hasattr(estimator, "steps"):
+        return [estimator.steps[-1][1]]
+    for name in ("best_estimator_", "estimator_"):
+        if getattr(estimator, name, None) is not None:
+            return [getattr(estimator, name)]
+    return list(getattr(estimator, "estimators_", []))
 
 
 def _mean_scores(cv_results: Mapping[str, Any]) -> np.ndarray:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-__all__ = ["Detector", "n_rows", "read_rows", "row_scores"]
+__all__ = ["Detector", "check_prefit", "n_rows", "read_rows", "row_scores"]
 
 from abc import abstractmethod
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.utils.validation import _num_samples, validate_data
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
 
 class Detector(OutlierMixin, BaseEstimator):
     """Abstract detector: ``score_samples`` against ``offset_``, both higher for inliers."""
 
     offset_: float
+    _is_log_density = True  # of its inner estimator at least; scorers of likelihood ask
+
+    @property
+    def _offset_is_a_score(self) -> bool:
+        """Whether the threshold is one of ``score_samples``; pictures of scores ask."""
+        return True
 
     @abstractmethod
     def score_samples(self, X):
@@ -50,6 +57,26 @@ class Detector(OutlierMixin, BaseEstimator):
             +1 where ``decision_function`` is at least 0.
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
+
+
+def check_prefit(estimator: Any, name: str = "estimator") -> None:
+    """Raise unless an estimator that is to be used as it is has been fitted.
+
+    Raises
+    ------
+    NotFittedError
+        If it has a ``fit`` that was not called.
+    """
+    if not hasattr(estimator, "fit"):
+        return
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError as error:
+        raise NotFittedError(
+            f"{name} must be fitted with prefit=True, got an unfitted {type(estimator).__name__}. "
+            "Fit it on other rows, or set prefit=False. Clones and searches unfit it: wrap it in "
+            "sklearn.frozen.FrozenEstimator to keep it fitted."
+        ) from error
 
 
 def read_rows(detector: BaseEstimator, X: Any, *, reset: bool, fewest: int = 1) -> Any:

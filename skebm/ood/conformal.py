@@ -10,13 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import false_discovery_control
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import KFold, train_test_split
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
-from skebm.ood._base import Detector, n_rows, read_rows, row_scores
+from skebm.ood._base import Detector, check_prefit, n_rows, read_rows, row_scores
 
 ROUNDING = 1e-12  # relative; p-values of the form j / (n + 1) often lie exactly on the BH line
 
@@ -49,7 +48,8 @@ class ConformalNoveltyDetector(Detector):
         the price of `cv` fits and of a weaker guarantee.
     prefit : bool, default=False
         Whether the estimator is fitted already. It is then used as it is, and all rows of X
-        calibrate. They must not be rows that it was fitted on.
+        calibrate. They must not be rows that it was fitted on. Clones and searches unfit it: give
+        a ``sklearn.frozen.FrozenEstimator`` to them.
     ties : {"conservative", "random"}, default="conservative"
         What calibration scores equal to that of the row count: in full, or a random part U, in
         which the row itself shares. Random p-values are exactly uniform on normal rows, also where
@@ -254,7 +254,7 @@ class ConformalNoveltyDetector(Detector):
             where that is 0.
         """
         check_is_fitted(self)
-        if not self._is_score_rule():
+        if not self._offset_is_a_score:
             gap = self.p_value(X) - self.offset_
             return np.where(gap == 0, np.nextafter(0.0, -1.0), gap)
         scores = self.score_samples(X)
@@ -337,14 +337,8 @@ class ConformalNoveltyDetector(Detector):
                 f"estimator must have score_samples, got {kind}. Give a density estimator, or a "
                 "pipeline that ends in one."
             )
-        if self.prefit and hasattr(self.estimator, "fit"):
-            try:
-                check_is_fitted(self.estimator)
-            except NotFittedError as error:
-                raise NotFittedError(
-                    f"estimator must be fitted with prefit=True, got an unfitted {kind}. Fit it "
-                    "on other rows, or set prefit=False."
-                ) from error
+        if self.prefit:
+            check_prefit(self.estimator)
 
     def _n_calibration(self, n: int) -> int:
         if self.prefit or self.cv is not None:
@@ -418,11 +412,12 @@ class ConformalNoveltyDetector(Detector):
                 "New rows have to look like some of them."
             )
 
-    def _is_score_rule(self) -> bool:
+    @property
+    def _offset_is_a_score(self) -> bool:
         return self.cv is None and self.weight is None and self.ties == "conservative"
 
     def _threshold(self) -> float:
-        if not self._is_score_rule():
+        if not self._offset_is_a_score:
             return float(self.alpha)
         n = self.n_calibration_
         # floor(alpha * (n + 1)), by the very quotients that p_value returns

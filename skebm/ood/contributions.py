@@ -15,6 +15,7 @@ from sklearn.utils import check_array
 from skebm._components import check_choice, check_number
 from skebm.metrics.selection import table_like
 from skebm.ood._base import row_scores
+from skebm.ood.score_norm import differentiable
 from skebm.stein._scores import evaluate_score
 
 METHODS = ("conditional", "mode", "gradient")
@@ -47,8 +48,9 @@ def feature_contributions(
     ----------
     estimator : estimator
         Fitted, with ``score_samples``: a density, a Pipeline, a detector. ``"gradient"`` needs
-        ``score_function`` (every density of skebm), a Gaussian mixture of scikit-learn, or a
-        Pipeline of column scalers and one of these.
+        ``score_function`` (every density of skebm), a Gaussian mixture or KernelDensity (Gaussian
+        kernel) of scikit-learn, or a Pipeline of column scalers and one of these; it sees through
+        searches, ThresholdDetector and ConformalNoveltyDetector.
     X : array-like of shape (n, d)
         Rows to explain.
     method : {"conditional", "mode", "gradient"}, default="conditional"
@@ -210,7 +212,7 @@ def _gain(replaced: np.ndarray, log_p: np.ndarray) -> np.ndarray:
 def _slopes(estimator: Any, X: Any, rows: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Half the score times the step to the median: the trapezoid rule, if the slope there is 0."""
     table = table_like(X, np.concatenate([reference, rows]))  # a score of few rows is refused
-    score = evaluate_score(estimator, table, "estimator")[1][len(reference) :]
+    score = evaluate_score(differentiable(estimator), table, "estimator")[1][len(reference) :]
     return 0.5 * score * (np.median(reference, axis=0) - rows)
 
 

@@ -7,6 +7,7 @@ __all__ = ["EnsembleDensity"]
 import copy
 import inspect
 import numbers
+import warnings
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
+from skebm.exceptions import EnsembleWarning, NormalizationWarning
+from skebm.metrics.selection import is_normalized
 from skebm.ood._base import Detector, n_rows, read_rows, row_scores
 from skebm.ood.thresholds import (
     LARGEST_SEED,
@@ -27,7 +30,8 @@ from skebm.ood.thresholds import (
     split_rows,
 )
 
-HELD_OUT_QUANTILE = 0.05
+HELD_OUT_QUANTILE, FEW_HELD_OUT = 0.05, 40  # as the estimators
+EQUAL = 1e-9  # nats; seeds of a density that is not the same differ by more
 
 
 class EnsembleDensity(DensityMixin, Detector):
@@ -48,7 +52,8 @@ class EnsembleDensity(DensityMixin, Detector):
         drawn without replacement.
     contamination : "auto" or float, default="auto"
         "auto": ``offset_`` is the 5 % quantile of log densities of rows by members that have not
-        seen them. A float in (0, 0.5]: this share of the training rows is flagged.
+        seen them (with fewer than 40 such rows, the lower of theirs and all rows'). A float in
+        (0, 0.5]: this share of the training rows is flagged.
     validation_fraction : float, default=0.1
         Share of the rows, in (0, 0.9], that is kept from all members to choose the threshold. Only
         where `contamination` is "auto" and all members see all other rows.
@@ -74,6 +79,14 @@ class EnsembleDensity(DensityMixin, Detector):
     ------
     ValueError, TypeError
         If X, the scores or a parameter are unfit; the message names it.
+
+    Warns
+    -----
+    EnsembleWarning
+        If the members are equal: their log densities of all training rows are.
+    NormalizationWarning
+        If members are unnormalized: their log Z differ by what is not known, so that the mean
+        favors some of them at random.
 
     Notes
     -----
@@ -151,7 +164,9 @@ class EnsembleDensity(DensityMixin, Detector):
             delayed(_fit)(member, X, rows)
             for member, rows in zip(members, self.estimators_samples_, strict=True)
         )
-        self.offset_ = self._offset(X)
+        scores = np.stack([row_scores(member, X) for member in self.estimators_])
+        self._warn_of_members(scores)
+        self.offset_ = self._offset(scores)
         return self
 
     def score_samples(self, X):
@@ -183,8 +198,21 @@ class EnsembleDensity(DensityMixin, Detector):
         -------
         float
             Mean of ``score_samples(X)``, nats per row.
+
+        Warns
+        -----
+        NormalizationWarning
+            If members are unnormalized.
         """
-        return float(self.score_samples(X).mean())
+        values = self.score_samples(X)
+        if not is_normalized(self):
+            warnings.warn(
+                "score is a mean of unnormalized log densities (log_partition=None), which cannot "
+                "be compared between models. Set log_partition of the members to 'auto', say.",
+                NormalizationWarning,
+                stacklevel=2,
+            )
+        return float(values.mean())
 
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the mixture: a member at random for each, then a draw from it.
@@ -280,8 +308,25 @@ class EnsembleDensity(DensityMixin, Detector):
         X = read_rows(self, X, reset=False)
         return np.stack([row_scores(member, X) for member in self.estimators_])
 
-    def _offset(self, X: Any) -> float:
-        scores = np.stack([row_scores(member, X) for member in self.estimators_])
+    def _warn_of_members(self, scores: np.ndarray) -> None:
+        K = len(scores)
+        if K > 1 and np.allclose(scores, scores[0], rtol=0, atol=EQUAL):
+            warnings.warn(
+                f"members must differ, got {K} that are equal at all {scores.shape[1]} rows. Set "
+                "bootstrap=True, or give an estimator with randomness.",
+                EnsembleWarning,
+                stacklevel=3,
+            )
+        n_unknown = sum(not is_normalized(member) for member in self.estimators_)
+        if K > 1 and n_unknown:
+            warnings.warn(
+                f"members must be normalized for their mean density, got {n_unknown} of {K} with "
+                "log_partition=None. Set it to a method, 'auto' say.",
+                NormalizationWarning,
+                stacklevel=3,
+            )
+
+    def _offset(self, scores: np.ndarray) -> float:
         if self.contamination != "auto":
             scores = finite_scores(_log_mean(scores))
             return float(np.percentile(scores, 100 * self.contamination))
@@ -291,10 +336,13 @@ class EnsembleDensity(DensityMixin, Detector):
         fresh = ~seen.all(axis=0)
         if not fresh.any():
             raise ValueError(
-                f"rows must be unseen by some member for contamination='auto', got 0 of {n_rows(X)}"
-                ". Give more rows or set contamination to a number."
+                f"rows must be unseen by some member for contamination='auto', got 0 of "
+                f"{scores.shape[1]}. Give more rows or set contamination to a number."
             )
-        return lower_quantile(_log_mean(scores[:, fresh], ~seen[:, fresh]), HELD_OUT_QUANTILE)
+        offset = lower_quantile(_log_mean(scores[:, fresh], ~seen[:, fresh]), HELD_OUT_QUANTILE)
+        if np.count_nonzero(fresh) < FEW_HELD_OUT:
+            offset = min(offset, lower_quantile(_log_mean(scores), HELD_OUT_QUANTILE))
+        return offset
 
 
 def _fit(member: Any, X: Any, rows: np.ndarray) -> Any:

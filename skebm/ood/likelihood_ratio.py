@@ -10,13 +10,14 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_number
-from skebm.ood._base import Detector, read_rows, row_scores
+from skebm.ood._base import Detector, check_prefit, n_rows, read_rows, row_scores
 from skebm.ood.thresholds import (
     check_split,
     lower_quantile,
     own_random_state,
     seeded_clone,
     split_rows,
+    warn_if_few,
 )
 
 
@@ -65,6 +66,11 @@ class LikelihoodRatioDetector(Detector):
     ValueError, TypeError
         If X, the scores or a parameter are unfit; the message names it.
 
+    Warns
+    -----
+    CalibrationWarning
+        If fewer than ``1 / alpha - 1`` rows are held out: normal rows are flagged more often then.
+
     Notes
     -----
     The ratio is the same in all units of X. It helps where what the two densities share, noise or
@@ -91,6 +97,8 @@ class LikelihoodRatioDetector(Detector):
     >>> detector.predict([[1, 1], [1, -1]])
     array([ 1, -1])
     """
+
+    _is_log_density = False
 
     def __init__(
         self,
@@ -134,6 +142,7 @@ class LikelihoodRatioDetector(Detector):
         X = read_rows(self, X, reset=True, fewest=2)
         held_out = self._take(X, X_background) if self.prefit else self._learn(X, X_background)
         self.offset_ = lower_quantile(self._ratio(held_out), self.alpha)
+        warn_if_few(n_rows(held_out), "alpha", self.alpha)
         return self
 
     def score_samples(self, X):
@@ -160,8 +169,8 @@ class LikelihoodRatioDetector(Detector):
                 f"background must be a fitted estimator where prefit is True, got {got}. Fit it "
                 "beforehand, or set prefit to False."
             )
-        check_is_fitted(self.foreground)
-        check_is_fitted(self.background)
+        check_prefit(self.foreground, "foreground")
+        check_prefit(self.background, "background")
         self.foreground_, self.background_ = self.foreground, self.background
         return X
 

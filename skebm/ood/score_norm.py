@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["KernelScore", "ScoreNormDetector"]
+__all__ = ["KernelScore", "ScoreNormDetector", "differentiable"]
 
 from typing import Any
 
 import numpy as np
 from scipy.spatial.distance import cdist
 from scipy.special import softmax
+from sklearn.frozen import FrozenEstimator
+from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, check_array
@@ -16,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_number
 from skebm.ood._base import Detector, n_rows, read_rows
-from skebm.ood.thresholds import check_split, fit_and_hold_out, lower_quantile
+from skebm.ood.thresholds import check_split, fit_and_hold_out, lower_quantile, warn_if_few
 from skebm.stein._scores import evaluate_score
 
 BLOCK_VALUES = 2**20  # distances at once: 8 MiB
@@ -34,7 +36,7 @@ class ScoreNormDetector(Detector):
     estimator : density estimator
         One of skebm (or with ``score_function``), GaussianMixture, BayesianGaussianMixture,
         KernelDensity with a Gaussian kernel, or a pipeline of column scalers and one of these; a
-        search over one too. A copy is fitted.
+        search over one too, or a detector whose scores are its log density. A copy is fitted.
     alpha : float, default=0.05
         Share of normal rows to flag, in (0, 0.5], dimensionless. Larger flags more.
     calibration_fraction : float, default=0.3
@@ -63,6 +65,11 @@ class ScoreNormDetector(Detector):
     ValueError, TypeError
         If X, the gradient or a parameter is unfit; the message names it.
 
+    Warns
+    -----
+    CalibrationWarning
+        If fewer than ``1 / alpha - 1`` rows are held out: normal rows are flagged more often then.
+
     Notes
     -----
     The score needs no normalizer and does not depend on the units of X. It is 0 at every mode and
@@ -80,6 +87,8 @@ class ScoreNormDetector(Detector):
     >>> print(detector.score_samples([[3, 0], [0, 300]]).round(1))
     [-3.  -3. ]
     """
+
+    _is_log_density = False
 
     def __init__(
         self, estimator, *, alpha=0.05, calibration_fraction=0.3, prefit=False, random_state=None
@@ -111,6 +120,7 @@ class ScoreNormDetector(Detector):
         self.scale_ = check_array(X, dtype=np.float64).std(axis=0)
         self.estimator_, held_out = fit_and_hold_out(self, X)
         self.offset_ = lower_quantile(self._score(held_out), self.alpha)
+        warn_if_few(n_rows(held_out), "alpha", self.alpha)
         return self
 
     def score_samples(self, X):
@@ -132,7 +142,7 @@ class ScoreNormDetector(Detector):
     def _score(self, X: Any) -> np.ndarray:
         n = n_rows(X)
         padded = _safe_indexing(X, np.arange(max(n, FEWEST)) % n)
-        gradient = evaluate_score(_differentiable(self.estimator_), padded, "estimator")[1][:n]
+        gradient = evaluate_score(differentiable(self.estimator_), padded, "estimator")[1][:n]
         return -np.linalg.norm(gradient * self.scale_, axis=1)
 
 
@@ -179,11 +189,52 @@ class KernelScore:
         return (share @ (self.centers - middle) - (x - middle)) / self.bandwidth**2
 
 
-def _differentiable(estimator: Any) -> Any:
-    """Return what `evaluate_score` can read: the inside of a search, kernels with a gradient."""
-    if hasattr(estimator, "best_estimator_"):
-        return _differentiable(estimator.best_estimator_)
+def differentiable(estimator: Any) -> Any:
+    """Return what `evaluate_score` can read: the inside of wrappers, kernels with a gradient.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted. Searches, frozen estimators, and detectors whose scores are the log density of
+        their ``estimator_`` are seen through.
+
+    Returns
+    -------
+    object
+        With ``score_function``, a mixture, a function, or a Pipeline that ends in one.
+
+    Raises
+    ------
+    TypeError
+        If no gradient can be had.
+    """
     if isinstance(estimator, Pipeline):
         label, last = estimator.steps[-1]
-        return Pipeline([*estimator.steps[:-1], (label, _differentiable(last))])
-    return KernelScore(estimator) if isinstance(estimator, KernelDensity) else estimator
+        return Pipeline([*estimator.steps[:-1], (label, differentiable(last))])
+    if isinstance(estimator, KernelDensity):
+        return KernelScore(estimator)
+    inner = _inside(estimator)
+    if inner is not None:
+        return differentiable(inner)
+    if not _has_score(estimator):
+        raise TypeError(
+            "estimator must have score_function, be a GaussianMixture, BayesianGaussianMixture or "
+            "KernelDensity, or a pipeline of column scalers and one of these, got "
+            f"{type(estimator).__name__}. Its log density has no gradient here: take another."
+        )
+    return estimator
+
+
+def _inside(estimator: Any) -> Any:
+    """Return the fitted estimator whose log density is that of this one, or None."""
+    if isinstance(estimator, FrozenEstimator):
+        return estimator.estimator
+    if isinstance(estimator, Detector) and estimator._is_log_density:
+        return getattr(estimator, "estimator_", None)
+    return getattr(estimator, "best_estimator_", None)
+
+
+def _has_score(estimator: Any) -> bool:
+    mixtures = GaussianMixture, BayesianGaussianMixture
+    known = hasattr(estimator, "score_function") or hasattr(estimator, "log_density")
+    return known or isinstance(estimator, mixtures) or callable(estimator)

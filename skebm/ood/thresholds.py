@@ -11,9 +11,11 @@ __all__ = [
     "own_random_state",
     "seeded_clone",
     "split_rows",
+    "warn_if_few",
 ]
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -23,10 +25,12 @@ from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
-from skebm.ood._base import Detector, n_rows, read_rows, row_scores
+from skebm.exceptions import CalibrationWarning
+from skebm.ood._base import Detector, check_prefit, n_rows, read_rows, row_scores
 
 METHODS = ("training", "held-out", "false-positive-rate")
 LARGEST_SEED = np.iinfo(np.int32).max
+ROUNDING = 1e-9  # 1 / level may lie just above a whole number
 
 
 class ThresholdDetector(Detector):
@@ -48,7 +52,8 @@ class ThresholdDetector(Detector):
         Larger lowers the threshold.
     prefit : bool, default=False
         The estimator is fitted already and used as it is; all rows set the threshold. They should
-        be new to it, but for "training".
+        be new to it, but for "training". Clones and searches unfit it: give a
+        ``sklearn.frozen.FrozenEstimator`` to them.
     random_state : int, RandomState or None, default=None
         Seed of the split, and of every ``random_state`` inside the estimator that is None.
 
@@ -70,6 +75,11 @@ class ThresholdDetector(Detector):
     ValueError, TypeError
         If X, the scores or a parameter are unfit; the message names it.
 
+    Warns
+    -----
+    CalibrationWarning
+        With "held-out", if so few rows are held out that normal rows are flagged more often.
+
     Notes
     -----
     "training" takes the `level` quantile of the scores of the training rows, and flags that share
@@ -79,7 +89,8 @@ class ThresholdDetector(Detector):
     "held-out" takes that quantile of rows that the density has not seen, at position
     ``level * (n + 1)`` among them. The expected share of new rows below it is `level` for
     continuous scores, over all splits; in one split it differs by about
-    ``sqrt(level * (1 - level) / n)``. With fewer than ``1 / level`` rows it is their lowest score.
+    ``sqrt(level * (1 - level) / n)``. With fewer than ``1 / level - 1`` rows it is their lowest
+    score, and the expected share is ``1 / (n + 1)``, above `level`.
 
     "false-positive-rate" takes the largest held-out score such that, with probability `confidence`
     over the held-out rows, at most the share `level` of new rows is below it: the share below the
@@ -149,6 +160,7 @@ class ThresholdDetector(Detector):
             self.offset_ = _tolerance_limit(scores, self.level, self.confidence)
         elif self.method == "held-out":
             self.offset_ = lower_quantile(scores, self.level)
+            warn_if_few(len(scores), "level", self.level)
         else:
             self.offset_ = float(np.quantile(finite_scores(scores), self.level))
         self.n_calibration_ = len(scores)
@@ -172,7 +184,7 @@ class ThresholdDetector(Detector):
 
     def _fit_to_all(self, X: Any) -> Any:
         if self.prefit:
-            check_is_fitted(self.estimator)
+            check_prefit(self.estimator)
             return self.estimator
         return seeded_clone(self.estimator, own_random_state(self.random_state)).fit(X)
 
@@ -240,11 +252,39 @@ def fit_and_hold_out(detector: Any, X: Any) -> tuple[Any, Any]:
         The rows that it has not seen; with ``prefit`` all rows.
     """
     if detector.prefit:
-        check_is_fitted(detector.estimator)
+        check_prefit(detector.estimator)
         return detector.estimator, X
     random = own_random_state(detector.random_state)
     rest, held = split_rows(X, detector.calibration_fraction, random)
     return seeded_clone(detector.estimator, random).fit(rest), held
+
+
+def warn_if_few(n: int, name: str, level: float) -> None:
+    """Warn, for ``fit``, if the lowest of n held-out scores is too high a threshold for a level.
+
+    Parameters
+    ----------
+    n : int
+        Held-out rows.
+    name : str
+        What the parameter with the level is called.
+    level : float
+        Share of normal rows to flag, dimensionless.
+
+    Warns
+    -----
+    CalibrationWarning
+        If a new row is below all n with a probability above `level`.
+    """
+    needed = math.ceil(1 / level - 1 - ROUNDING)
+    if n < needed:
+        warnings.warn(
+            f"held-out rows must be at least {needed} for {name} {level:g}, got {n}: a share of "
+            f"{1 / (n + 1):.2g} of normal rows is below all of them and flagged. Give more rows, "
+            f"or raise calibration_fraction or {name}.",
+            CalibrationWarning,
+            stacklevel=3,
+        )
 
 
 def finite_scores(scores: np.ndarray) -> np.ndarray:

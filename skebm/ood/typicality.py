@@ -16,6 +16,7 @@ from skebm.ood.thresholds import (
     fit_and_hold_out,
     lower_quantile,
     own_random_state,
+    warn_if_few,
 )
 
 BLOCK_VALUES = 2**20  # drawn rows at once: 8 MiB
@@ -41,8 +42,8 @@ class TypicalityDetector(Detector):
     batch_size : int, default=1
         Rows in the batches that ``batch_offset_`` is for; `is_typical` takes batches of any size.
     n_bootstrap : int, default=1000
-        Batches drawn from the held-out rows; more make p-values finer, they are at least
-        ``1 / (n_bootstrap + 1)``.
+        Batches drawn from the held-out rows, at least ``1 / alpha - 1``; more make p-values finer,
+        they are at least ``1 / (n_bootstrap + 1)``.
     prefit : bool, default=False
         The estimator is fitted already and used as it is; all rows, new to it, count as held out.
     random_state : int, RandomState or None, default=None
@@ -58,7 +59,8 @@ class TypicalityDetector(Detector):
     offset_ : float
         Threshold of a single row, minus nats.
     batch_offset_ : float
-        Threshold of ``batch_score`` for `batch_size` rows, minus nats per row.
+        Threshold of ``batch_score`` for `batch_size` rows, minus nats per row: the k-th smallest
+        bootstrap score, where k is the integer part of ``alpha * (n_bootstrap + 1)``.
     calibration_scores_ : ndarray of shape (n_calibration,)
         Log densities of the held-out rows, nats.
     n_features_in_ : int
@@ -70,6 +72,11 @@ class TypicalityDetector(Detector):
     ------
     ValueError, TypeError
         If X, the scores or a parameter are unfit; the message names it.
+
+    Warns
+    -----
+    CalibrationWarning
+        If fewer than ``1 / alpha - 1`` rows are held out: ``predict`` flags more often then.
 
     Notes
     -----
@@ -99,6 +106,8 @@ class TypicalityDetector(Detector):
     >>> detector.is_typical(X[:20]), detector.is_typical(1.2 * X[:20])
     (True, False)
     """
+
+    _is_log_density = False
 
     def __init__(
         self,
@@ -137,6 +146,11 @@ class TypicalityDetector(Detector):
         check_number("alpha", self.alpha, low=0, high=0.5, open_low=True)
         check_number("batch_size", self.batch_size, low=1, integer=True)
         check_number("n_bootstrap", self.n_bootstrap, low=1, integer=True)
+        if self._rank() < 1:
+            raise ValueError(
+                f"n_bootstrap must be at least 1 / alpha - 1 = {1 / self.alpha - 1:g}, got "
+                f"{self.n_bootstrap}. No p-value could be as low as alpha: raise one of the two."
+            )
         check_split(self)
         X = read_rows(self, X, reset=True, fewest=2)
         self._seed = int(own_random_state(self.random_state).randint(LARGEST_SEED))
@@ -146,6 +160,7 @@ class TypicalityDetector(Detector):
         self.entropy_ = -float(scores.mean())
         self.offset_ = lower_quantile(-np.abs(scores + self.entropy_), self.alpha)
         self.batch_offset_ = self._batch_offset(self.batch_size)
+        warn_if_few(len(scores), "alpha", self.alpha)
         return self
 
     def score_samples(self, X):
@@ -207,7 +222,7 @@ class TypicalityDetector(Detector):
         Returns
         -------
         bool
-            False if the batch is a novelty.
+            False if the batch is a novelty: where ``batch_pvalue`` is at most `alpha`.
         """
         score, n = self.batch_score(X), n_rows(X)
         offset = self.batch_offset_ if n == self.batch_size else self._batch_offset(n)
@@ -218,7 +233,12 @@ class TypicalityDetector(Detector):
         return row_scores(self.estimator_, read_rows(self, X, reset=False))
 
     def _batch_offset(self, n: int) -> float:
-        return lower_quantile(self._bootstrap(n), self.alpha)
+        return float(np.sort(self._bootstrap(n))[self._rank() - 1])
+
+    def _rank(self) -> int:
+        """Return floor(alpha * (n_bootstrap + 1)), by the very quotients of ``batch_pvalue``."""
+        n = self.n_bootstrap
+        return int(np.searchsorted(np.arange(1, n + 1) / (n + 1), self.alpha, side="right"))
 
     def _bootstrap(self, n: int) -> np.ndarray:
         """Return scores of `n_bootstrap` batches of n held-out rows, (n_bootstrap,)."""

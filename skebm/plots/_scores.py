@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["bin_shares", "check_scores", "estimator_scores", "named_sets", "named_tables"]
+__all__ = [
+    "bin_shares",
+    "check_scores",
+    "estimator_scores",
+    "last_step",
+    "named_sets",
+    "named_tables",
+]
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from sklearn.pipeline import Pipeline
 
 from skebm.ood._base import row_scores
 
@@ -38,8 +46,45 @@ def check_scores(name: str, values: Any, remedy: str) -> np.ndarray:
 
 
 def estimator_scores(name: str, estimator: Any, X: Any) -> np.ndarray:
-    """Return what a fitted estimator scores on rows, (n,), finite."""
+    """Return what a fitted estimator scores on rows, (n,), finite.
+
+    Raises
+    ------
+    ValueError
+        If X is one-dimensional, labels say, or a score is not finite.
+    """
+    if np.ndim(X) == 1:
+        place = name.replace("score_samples(", "").replace(")", "")
+        raise ValueError(
+            f"{place} must be a table of rows (n, d), got shape {np.shape(X)}. Pass rows, not "
+            "labels: the novel ones as X_out, X[y == 1] say, the others as X_in."
+        )
     return check_scores(name, row_scores(estimator, X), "Give it rows that its density covers.")
+
+
+def last_step(estimator: Any, *tables: Any) -> tuple[Any, ...]:
+    """Return the detector inside searches and pipelines, and tables as the steps before it do.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted.
+    *tables : array-like of shape (n, d) or None
+        Rows to transform; None stays None.
+
+    Returns
+    -------
+    tuple
+        The last step of all, and the transformed tables.
+    """
+    if hasattr(estimator, "best_estimator_"):
+        return last_step(estimator.best_estimator_, *tables)
+    if not isinstance(estimator, Pipeline):
+        return estimator, *tables
+    for _, step in estimator.steps[:-1]:
+        if step not in (None, "passthrough"):
+            tables = tuple(None if table is None else step.transform(table) for table in tables)
+    return last_step(estimator.steps[-1][1], *tables)
 
 
 def named_sets(score_out: Any, name: str | None) -> dict[str, np.ndarray]:

@@ -61,19 +61,19 @@ def slice_log_density(
     return log_density.reshape(grid.shape[:-1])
 
 
-def finite_maximum(log_density: np.ndarray) -> float:
+def finite_maximum(log_density: np.ndarray, if_zero: str = "Look at score_samples.") -> float:
     """Return the largest value.
 
     Raises
     ------
     ValueError
-        If a value is NaN, or none is finite.
+        If a value is NaN, or none is finite; the message ends with `if_zero` where the density is 0
+        everywhere.
     """
     top = np.max(log_density)
     if not np.isfinite(top):
-        raise ValueError(
-            f"log_density must have a finite maximum, got {top}. Look at score_samples."
-        )
+        remedy = if_zero if top == -np.inf else "Look at score_samples."
+        raise ValueError(f"log_density must have a finite maximum, got {top}. {remedy}")
     return float(top)
 
 

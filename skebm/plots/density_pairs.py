@@ -95,7 +95,7 @@ class DensityPairsDisplay:
         estimator: Any,
         X: Any,
         *,
-        features: Sequence[int] | None = None,
+        features: Sequence[int | str] | None = None,
         at: Any = None,
         grid_resolution: int = 50,
         ax: Any = None,
@@ -109,8 +109,9 @@ class DensityPairsDisplay:
             Fitted, with ``score_samples(X)`` in nats.
         X : array-like or DataFrame of shape (n, d)
             Rows to show; the grids reach 10 % of their range beyond them.
-        features : sequence of int, default=None
-            Two to four columns; ``None`` takes the first four.
+        features : sequence of int or str, default=None
+            Two to four columns, by position or, of a DataFrame, by name; ``None`` takes the first
+            four.
         at : array-like of shape (d,), default=None
             Row through which the slices go, in the units of X; ``None`` takes the median of `X`.
         grid_resolution : int, default=50
@@ -130,13 +131,13 @@ class DensityPairsDisplay:
         TypeError
             If the estimator has no ``score_samples``, or a count is not an integer.
         ValueError
-            If `X` is no finite table, `at` no finite row of it, or `features` does not name two to
-            four of its columns.
+            If `X` is no finite table of at least two columns, `at` no finite row of it, `features`
+            does not name two to four of its columns, or the density is 0 all over a slice.
         """
         require_pyplot("DensityPairsDisplay")
         check_density(estimator, grid_resolution, ("score_samples",))
         rows = check_array(X, dtype=np.float64)
-        columns = _columns(features, rows.shape[1])
+        columns = _columns(features, rows.shape[1], list(getattr(X, "columns", ())))
         row = np.median(rows, axis=0) if at is None else _row(at, rows.shape[1])
         grids = [grid_axis(np.append(rows[:, j], row[j]), grid_resolution) for j in columns]
         log_density = {}
@@ -170,7 +171,8 @@ class DensityPairsDisplay:
             If the log density is NaN somewhere, or finite nowhere, on a slice.
         """
         plt = require_pyplot("DensityPairsDisplay")
-        tops = {panel: finite_maximum(values) for panel, values in self.log_density.items()}
+        remedy = f"Choose another `at`: the density is 0 all over a slice through {self.at}."
+        tops = {key: finite_maximum(values, remedy) for key, values in self.log_density.items()}
         k = len(self.grids)
         if ax is None:
             side = 1.5 + 1.8 * k  # inches
@@ -225,16 +227,20 @@ class DensityPairsDisplay:
             self.axes_[i, 0].set_ylabel(self.names[i] if i else "density")
 
 
-def _columns(features: Any, n_features: int) -> list[int]:
-    columns = (
-        list(range(min(n_features, MOST_COLUMNS))) if features is None else [*np.ravel(features)]
-    )
+def _columns(features: Any, n_features: int, names: list[Any]) -> list[int]:
+    if n_features < 2:
+        raise ValueError(
+            f"X must have at least 2 columns, got {n_features}. Use DensityDisplay for one."
+        )
+    if features is None:
+        return list(range(min(n_features, MOST_COLUMNS)))
+    given = [features] if isinstance(features, str) else np.ravel(np.array(features, dtype=object))
+    columns = [names.index(j) if isinstance(j, str) and j in names else j for j in given]
     known = all(isinstance(j, int | np.integer) and 0 <= j < n_features for j in columns)
     if not known or not len(set(columns)) == len(columns) in range(2, MOST_COLUMNS + 1):
-        got = f"X with {n_features} column" if features is None else repr(features)
         raise ValueError(
             f"features must be 2 to {MOST_COLUMNS} different columns out of {n_features}, got "
-            f"{got}. Pass features=(0, 1), say."
+            f"{features!r}. Pass features=(0, 1), say, or names of a data frame's columns."
         )
     return [int(j) for j in columns]
 

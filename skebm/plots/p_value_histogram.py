@@ -10,7 +10,7 @@ import numpy as np
 
 from skebm._components import check_number
 from skebm.plots._matplotlib import require_pyplot
-from skebm.plots._scores import bin_shares, check_scores
+from skebm.plots._scores import bin_shares, check_scores, last_step
 
 ALPHA = 0.05  # level of a detector that has none
 
@@ -87,7 +87,8 @@ class PValueHistogramDisplay:
         Parameters
         ----------
         detector : object
-            Fitted, with ``p_value(X)``: `skebm.ood.ConformalNoveltyDetector`, say.
+            Fitted, with ``p_value(X)``: `skebm.ood.ConformalNoveltyDetector`, say; or a pipeline
+            that ends in one, or a search over one.
         X_in : array-like of shape (n_in, d)
             Inliers that the detector was not fitted on.
         X_out : array-like of shape (n_out, d), default=None
@@ -114,6 +115,7 @@ class PValueHistogramDisplay:
             If p-values are not one-dimensional and in [0, 1], or an option is unfit.
         """
         require_pyplot("PValueHistogramDisplay")
+        detector, X_in, X_out = last_step(detector, X_in, X_out)
         if not hasattr(detector, "p_value"):
             raise TypeError(
                 f"detector must have the method p_value, got {type(detector).__name__}. "

@@ -105,7 +105,8 @@ class OODRocDisplay:
         Raises
         ------
         ValueError, TypeError
-            If the estimator has no ``score_samples``, or a score is not finite.
+            If the estimator has no ``score_samples``, a score is not finite, or X_out is no table
+            of rows: labels, say.
         """
         require_pyplot("OODRocDisplay")
         name = type(estimator).__name__ if name is None else name

@@ -7,11 +7,10 @@ __all__ = ["ScoreHistogramDisplay"]
 from typing import Any
 
 import numpy as np
-from sklearn.pipeline import Pipeline
 
 from skebm._components import check_number
 from skebm.plots._matplotlib import require_pyplot
-from skebm.plots._scores import bin_shares, check_scores, estimator_scores
+from skebm.plots._scores import bin_shares, check_scores, estimator_scores, last_step
 
 CENTRAL = (0.005, 0.995)  # quantiles of each group that the bins span, if within reach
 REACH = 3.0  # widths of the in-distribution range that the bins may go beyond it on either side
@@ -105,7 +104,9 @@ class ScoreHistogramDisplay:
             Novelties.
         threshold : float, default=None
             Rows that score less are flagged; ``None`` takes ``offset_`` of the estimator, or of the
-            last step of a pipeline, and draws none where there is none.
+            last step of a pipeline, or of the best estimator of a search. It draws none where there
+            is none, nor where it is one of p-values: ConformalNoveltyDetector with `cv`, `weight`
+            or random ties; see `PValueHistogramDisplay`.
         bins : int, default=40
             Bins, see the class.
         xlabel : str, default="score (higher: more normal)"
@@ -260,6 +261,8 @@ def _span(score_in: np.ndarray, score_out: np.ndarray) -> tuple[float, float]:
 
 
 def _offset(estimator: Any) -> float | None:
-    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    (last,) = last_step(estimator)
+    if not getattr(last, "_offset_is_a_score", True):
+        return None
     offset = getattr(last, "offset_", None)
     return None if offset is None else float(np.squeeze(offset))  # OneClassSVM: shape (1,)
