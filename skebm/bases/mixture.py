@@ -18,7 +18,7 @@ from skebm.bases._base import Base, BaseComponent
 CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 36, 44, 52, 64)
 SHRINKAGES = (0.0, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
 LEAST_GAIN = 0.01  # held-out nats that a component has to bring: below, the energy does better
-N_FINAL = 3  # starts of the fit to all rows: one in four may end in a poor optimum
+N_TRIED, N_FINAL = 2, 3  # starts in the scan and of the last fit: one in four may end badly
 PATIENCE = 3  # candidates without gain before the scan stops
 FEWEST_ROWS = 20  # below: half shrunk, one component by "auto"; there is nothing to select on
 REGULARIZATION = 1e-8  # on variances in standardized units: a width of 1e-4 is still resolved
@@ -30,7 +30,7 @@ class Mixture(BaseComponent):
     scikit-learn's ``GaussianMixture`` is fitted for a growing number of components; each candidate
     is shrunk, :math:`\Sigma_k \leftarrow (1 - a) \Sigma_k + a\, \mathrm{diag}(\bar\Sigma)` with
     :math:`\bar\Sigma` the average within-component covariance, and the pair of component number and
-    a with the best held-out likelihood is refitted on all rows, the best of three starts.
+    a with the best held-out likelihood is refitted on all rows, the best of three starts (two in the scan).
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class Mixture(BaseComponent):
         seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
         random_state = np.random.RandomState(seed)
         n_components, shrinkage = self._select(rows, random_state)
-        moments = _fit_moments(rows, n_components, random_state, n_init=N_FINAL)
+        moments = _fit_moments(rows, n_components, random_state, N_FINAL)
         return MixtureBase.from_moments(*_shrink(*moments, shrinkage), x.device)
 
     def _select(self, rows: np.ndarray, random_state: np.random.RandomState) -> tuple[int, float]:
@@ -129,7 +129,7 @@ def _held_out(
 ) -> np.ndarray:
     """Mean held-out log density for each shrinkage."""
     train, test = (rows[part] for part in fold)
-    moments = _fit_moments(train, min(k, len(train)), random_state)
+    moments = _fit_moments(train, min(k, len(train)), random_state, N_TRIED)
     x = torch.from_numpy(test)
     values = [
         MixtureBase.from_moments(*_shrink(*moments, a), "cpu", torch.float64).log_prob(x).mean()
@@ -139,7 +139,7 @@ def _held_out(
 
 
 def _fit_moments(
-    rows: np.ndarray, k: int, random_state: np.random.RandomState, n_init: int = 1
+    rows: np.ndarray, k: int, random_state: np.random.RandomState, n_init: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     n_init = n_init if k > 1 else 1
     mixture = GaussianMixture(k, reg_covar=REGULARIZATION, n_init=n_init, random_state=random_state)
