@@ -30,7 +30,8 @@ class Mixture(BaseComponent):
     scikit-learn's ``GaussianMixture`` is fitted for a growing number of components; each candidate
     is shrunk, :math:`\Sigma_k \leftarrow (1 - a) \Sigma_k + a\, \mathrm{diag}(\bar\Sigma)` with
     :math:`\bar\Sigma` the average within-component covariance, and the pair of component number and
-    a with the best held-out likelihood is refitted on all rows, the best of three starts (two in the scan).
+    a with the best held-out likelihood is refitted on all rows, the best of three starts (two in
+    the scan).
 
     Parameters
     ----------
