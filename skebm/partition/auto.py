@@ -10,6 +10,7 @@ import warnings
 import torch
 
 from skebm.bases import Base
+from skebm.bases.kernel import KernelBase
 from skebm.energies import Model
 from skebm.exceptions import NormalizationWarning
 from skebm.partition._base import LogPartition, PartitionMethod
@@ -32,7 +33,8 @@ class Auto(PartitionMethod):
     both values. Above, importance sampling from the base is used where its standard error is at
     most 0.05 nats with an effective sample size of at least 300, which is what annealed importance
     sampling reaches in many times the time. Else 1,048,576 draws are made, and used where they can
-    be trusted (see Notes); annealed importance sampling is left for where they cannot.
+    be trusted (see Notes); annealed importance sampling is left for where they cannot. Over a
+    kernel base, whose gradient is slow, it has a quarter of the chains and at most 1,000 levels.
 
     Notes
     -----
@@ -64,7 +66,9 @@ class Auto(PartitionMethod):
             by_draws = ImportanceSampling(MANY, MANY).estimate(model, proposal, generator)
             if by_draws.trusted:
                 return by_draws
-        annealed = AIS().estimate(model, proposal, generator)
+        costly = isinstance(proposal, KernelBase)
+        annealing = AIS(n_chains=256, max_levels=1000) if costly else AIS()
+        annealed = annealing.estimate(model, proposal, generator)
         return annealed if annealed.stderr < by_draws.stderr or by_draws.ess < 50 else by_draws
 
 
