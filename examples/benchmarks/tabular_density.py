@@ -255,7 +255,7 @@ def main() -> None:
                 lines += [[title, *line] for line in verdicts(part, method)]
     print_table(["tables", "method", "bar", "found", "met"], lines)
     for title, column in (("mean", "mean"), ("median", "median"), ("fit seconds", "fit_s")):
-        print(f"\n{title}:")
+        print(f"{title}:")
         body = [
             [
                 t.name,
@@ -266,7 +266,7 @@ def main() -> None:
             for t in found
         ]
         print_table(["table", "seed", "rows", *methods], body)
-    print("\nlead over the best peer ('-': the table does not count):")
+    print("lead over the best peer ('-': the table does not count):")
     ours = [m for m in methods if m in OURS]
     body = [
         [t.name, t.seed, t.best_peer() or "-"]

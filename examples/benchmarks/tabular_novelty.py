@@ -302,9 +302,9 @@ def main() -> None:
     parts = {"all tables": np.full(len(even), True), "chosen on": even, "the others": ~even}
     for title, keep in parts.items():
         if keep.any():
-            print(f"\n{title}:")
+            print(f"{title}:")
             print_table(columns, summary(results.part(keep)))
-    print("\nAUROC by table, mean over seeds:")
+    print("AUROC by table, mean over seeds:")
     auroc = over_seeds(results["auroc"])
     sizes = [
         f"{int(np.nanmax(results['n_train'][i]))} x {int(np.nanmax(results['n_features'][i]))}"
