@@ -10,8 +10,9 @@ tables. A fit that does not converge counts 0.5.
 
 Tables: every .npz file in $SKEBM_DATA/tabular/adbench, or in --folder; without either the four that
 ship with scikit-learn. Settings were chosen on one half of them (even places in alphabetical order,
-"chosen on"); the other half is reported by itself, but was not unseen (docs/benchmarks.md). "pinned" compares methods on the tables and
-seeds that all of them have. Autoencoder (pyod) and MAF (zuko) run where those packages are there.
+"chosen on"); the other half is reported by itself, but was not unseen (docs/benchmarks.md). All
+methods of a summary are compared on the tables and seeds that all of them have. Autoencoder (pyod)
+and MAF (zuko) run where those packages are there.
 
 Bars: one of our estimators is 0.015 above the better of kNN and KernelDensity and has the best mean
 rank of all methods of the run; each is at least at IsolationForest; median fit at most 3 times
