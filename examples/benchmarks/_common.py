@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "base_log_density",
+    "fingerprint",
     "fit_timed",
     "not_worse",
     "paired",
@@ -19,6 +20,7 @@ import os
 import platform
 import time
 import warnings
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -110,3 +112,9 @@ def fit_timed(est: Any, X: np.ndarray) -> tuple[float, str]:
         est.fit(X)
     names = sorted({w.category.__name__ for w in caught})
     return time.perf_counter() - start, ", ".join(names) or "-"
+
+
+def fingerprint(est: Any) -> str:
+    """Return eight digits that change with any parameter but the seed."""
+    parameters = {k: v for k, v in est.get_params().items() if k != "random_state"}
+    return f"{zlib.crc32(repr(sorted(parameters.items())).encode()):08x}"

@@ -36,9 +36,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from _common import fit_timed, parse, print_table, print_title, yes
+from _common import fingerprint, fit_timed, parse, print_table, print_title, yes
 from bounds_25 import Judged, Watched, judge
-from stein_training import fingerprint
 
 from skebm import BoundsEBM
 from skebm.datasets import GaussianDensity, eight_modes, grid_25, swiss_roll, two_moons

@@ -30,8 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from _common import fit_timed, paired, parse, plus_minus, print_table, print_title, yes
-from stein_training import fingerprint
+from _common import fingerprint, fit_timed, paired, parse, plus_minus, print_table, print_title, yes
 
 from skebm import BoundsEBM
 from skebm.datasets import grid_25, swiss_roll

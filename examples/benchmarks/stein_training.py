@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import sys
 import time
-import zlib
 from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
@@ -29,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from _common import (
     base_log_density,
+    fingerprint,
     fit_timed,
     paired,
     parse,
@@ -98,12 +98,6 @@ MODELS: dict[str, Callable[[int], Any]] = {
     ),
     "GaussianMixture": lambda seed: ByCriterion(MOST_COMPONENTS, random_state=seed),
 }
-
-
-def fingerprint(est: Any) -> str:
-    """Return eight digits that change with any parameter but the seed."""
-    parameters = {k: v for k, v in est.get_params().items() if k != "random_state"}
-    return f"{zlib.crc32(repr(sorted(parameters.items())).encode()):08x}"
 
 
 def mass_error(case: Case, draws: np.ndarray) -> float:

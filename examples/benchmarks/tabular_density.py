@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 from _common import (
     base_log_density,
+    fingerprint,
     fit_timed,
     paired,
     parse,
@@ -47,7 +48,6 @@ from _peers import BestKernelDensity, BestMixture, Flow, is_installed
 from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
-from stein_training import fingerprint
 from tabular_novelty import OURS
 
 from skebm.datasets import read_npz_table

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from _common import fit_timed, paired, parse, plus_minus, print_table, print_title, yes
+from _common import fingerprint, fit_timed, paired, parse, plus_minus, print_table, print_title, yes
 from _peers import (
     AutoEncoder,
     BestKernelDensity,
@@ -48,7 +48,6 @@ from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import LocalOutlierFactor
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
-from stein_training import fingerprint
 
 from skebm import (
     BoundsEBM,

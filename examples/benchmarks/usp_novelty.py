@@ -26,11 +26,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from _common import fit_timed, parse, print_table, print_title, yes
+from _common import fingerprint, fit_timed, parse, print_table, print_title, yes
 from _peers import BestKernelDensity, FifthNeighbor
 from scipy.stats import rankdata
 from sklearn.preprocessing import StandardScaler
-from stein_training import fingerprint
 
 from skebm import USPDensity
 from skebm.datasets import load_novelty, read_npz_table

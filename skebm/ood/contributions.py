@@ -98,7 +98,7 @@ def feature_contributions(
     corrupted columns that fit each other may hide each other. ``"gradient"`` ranks well what is far
     from the median, and hardly sees a value that is odd given the others alone. On 100 benign rows
     of breast cancer, each with one column moved by 6 standard deviations, all three ranked that
-    column first in at least 99 (Gaussian mixtures of 1 and 3 components).
+    column first in at least 90 (Gaussian mixtures of 1 and 3 components).
 
     Cost: ``2 n d n_grid`` evaluations of the log density, in blocks of bounded memory;
     ``"gradient"`` takes one score at each row of X and of `reference`.
