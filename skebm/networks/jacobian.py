@@ -196,6 +196,17 @@ def half_log_det(jacobian: torch.Tensor, floor: float = 1e-6) -> torch.Tensor:
     return parts.masked_scatter(~regular, _clamped_volume(jacobian[~regular], floor))
 
 
+def flat_rows(jacobian: torch.Tensor, floor: float) -> torch.Tensor:
+    """Return which matrices (n, D, d) have a singular value below the floor, (n,).
+
+    A bound from a QR decomposition clears most; the others pay for their singular values.
+    """
+    flat = ~(_volume(jacobian)[1] > floor)
+    if flat.any():
+        flat = flat.masked_scatter(flat, singular_values(jacobian[flat])[:, 0] < floor)
+    return flat
+
+
 def smallest_singular_value(
     generator: torch.nn.Module,
     z: torch.Tensor,

@@ -18,10 +18,12 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import softplus
 
-from skebm.networks import FeedForward, half_log_det, value_and_jacobian
+from skebm.networks import FeedForward, half_log_det, singular_values, value_and_jacobian
 from skebm.networks.jacobian import log_volume
 
 STEEPEST = 5.0  # nats above the mean volume up to which the push grows in proportion
+SHOWN = 32  # rows whose singular values are followed, above two latent dimensions
+SHOWN_COLUMNS = 256  # of Jacobians that are formed to be followed alone
 N_POSTERIOR = 20  # latents behind one score of the generator's density: VERA's
 
 
@@ -31,6 +33,7 @@ class EntropyTerm(NamedTuple):
     loss: torch.Tensor  # () minus the entropy, or what has its gradient
     volume: torch.Tensor  # (m,) log volumes, nats; without a graph
     fold: torch.Tensor  # () share of latents whose determinant has the rarer sign
+    smallest: torch.Tensor  # (k,) smallest singular values of some rows; without a graph
 
 
 @torch.no_grad()
@@ -62,19 +65,29 @@ def jacobian_term(
     the term itself is its linearization).
     """
     none = z.new_zeros(())
+    d = z.shape[1]
     if method != "logdet":
         volume = log_volume(generator, z, method, n_iter=n_iter, rng=rng)
-        return EntropyTerm(-volume.mean(), volume.detach(), none)
+        smallest = (volume.detach() / d).exp()  # of "singular-value"
+        if method == "hutchinson":
+            smallest = _followed(value_and_jacobian(generator, z[: max(SHOWN_COLUMNS // d, 1)])[1])
+        return EntropyTerm(-volume.mean(), volume.detach(), none, smallest)
     jacobian = value_and_jacobian(generator, z)[1]
-    volume = half_log_det(jacobian)
-    if jacobian.shape[1] != jacobian.shape[2]:
-        return EntropyTerm(-volume.mean(), volume.detach(), none)
+    volume, smallest = half_log_det(jacobian), _followed(jacobian)
+    if jacobian.shape[1] != d:
+        return EntropyTerm(-volume.mean(), volume.detach(), none, smallest)
     rarer = minority(orientation(jacobian))
     gain = volume
     if fold_penalty:
         excess = (volume - volume.mean()).detach().clamp(max=STEEPEST)
         gain = torch.where(rarer, -fold_penalty * excess.exp() * volume, volume)
-    return EntropyTerm(-gain.mean(), volume.detach(), rarer.to(z.dtype).mean())
+    return EntropyTerm(-gain.mean(), volume.detach(), rarer.to(z.dtype).mean(), smallest)
+
+
+def _followed(jacobian: torch.Tensor) -> torch.Tensor:
+    """Return the smallest singular value of each matrix, of the first alone where that is dear."""
+    shown = jacobian if jacobian.shape[-1] <= 2 else jacobian[:SHOWN]
+    return singular_values(shown.detach())[:, 0]
 
 
 def information_term(statistics: FeedForward, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
