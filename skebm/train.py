@@ -327,9 +327,12 @@ class _Loop:
             state.finished = True
         except KeyboardInterrupt:
             state.interrupted = True
+            remedy = "Fit again for the rest."
+            if self.checkpoint is None:
+                remedy = "With checkpoint_dir or warm_start=True another fit goes on from there."
             warnings.warn(
                 f"Training was interrupted after {state.iteration} of {end} updates; the best "
-                "parameters so far are kept. Fit again for the rest.",
+                f"parameters so far are kept, the last where nothing is validated. {remedy}",
                 ConvergenceWarning,
                 stacklevel=4,
             )

@@ -194,3 +194,13 @@ def test_a_torch_table_is_taken_like_numpy():
     X = normal(60, 2)
     a, b = tiny(base="gaussian").fit(torch.from_numpy(X)), tiny(base="gaussian").fit(X)
     np.testing.assert_array_equal(a.score_samples(X), b.score_samples(X))
+
+
+@pytest.mark.parametrize(("n_values", "n_columns"), [(2, 1), (3, 2)])
+@pytest.mark.filterwarnings("ignore::skebm.exceptions.DataDegeneracyWarning")
+def test_tables_of_few_values_keep_most_of_their_rows(n_values, n_columns):
+    """Rows share their scores by the dozen: all or none of such an atom are flagged."""
+    X = np.random.RandomState(0).randint(0, n_values, (300, n_columns)).astype(float)
+    est = tiny().fit(X)
+    assert (est.predict(X) == -1).mean() <= 0.06
+    assert (est.predict(X + 20.0) == -1).all()

@@ -38,8 +38,9 @@ class Degeneracy(NamedTuple):
             parts.append(f"{reason} ({len(columns)}: {shown}; noise {width})")
         return (
             "The table has " + "; ".join(parts) + ". A continuous likelihood is unbounded there, so"
-            " Gaussian noise of that standard deviation (standardized units) is added to these"
-            " columns in training. That is sound for most tables; data_noise=0 turns it off."
+            " Gaussian noise of that standard deviation (standardized units; those of the table for"
+            " constant columns) is added to these columns in training. That is sound for most"
+            " tables; data_noise=0 turns it off."
         )
 
 

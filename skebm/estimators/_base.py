@@ -37,6 +37,7 @@ from skebm.objectives._base import METHODS
 from skebm.train import Settings, TrainState, train
 
 HELD_OUT_QUANTILE, FEW_HELD_OUT = 0.05, 40
+STRUCTURE = ("energy", "base", "image_shape", "generator", "latent_dim", "entropy", "critic")
 
 
 class SampleInfo(NamedTuple):
@@ -97,6 +98,8 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         )
         X, weight = _weighted_rows(X, sample_weight)
         check_shared(self)
+        if self._continues():
+            self._check_structure()
         self.device_ = resolve_device(self.device)
         self.temperature_ = float(getattr(self, "temperature", 1.0))
         task = FitTask(self, X, weight)
@@ -274,6 +277,11 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
             If the base wraps a torch distribution or a parameter has no plain form.
         FileNotFoundError
             If the folder does not exist.
+
+        Notes
+        -----
+        The state of the training is not written: after `load` a fit with ``warm_start=True`` begins
+        anew. Pickle keeps it.
         """
         check_is_fitted(self)
         save_estimator(self, path)
@@ -339,6 +347,24 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
 
     def _continues(self) -> bool:
         return bool(self.warm_start) and hasattr(self, "_train_states")
+
+    def _current_structure(self) -> dict[str, Any]:
+        """Return the parameters that a warm start cannot change, aliases as what they stand for."""
+        names = [name for name in STRUCTURE if name in self.get_params(deep=False)]
+        found = {name: getattr(self, name) for name in names}
+        for name in set(found) & set(ALIASES):
+            if isinstance(found[name], str):
+                found[name] = resolve(found[name], *ALIASES[name], name)
+        return copy.deepcopy(found)
+
+    def _check_structure(self) -> None:
+        now = self._current_structure()
+        for name, value in self._structure.items():
+            if now[name] != value and not (callable(value) and callable(now[name])):
+                raise ValueError(
+                    f"{name} must be that of the last fit with warm_start=True, {value!r}, got "
+                    f"{now[name]!r}. Set warm_start=False to start anew."
+                )
 
     def _model(self) -> Model:
         return Model(self.energy_, self.base_, self.temperature_)
@@ -518,6 +544,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
             self.energy_, self.validation_gain_ = Zero(), (0.0, 0.0)
         if self.warm_start:
             self._train_states = states
+            self._structure = self._current_structure()
 
     def _outcome(
         self, state: TrainState, prepared: Prepared, generator: torch.Generator
@@ -544,6 +571,8 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         if len(held_out) < FEW_HELD_OUT:  # their 5 % quantile is about their smallest score
             offset = min(offset, float(np.quantile(scores, HELD_OUT_QUANTILE)))
         lowest = np.unique(scores)[:2]  # halfway between them: one row is flagged, none is on it
+        if np.count_nonzero(scores == lowest[0]) > max(HELD_OUT_QUANTILE * len(scores), 1):
+            return offset  # an atom: all of its rows or none
         between = lowest.mean() if lowest.mean() > lowest[0] else lowest[-1]
         return max(offset, float(between))
 

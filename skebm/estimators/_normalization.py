@@ -42,10 +42,12 @@ def estimate_log_partition(estimator: Any, generator: torch.Generator) -> LogPar
     """Estimate log Z as the estimator's ``log_partition`` says, and warn if it is vague."""
     chosen = estimator.log_partition
     automatic = isinstance(chosen, str) and chosen == "auto"
-    if chosen is None or (automatic and estimator.image_shape is not None):
+    if chosen is None:
         return None
     if isinstance(estimator.energy_, Zero) and estimator.base_ is not None:
         return LogPartition(0.0, 0.0, float("inf"), "exact")
+    if automatic and estimator.image_shape is not None:
+        return None
     method = resolve(chosen, *ALIASES["log_partition"], "log_partition")
     model, proposal = estimator._model(), estimator._proposal
     try:

@@ -18,6 +18,7 @@ from skebm.energies import (
     GaussianBernoulliRBM,
     LinearICA,
     Reconstruction,
+    Residual,
 )
 from skebm.networks import ConvGenerator, GeneratorComponent, MLPGenerator, ResidualGenerator
 from skebm.partition import (
@@ -40,6 +41,7 @@ ALIASES: dict[str, tuple[dict[str, type], type]] = {
             "mlp": MLP,
             "rbm": GaussianBernoulliRBM,
             "reconstruction": Reconstruction,
+            "residual": Residual,
         },
         EnergyComponent,
     ),

@@ -45,10 +45,11 @@ class NCEDensity(EnergyDensity):
         gradient's variance.
     noise_std : float, default=0.3
         Standard deviation of ``"conditional"`` noise, standardized units.
-    energy : {"mlp", "conv", "reconstruction", "ica", "rbm"}, component or callable, default="mlp"
-        The energy; ``"conv"`` needs `image_shape`; ``"ica"`` and ``"rbm"`` (`LinearICA`,
-        `GaussianBernoulliRBM`) go with ``base=None``. A callable gets the number of columns (or the
-        image shape) and returns a new ``torch.nn.Module`` that maps (n, n_features) to (n,) nats,
+    energy : {"mlp", "conv", "residual", "reconstruction", "ica", "rbm"}, component or callable
+        The energy, ``"mlp"`` by default; ``"conv"`` and ``"residual"`` need `image_shape`;
+        ``"ica"`` and ``"rbm"`` (`LinearICA`, `GaussianBernoulliRBM`) suit ``base=None``. A callable
+        gets the number of columns (or the image shape) and returns a new ``torch.nn.Module`` that
+        maps (n, n_features) to (n,) nats,
         without batch normalization.
         ``energy__hidden_sizes`` works in ``set_params``.
     base : {"mixture", "gaussian", "kernel", "uniform"}, base component or None, default="kernel"
@@ -87,7 +88,8 @@ class NCEDensity(EnergyDensity):
     contamination : float or "auto", default="auto"
         ``"auto"``: ``offset_`` is the 5 % quantile of held-out scores (with fewer than 40 of them
         the lower of theirs and all rows'), moved up if needed so that at least one row of X is
-        flagged (none where all score alike). A float in (0, 0.5]: that fraction of the training
+        flagged (none where more than 5 % of the rows share the lowest score, as in tables of few
+        values). A float in (0, 0.5]: that fraction of the training
         rows is flagged.
     image_shape : tuple of int, optional
         (channels, height, width) of flattened rows; one global affine map to [-1, 1] then replaces
@@ -97,7 +99,8 @@ class NCEDensity(EnergyDensity):
     checkpoint_dir : str or Path, optional
         Folder for the training state; an interrupted fit of the same parameters and rows goes on.
     warm_start : bool, default=False
-        Continue from the last fit, with its scaling and base, for `max_iter` more updates.
+        Continue from the last fit, with its scaling and base, for `max_iter` more updates; the
+        networks must be the same.
     verbose : int, default=0
         1 shows a progress bar.
     random_state : int, RandomState instance or None, default=None
