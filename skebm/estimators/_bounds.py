@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Bound", "Bounds", "GeneratorReport", "report_generator"]
+__all__ = ["NO_REPORT", "Bound", "Bounds", "GeneratorReport", "potential_of", "report_generator"]
 
 import math
 from typing import NamedTuple
@@ -10,16 +10,19 @@ from typing import NamedTuple
 import torch
 
 from skebm.energies import Model
-from skebm.networks import half_log_det, log_volume, singular_values, value_and_jacobian
-from skebm.networks.jacobian import MOST_EXACT
+from skebm.networks import half_log_det, log_volume, value_and_jacobian
+from skebm.networks.jacobian import MOST_EXACT, flat_rows
 from skebm.objectives import BidirectionalBounds
 from skebm.objectives._generator_entropy import minority, noisy_log_density, orientation
 from skebm.objectives.bidirectional_bounds import FLOOR, evaluating
 
 N_LATENTS = 16384
 N_ITERATED = 1024  # latents where singular values are iterated for, and of images
-N_CHECKED = 256  # latents where only the rank is looked at
+N_CHECKED = 256  # latents where only the rank is looked at, and the fewest
+N_COLUMNS = 1 << 17  # of Jacobians behind a report: fewer latents where they are long
+MOST_DENSE = 512  # latents of a square generator up to which its Jacobian is formed
 N_CENTERS = 8192  # fresh latents behind one log density of a noisy generator
+BLOCK = 1024  # rows
 COLUMNS_AT_ONCE, IMAGE_COLUMNS = 1 << 15, 1 << 12  # of Jacobians
 
 
@@ -93,13 +96,16 @@ class GeneratorReport(NamedTuple):
     degenerate: float  # share of latents with a singular value below the floor
 
 
+NO_REPORT = GeneratorReport(NO_BOUND, NO_BOUND, NO_BOUND, math.nan, 0.0)
+
+
 class _Draws(NamedTuple):
     potential: torch.Tensor  # (n,) U at generated rows
     volume: torch.Tensor  # (n,) the entropy's Jacobian term
     penalty: torch.Tensor  # (n,)
     latent: torch.Tensor  # (n, d)
     folded: torch.Tensor | None
-    smallest: torch.Tensor
+    flat: torch.Tensor  # (n,) whether a singular value is below the floor
 
 
 def report_generator(
@@ -112,24 +118,27 @@ def report_generator(
     generator: torch.Generator,
 ) -> GeneratorReport:
     """Evaluate bounds on held-out rows (m, D); `shift` is the log volume of standardization."""
-    exact = latent_dim <= MOST_EXACT
-    dense = latent_dim == rows.shape[1] or objective.noise() > 0  # a density among all rows
-    many = N_LATENTS if exact and objective.image_shape is None else N_ITERATED
+    square = latent_dim == rows.shape[1]
+    exact = latent_dim <= MOST_EXACT or (square and latent_dim <= MOST_DENSE)
+    dense = square or objective.noise() > 0  # a density among all rows
+    many = N_ITERATED
+    if exact and objective.image_shape is None:
+        many = min(N_LATENTS, max(N_COLUMNS // latent_dim, N_CHECKED))
     n = many if dense else N_CHECKED
-    draws = _draw(model, objective, network, latent_dim, n, generator)
+    draws = _draw(model, objective, network, latent_dim, n, exact, generator)
     fold = math.nan if draws.folded is None else float(draws.folded.double().mean())
-    degenerate = float((draws.smallest < 1.001 * FLOOR).double().mean())  # floored values round
+    degenerate = float(draws.flat.double().mean())
     if not dense:
         return GeneratorReport(NO_BOUND, NO_BOUND, NO_BOUND, fold, degenerate)
-    at_rows = model.potential(rows).double()
-    if latent_dim == rows.shape[1]:
+    at_rows = potential_of(model, rows)
+    if square:
         entropy = draws.volume - _log_prior(draws.latent)
     else:
         entropy = -_noisy(network, objective.noise(), latent_dim, len(draws.volume), generator)
     gain = entropy.double() - draws.potential
     lower = _mean_bound(at_rows, gain, shift)
     surrogate, cubo = NO_BOUND, NO_BOUND
-    if latent_dim == rows.shape[1]:
+    if square:
         if objective.bound == "bidirectional":
             penalty = objective.weight(latent_dim) * float(draws.penalty.double().mean())
             surrogate = lower._replace(value=lower.value + max(penalty - objective.margin, 0.0))
@@ -138,15 +147,20 @@ def report_generator(
     return GeneratorReport(lower, surrogate, cubo, fold, degenerate)
 
 
+def potential_of(model: Model, rows: torch.Tensor) -> torch.Tensor:
+    """Return U (n,) in double precision, block by block."""
+    return torch.cat([model.potential(block) for block in rows.split(BLOCK)]).double()
+
+
 def _draw(
     model: Model,
     objective: BidirectionalBounds,
     network: torch.nn.Module,
     d: int,
     n: int,
+    exact: bool,
     generator: torch.Generator,
 ) -> _Draws:
-    exact = d <= MOST_EXACT
     z = torch.empty(n, d, device=generator.device).normal_(generator=generator)
     noise, square = objective.noise(), False
     columns = COLUMNS_AT_ONCE if objective.image_shape is None else IMAGE_COLUMNS
@@ -156,24 +170,24 @@ def _draw(
             with torch.no_grad():
                 if exact:
                     x, jacobian = value_and_jacobian(network, block)
-                    volume, smallest = half_log_det(jacobian), singular_values(jacobian)[:, 0]
+                    volume, flat = half_log_det(jacobian), flat_rows(jacobian, 1.001 * FLOOR)
                     square = jacobian.shape[1] == d
                 else:
                     x = network(block)
                     volume = log_volume(
                         network, block, "singular-value", n_iter=objective.n_lobpcg, rng=generator
                     )
-                    smallest = (volume / d).exp()
-                signs = orientation(jacobian) if square else torch.zeros_like(smallest).bool()
+                    flat = (volume / d).exp() < 1.001 * FLOOR  # floored values round
+                signs = orientation(jacobian) if square else torch.zeros_like(flat)
                 x = x + noise * torch.empty_like(x).normal_(generator=generator)
                 potential = model.potential(x)
             penalty = torch.zeros_like(potential)
             if objective.bound == "bidirectional":
                 penalty = objective.penalty_terms(model, network, block, generator).detach()
-            parts.append((potential, volume, penalty, smallest, signs))
-    potential, volume, penalty, smallest, signs = (torch.cat(p) for p in zip(*parts, strict=True))
+            parts.append((potential, volume, penalty, flat, signs))
+    potential, volume, penalty, flat, signs = (torch.cat(p) for p in zip(*parts, strict=True))
     rarer = minority(signs) if square else None
-    return _Draws(potential.double(), volume.double(), penalty, z, rarer, smallest)
+    return _Draws(potential.double(), volume.double(), penalty, z, rarer, flat)
 
 
 def _log_prior(z: torch.Tensor) -> torch.Tensor:

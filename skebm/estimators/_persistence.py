@@ -134,6 +134,7 @@ def _header(estimator: Any) -> dict[str, Any]:
         "log_partition": None if log_partition is None else list(log_partition),
         "gain": estimator.validation_gain_,
         "sampler": encode(getattr(estimator, "sampler_", None)),
+        "played": encode(getattr(estimator, "_played", None)),
         "names": list(getattr(estimator, "feature_names_in_", [])) or None,
         "fitted": {name: getattr(estimator, name) for name in PLAIN},
     } | ({"calibration": estimator.calibration_} if hasattr(estimator, "calibration_") else {})
@@ -159,6 +160,8 @@ def _rebuild(
     )
     estimator.data_noise_ = tensors["data_noise"].numpy()
     estimator.sampler_ = decode(header.get("sampler"))
+    if header.get("played") is not None:
+        estimator._played = decode(header["played"])
     estimator._kept = _part(tensors, "kept.")
     estimator.base_ = _rebuild_base(header["base"], _part(tensors, "base."), device)
     proposal = _part(tensors, "proposal.")

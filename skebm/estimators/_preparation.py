@@ -25,6 +25,7 @@ class Prepared(NamedTuple):
     x: torch.Tensor
     weight: torch.Tensor | None
     validation: torch.Tensor | None  # with its share of the noise, as the model will see rows
+    clean_validation: torch.Tensor | None  # the same rows without noise
     held_out: np.ndarray  # row numbers of X behind `validation`; heavy rows repeat
 
     def noised(self, generator: torch.Generator) -> torch.Tensor:
@@ -57,9 +58,10 @@ def prepare(
             warnings.warn(degeneracy.message(names), DataDegeneracyWarning, stacklevel=5)
     else:
         noise += float(data_noise)
-    validation = _add_noise(x[held_out], noise, generator) if len(held_out) else None
+    clean = x[held_out] if len(held_out) else None
+    validation = None if clean is None else _add_noise(clean, noise, generator)
     w = None if weight is None else torch.from_numpy(weight[rows]).to(generator.device)
-    return Prepared(standardizer, noise, x[rows], w, validation, held_out)
+    return Prepared(standardizer, noise, x[rows], w, validation, clean, held_out)
 
 
 def choose_standardizer(

@@ -4,34 +4,39 @@ from __future__ import annotations
 
 __all__ = ["BoundsEBM"]
 
+import copy
 import math
 import warnings
-from typing import Any
 
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number, resolve
 from skebm.bases import Base, Defensive
 from skebm.bases.uniform import UniformBase
 from skebm.data import torch_generator
-from skebm.energies import MLP, Conv, Model, Residual, Zero
+from skebm.energies import Model, Zero
 from skebm.energies.bounded import Bounded
-from skebm.estimators._base import EnergyDensity
+from skebm.estimators._base import EnergyDensity, SampleInfo
 from skebm.estimators._bounds import (
     IMAGE_COLUMNS,
+    MOST_DENSE,
+    NO_REPORT,
     Bound,
     Bounds,
     GeneratorReport,
+    potential_of,
     report_generator,
 )
+from skebm.estimators._bounds_paper import paper_settings
 from skebm.estimators._callbacks import FitTask
 from skebm.estimators._checkpoint import Checkpoint
 from skebm.estimators._normalization import MOST_COLUMNS
 from skebm.estimators._parameters import ALIASES
 from skebm.estimators._preparation import Prepared
 from skebm.exceptions import GeneratorWarning
-from skebm.networks import MLPGenerator, value_and_jacobian
+from skebm.networks import value_and_jacobian
 from skebm.networks.jacobian import MOST_EXACT
 from skebm.objectives import (
     BidirectionalBounds,
@@ -57,52 +62,9 @@ FARTHEST = 100.0  # standardized units; generated rows beyond say nothing of whe
 IMAGE_LATENTS = 128
 BOX_MARGIN = 0.25  # of the rows' range, on each side
 N_FOLD_LATENTS, N_FOLD_IMAGES = 4096, 256
+FOLD_COLUMNS = 1 << 18  # of Jacobians above 64 latents
 REFINE = Optimization()
 METHODS = ("auto", "generator", "mala")
-PAPER: dict[str, dict[str, Any]] = {
-    "toy": {
-        "energy": MLP(
-            (100, 100), "leaky_relu", n_frequencies=0, input_scale=1.0, negative_slope=0.25
-        ),
-        "generator": MLPGenerator.toy(),
-        "learning_rate": 2e-4,
-        "betas": (0.0, 0.9),
-        "batch_size": 200,
-        "max_iter": 150_000,
-    },
-    "mnist": {
-        "energy": MLP(
-            (2000, 1000, 500, 250, 250),
-            "leaky_relu",
-            n_frequencies=0,
-            input_scale=1.0,
-            negative_slope=0.25,
-        ),
-        "generator": MLPGenerator.mnist(),
-        "latent_dim": 128,
-        "learning_rate": 2e-4,
-        "betas": (0.0, 0.9),
-        "batch_size": 64,
-    },
-    "cifar10": {
-        "energy": Conv.dcgan(),
-        "generator": "conv",
-        "latent_dim": 128,
-        "learning_rate": 5e-5,
-        "betas": (0.0, 0.999),
-        "batch_size": 64,
-        "max_iter": 200_000,
-    },
-    "animeface": {
-        "energy": Residual(),
-        "generator": "residual",
-        "latent_dim": 128,
-        "learning_rate": 5e-5,
-        "betas": (0.0, 0.999),
-        "batch_size": 64,
-        "max_iter": 100_000,
-    },
-}
 
 
 class BoundsEBM(EnergyDensity):
@@ -120,7 +82,7 @@ class BoundsEBM(EnergyDensity):
         their energy is not trained as a density, whatever its normalized scores say.
     entropy : str, default="logdet"
         How the generator's entropy is had: ``"logdet"`` exactly, ``"singular-value"`` by the
-        paper's bound, ``"hutchinson"``, or ``"mutual-information"`` (MEG) and ``"variational"``
+        paper's bound (iterated beyond 64 latents), ``"hutchinson"``, or ``"mutual-information"`` (MEG) and ``"variational"``
         (VERA), which go with ``bound="zero-centered-gp"``.
     generator : {"mlp", "conv", "residual"} or GeneratorComponent, default="mlp"
         The generator; ``"conv"`` and ``"residual"`` need `image_shape`.
@@ -147,7 +109,8 @@ class BoundsEBM(EnergyDensity):
     entropy_weight : float, default=1.0
         Factor on the generator's entropy; any other than 1 trains a tempered density.
     fold_penalty : float, default=10.0
-        How hard latents whose Jacobian has the rarer orientation are pushed back; 0 is the paper.
+        How hard latents whose Jacobian has the rarer orientation are pushed back, for a square
+        generator with ``entropy="logdet"``; 0 is the paper.
     n_lobpcg : int, default=10
         Iterations for the smallest singular value beyond 64 latent dimensions; the paper's code
         takes 2, with which the lower bound is none.
@@ -156,7 +119,7 @@ class BoundsEBM(EnergyDensity):
     refine : bool, default=True
         Go on by importance likelihood, with draws from a mixture that is fitted to training rows
         and generated ones (above 32 columns from the base; not at all there without a base, nor for
-        images).
+        images, nor after a game that was interrupted).
     refine_iter : int, default=2000
         Updates of it, at most.
     betas : tuple of float, default=(0.0, 0.9)
@@ -165,10 +128,11 @@ class BoundsEBM(EnergyDensity):
         Step of the generator's optimizer (dimensionless).
     generator_betas : tuple of float, optional
         Adam's decay rates for the generator; None takes `betas`.
-    energy : {"mlp", "conv", "reconstruction", "ica", "rbm"}, component or callable, default="mlp"
-        The energy; ``"conv"`` needs `image_shape`; ``"ica"`` and ``"rbm"`` (`LinearICA`,
-        `GaussianBernoulliRBM`) go with ``base=None``. A callable gets the number of columns (or the
-        image shape) and returns a new ``torch.nn.Module`` that maps (n, n_features) to (n,) nats,
+    energy : {"mlp", "conv", "residual", "reconstruction", "ica", "rbm"}, component or callable
+        The energy, ``"mlp"`` by default; ``"conv"`` and ``"residual"`` need `image_shape`;
+        ``"ica"`` and ``"rbm"`` (`LinearICA`, `GaussianBernoulliRBM`) suit ``base=None``. A callable
+        gets the number of columns (or the image shape) and returns a new ``torch.nn.Module`` that
+        maps (n, n_features) to (n,) nats,
         without batch normalization.
         ``energy__hidden_sizes`` works in ``set_params``.
     base : {"mixture", "gaussian", "kernel", "uniform"}, base component or None, default="mixture"
@@ -190,7 +154,8 @@ class BoundsEBM(EnergyDensity):
         Step of the energy's optimizer (dimensionless), with half a cosine of decay to 0. The
         refinement has its own, 0.002.
     optimizer : {"adam", "sgd"} or Optimization, default="adam"
-        Of the energy; an `Optimization` brings its own learning rate, decay and schedule.
+        Of both networks; an `Optimization` brings its own learning rate, betas and decay for the
+        energy, and the schedule of both.
     weight_decay : float, default=0.0
         Decoupled decay of the energy's weights; the refinement takes 0.01.
     validation_fraction : float, default=0.1
@@ -206,7 +171,8 @@ class BoundsEBM(EnergyDensity):
     contamination : float or "auto", default="auto"
         ``"auto"``: ``offset_`` is the 5 % quantile of held-out scores (with fewer than 40 of them
         the lower of theirs and all rows'), moved up if needed so that at least one row of X is
-        flagged (none where all score alike). A float in (0, 0.5]: that fraction of the training
+        flagged (none where more than 5 % of the rows share the lowest score, as in tables of few
+        values). A float in (0, 0.5]: that fraction of the training
         rows is flagged.
     image_shape : tuple of int, optional
         (channels, height, width) of flattened rows; one global affine map to [-1, 1] then replaces
@@ -216,7 +182,8 @@ class BoundsEBM(EnergyDensity):
     checkpoint_dir : str or Path, optional
         Folder for the training state; an interrupted fit of the same parameters and rows goes on.
     warm_start : bool, default=False
-        Continue from the last fit, with its scaling and base, for `max_iter` more updates.
+        Continue from the last fit, with its scaling and base, for `max_iter` more updates; the
+        networks must be the same.
     verbose : int, default=0
         1 shows a progress bar.
     random_state : int, RandomState instance or None, default=None
@@ -231,20 +198,20 @@ class BoundsEBM(EnergyDensity):
         d.
     lower_bound_ : Bound
         Lower bound of the held-out mean negative log likelihood of the fitted density, nats per
-        row, in the units of X, valid where the generator is injective. The rows have their share of
-        `data_noise`. nan with fewer latents than columns and no `observation_noise`; with fewer
-        latents and noise, a bound that asks for no injectivity.
+        row, in the units of X, valid where the generator is injective; from at most 4,000 rows,
+        without `data_noise`. nan with fewer latents than columns and no `observation_noise`; with
+        fewer latents and noise, a bound that asks for no injectivity.
     upper_surrogate_ : Bound
         The paper's upper objective there, which is no upper bound, see Notes; nan with another
         `bound` or fewer latents.
     cubo_ : Bound
         Upper bound by importance weights, half the log of their second moment, with the effective
         number of squared weights. Below some hundreds it is an underestimate. nan with fewer
-        latents than columns, with `observation_noise`, above 64 latents, and where the generator is
-        degenerate: its density is not known there.
+        latents than columns, with `observation_noise`, above 512 latents, and where the generator
+        is degenerate: its density is not known there.
     fold_fraction_ : float
         Share of latents at which the determinant of the Jacobian has the rarer sign; nan if it is
-        not square.
+        not square, and above 512 latents.
     energy_ : torch.nn.Module
         E on standardized space, nats. `Zero` where training did not improve on the base.
     base_ : Base or None
@@ -257,9 +224,11 @@ class BoundsEBM(EnergyDensity):
         One row per `eval_every` updates, means since the last; the first of each phase holds its
         start alone. Of the game: ``lower_bound`` on batches (nats, standardized space),
         ``penalty``, ``hinge_open`` (share of updates), ``fold`` (share of latents), ``s1_low`` and
-        ``s1_median`` (5 % quantile and median of s_1), ``data_energy``, ``generated_energy``. Of
+        ``s1_median`` (5 % quantile and median of s_1), ``data_energy``, ``generated_energy``; some
+        go with some of the bounds and entropies alone, see `BidirectionalBounds`. Of
         the refinement, which counts on: ``loss``, ``ess_share`` of the draws, held-out log
-        likelihood ``validation`` and ``validation_gain`` over the base.
+        likelihood ``validation`` (-inf where log Z was not to be trusted) and ``validation_gain``
+        over the base.
     n_iter_ : int
         Updates of the training that was kept.
     validation_gain_ : tuple of float or None
@@ -283,8 +252,8 @@ class BoundsEBM(EnergyDensity):
     Warns
     -----
     GeneratorWarning
-        From ``fit``, where the generator folds (``fold_fraction_`` above 0.1), is degenerate, or
-        has fewer latents than rows have columns.
+        From ``fit`` and `bounds`, where the generator folds (``fold_fraction_`` above 0.1) or is
+        degenerate; from ``fit``, where it has fewer latents than rows have columns.
     NormalizationWarning
         From ``fit``, where log Z is vague.
 
@@ -292,12 +261,17 @@ class BoundsEBM(EnergyDensity):
     -----
     ``score`` is the mean log density per row (nats), as for GaussianMixture. An update takes one
     pass of the energy over two batches and one directional derivative, and the generator's Jacobian
-    twice, d passes each: with many latents a random part of the batch carries it.
+    twice, d passes each: with many latents a random part of the batch carries it. A fit ends with
+    the bounds: Jacobians and penalties at 16,384 latents, fewer above 8 latent dimensions, seconds.
+
+    With fewer than 20 rows none are held out to judge an energy: the generator is trained, and the
+    base is the density.
 
     What the bounds certify. ``lower_bound_`` holds, up to its standard error, if G never maps two
     latents to one row; ``fold_fraction_`` of 0 is necessary for that, not sufficient. Where G folds
-    the change of variables counts entropy that is not there. With more than 64 latents the bound
-    rests on iterated singular values, which are too large by a factor that `n_lobpcg` brings down.
+    the change of variables counts entropy that is not there. Above 512 latents, and from 65 on where
+    rows have more columns, the bound rests on iterated singular values, which are too large by a
+    factor that `n_lobpcg` brings down.
     ``upper_surrogate_`` is what the energy is trained on: the paper's theorem needs constants M and
     m that nobody can compute, its proof exchanges an average over a path for one over the generator
     (Eq. 23), Eq. 18 fails where rows have more columns than latents, and a generator that misses a
@@ -427,14 +401,17 @@ class BoundsEBM(EnergyDensity):
             A row of the paper's Table 11. The images need `image_shape` in `changes`, and
             ``"mnist"`` needs `max_iter`: the paper's 60 epochs are ``60 * n_samples / 64``.
         **changes : dict
-            Parameters that replace the paper's.
+            Parameters that replace the paper's. `learning_rate`, `betas` and `weight_decay` go into
+            `optimizer`, where that is not among them.
 
         Returns
         -------
         BoundsEBM
-            Unfitted: no base, no refinement, margin 1, singular-value entropy, constant learning
-            rates, and the networks of Tables 6 to 10. Where those have parametric ReLU the energy
-            has a leaky one of its initial slope, 0.25, and no energy has batch normalization.
+            Unfitted: no base, no refinement, margin 1, no push against folds, one training,
+            singular-value entropy with 2 iterations of LOBPCG (with which the lower bound is none
+            above 64 latents), constant learning rates, and the networks of Tables 6 to 10. Where
+            those have parametric ReLU the energy has a leaky one of its initial slope, 0.25, and no
+            energy has batch normalization.
 
         Raises
         ------
@@ -447,23 +424,7 @@ class BoundsEBM(EnergyDensity):
         >>> BoundsEBM.from_paper("toy").max_iter
         150000
         """
-        check_choice("name", name, tuple(PAPER))
-        settings = dict(PAPER[name])
-        rate, betas = settings.pop("learning_rate"), settings["betas"]
-        optimizer = Optimization(rate, betas, 0.0, schedule="constant")
-        shared = {
-            "entropy": "singular-value",
-            "margin": 1.0,
-            "fold_penalty": 0.0,
-            "n_lobpcg": 2,
-            "n_restarts": 1,
-            "refine": False,
-            "base": None,
-            "optimizer": optimizer,
-            "learning_rate": rate,
-            "generator_learning_rate": rate,
-        }
-        return cls(**(shared | settings | changes))
+        return cls(**paper_settings(name, changes))
 
     @property
     def generator_(self):
@@ -472,9 +433,10 @@ class BoundsEBM(EnergyDensity):
         return self._network()
 
     def _network(self) -> torch.nn.Module:
-        objective = self._game(self._optimization())
+        played = self._played
+        shape = tuple(played.image_shape or (self.n_features_in_,))
         rng = torch.Generator(self.device_).manual_seed(0)
-        network = objective.build_generator(self._energy_shape(), rng)
+        network = played.build_generator(shape, rng)
         state = {
             k.removeprefix("generator."): v.to(self.device_)
             for k, v in self._kept.items()
@@ -512,9 +474,11 @@ class BoundsEBM(EnergyDensity):
         check_choice("method", method, METHODS)
         check_number("n_samples", n_samples, low=1, integer=True)
         far = self.base_ is None and self.n_features_in_ > MOST_COLUMNS
-        if method == "generator" or (method == "auto" and (far or self.image_shape is not None)):
+        images = self._played.image_shape is not None
+        if method == "generator" or (method == "auto" and (far or images)):
             seed = self.random_state if random_state is None else random_state
             rows = self._generate(n_samples, torch_generator(seed, self.device_))
+            self.sample_info_ = SampleInfo(math.nan, 0, math.nan)
             return self._standardizer.inverse(rows)
         if far:
             raise ValueError(
@@ -541,15 +505,17 @@ class BoundsEBM(EnergyDensity):
 
         Notes
         -----
-        16,384 latents with their Jacobians, then the chains of `skebm.partition.AIS`: seconds.
+        Up to 16,384 latents with their Jacobians, fewer above 8 latent dimensions; then the chains
+        of `skebm.partition.AIS`, which take most of the time: from seconds to a minute.
         """
         X = self._checked(X)
         seed = self.random_state if random_state is None else random_state
         generator = torch_generator(seed, self.device_)
         model, rows = self._model(), self._standardizer.transform(X, self.device_)
         report = self._report(rows, generator)
+        self._warn_of(report, stacklevel=3)
         chains = AIS().estimate(model, self._proposal, generator)
-        at_rows = model.potential(rows).double()
+        at_rows = potential_of(model, rows)
         spread = float(at_rows.var()) / len(rows) if len(rows) > 1 else math.nan
         ais = Bound(
             float(at_rows.mean()) + chains.value + self._standardizer.log_volume,
@@ -560,7 +526,7 @@ class BoundsEBM(EnergyDensity):
 
     def _generate(self, n: int, generator: torch.Generator) -> torch.Tensor:
         z = torch.empty(n, self.latent_dim_, device=self.device_).normal_(generator=generator)
-        noise = self._game(self._optimization()).noise()
+        noise = self._played.noise()
         network = self.generator_
         with torch.no_grad():
             x = torch.cat([network(block) for block in z.split(4096)])
@@ -570,7 +536,7 @@ class BoundsEBM(EnergyDensity):
     def latent_dim_(self):
         """Length of the generator's latents."""
         check_is_fitted(self)
-        return self._latents()
+        return self._played.latents((self.n_features_in_,))
 
     @property
     def fold_fraction_(self):
@@ -596,23 +562,24 @@ class BoundsEBM(EnergyDensity):
         check_is_fitted(self)
         return self._kept[f"report.{name}"]
 
-    def _latents(self) -> int:
-        if self.latent_dim is None and self.image_shape is not None:
-            return min(IMAGE_LATENTS, self.n_features_in_)
-        return self.n_features_in_ if self.latent_dim is None else int(self.latent_dim)
-
     def _objectives(self, optimization: Optimization) -> list[Objective]:
         check_choice("refine", self.refine, (True, False))
         check_number("refine_iter", self.refine_iter, low=1, integer=True)
         check_number("n_restarts", self.n_restarts, low=1, integer=True)
         game = self._game(optimization)
         game.check()
-        if self._latents() < self.n_features_in_:
+        if self.batch_size == 1 and getattr(game.generator, "batch_norm", False):
+            raise ValueError(
+                "batch_size must be >= 2 with a generator that normalizes over the batch, got 1. "
+                "Set generator__batch_norm=False or more rows."
+            )
+        latents = game.latents((self.n_features_in_,))
+        if latents < self.n_features_in_:
             lost = "the lower bound rests on observation_noise and is loose"
             if game.noise() == 0:
                 lost = "its density lives on a surface and there are no bounds"
             warnings.warn(
-                f"latent_dim={self._latents()} is below the {self.n_features_in_} columns of X: "
+                f"latent_dim={latents} is below the {self.n_features_in_} columns of X: "
                 f"energy slopes off the generator's surface go unpenalized, and {lost}. Use "
                 "latent_dim=None for tables.",
                 GeneratorWarning,
@@ -625,13 +592,20 @@ class BoundsEBM(EnergyDensity):
         check_number("generator_learning_rate", self.generator_learning_rate, low=0, open_low=True)
         betas = self.betas if self.generator_betas is None else self.generator_betas
         pair = isinstance(betas, tuple | list) and len(betas) == 2
-        if self.generator_betas is not None and not pair:
-            raise TypeError(f"generator_betas must be two numbers in [0, 1), got {betas!r}.")
+        numbers = pair and all(isinstance(b, int | float) and 0 <= b < 1 for b in betas)
+        if self.generator_betas is not None and not numbers:
+            error = ValueError if pair else TypeError
+            raise error(
+                f"generator_betas must be two numbers in [0, 1), got {betas!r}. None takes betas."
+            )
+        latent_dim = self.latent_dim
+        if latent_dim is None and self.image_shape is not None:
+            latent_dim = min(IMAGE_LATENTS, self.n_features_in_)
         return BidirectionalBounds(
             bound=self.bound,
             entropy=self.entropy,
             generator=component,
-            latent_dim=self.latent_dim if self.image_shape is None else self._latents(),
+            latent_dim=latent_dim,
             observation_noise=self.observation_noise,
             margin=self.margin,
             penalty_weight=self.penalty_weight,
@@ -671,6 +645,7 @@ class BoundsEBM(EnergyDensity):
             self._box = (low - margin, high + margin)
         model = before[-1].model if before else self._new_model(prepared, generator)
         settings = self._settings(prepared)
+        settings_of_game = settings._replace(max_iter=self.max_iter)  # needs no held-out rows
         attempts: list[TrainState] = []
         ranks: list[tuple[bool, float]] = []  # the smaller the better
         for i in range(1 if before else self.n_restarts):
@@ -678,7 +653,7 @@ class BoundsEBM(EnergyDensity):
                 model = model._replace(energy=self._new_energy(model.base, generator))
             phases = [(i, game, before[0] if before else None)]
             attempts += self._run_phases(
-                model, phases, settings, prepared, checkpoint, generator, task
+                model, phases, settings_of_game, prepared, checkpoint, generator, task
             )
             if attempts[-1].interrupted:
                 ranks.append((True, math.inf))  # only the first may be kept unfinished
@@ -695,7 +670,7 @@ class BoundsEBM(EnergyDensity):
         refinement = ImportanceLikelihood(optimization=REFINE, proposal=self._near)
         again = before[1] if before and len(before) > 1 else None
         phases = [(self.n_restarts, refinement, again)]
-        if settings.max_iter > 1:
+        if self._can_judge(prepared):
             settings = settings._replace(max_iter=self.refine_iter)
         refined = self._run_phases(
             chosen.model, phases, settings, prepared, checkpoint, generator, task
@@ -725,16 +700,10 @@ class BoundsEBM(EnergyDensity):
         """Return a mixture fitted to rows and as many generated ones, with a wide Gaussian."""
         if self.n_features_in_ > MOST_COLUMNS or self.image_shape is not None:
             return None
-        rows = prepared.noised(generator)
-        if prepared.weight is None:
-            order = torch.randperm(len(rows), generator=generator, device=rows.device)
-        else:
-            order = torch.multinomial(
-                prepared.weight.double(), len(rows), True, generator=generator
-            )
-        rows = rows[order[:MOST_ROWS]]
+        rows = _some_rows(prepared.noised(generator), prepared.weight, generator)
         network = state.objective.modules["generator"]
-        z = rows.new_empty(len(rows), self._latents()).normal_(generator=generator)
+        d = int(state.objective.buffers["latent_dim"])
+        z = rows.new_empty(len(rows), d).normal_(generator=generator)
         with torch.no_grad(), evaluating(network):
             made = network(z)
         spread = made.isfinite().all() and float(made.abs().max()) < FARTHEST
@@ -764,43 +733,61 @@ class BoundsEBM(EnergyDensity):
         return {f"generator.{name}": tensor.detach().cpu() for name, tensor in network.items()}
 
     def _complete(self, prepared: Prepared, generator: torch.Generator) -> None:
-        rows = prepared.noised(generator) if prepared.validation is None else prepared.validation
-        report = self._report(rows[:MOST_ROWS], generator)
+        self._played = copy.deepcopy(self._game(self._optimization()))
+        rows, weight = prepared.clean_validation, None
+        if rows is None:
+            rows, weight = prepared.x, prepared.weight
+        rows = _some_rows(rows, weight, generator)
+        try:
+            report = self._report(rows, generator)
+        except KeyboardInterrupt:
+            report = NO_REPORT
+            warnings.warn(
+                "The evaluation of the bounds was interrupted: lower_bound_, upper_surrogate_ and "
+                "cubo_ are nan. bounds(X) evaluates them on any rows.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
         for name in ("lower", "surrogate", "cubo"):
             values = torch.tensor(getattr(report, name), dtype=torch.float64)
             self._kept[f"report.{name}"] = values
         self._kept["report.fold"] = torch.tensor([report.fold], dtype=torch.float64)
-        self._warn_of(report)
+        self._warn_of(report, stacklevel=5)
 
     def _report(self, rows: torch.Tensor, generator: torch.Generator) -> GeneratorReport:
         return report_generator(
             self._model(),
-            self._game(self._optimization()),
+            self._played,
             self._network(),
-            self._latents(),
+            self._played.latents((self.n_features_in_,)),
             rows,
             self._standardizer.log_volume,
             generator,
         )
 
-    def _warn_of(self, report: GeneratorReport) -> None:
+    def _warn_of(self, report: GeneratorReport, stacklevel: int) -> None:
+        played = self._played
         if report.fold > FOLDED:
+            pushed = played.entropy == "logdet" and not played.bound.startswith("wgan")
+            remedy = "Raise max_iter, fold_penalty or n_restarts, or set another random_state."
+            if not pushed:
+                remedy = "Raise n_restarts or set another random_state; entropy='logdet' with "
+                remedy += "bound='bidirectional' pushes against folds."
             warnings.warn(
                 f"the generator folds: at a share of {report.fold:.2g} of the latents the "
-                "determinant of its Jacobian has the rarer sign. It may miss modes, and "
-                "lower_bound_ is void. Raise max_iter, fold_penalty or n_restarts, or set another "
-                "random_state.",
+                "determinant of its Jacobian has the rarer sign. It may miss modes, and the lower "
+                f"bound is void. {remedy}",
                 GeneratorWarning,
-                stacklevel=5,
+                stacklevel=stacklevel,
             )
         if report.degenerate > 0:
             warnings.warn(
                 f"the generator is degenerate: at a share of {report.degenerate:.2g} of the "
-                "latents its Jacobian has a singular value below 1e-6, taken as that. lower_bound_ "
-                "is in doubt there and cubo_ does not exist. Use wider hidden layers or fewer "
+                "latents its Jacobian has a singular value below 1e-6, taken as that. The lower "
+                "bound is in doubt there and CUBO does not exist. Use wider hidden layers or fewer "
                 "latents.",
                 GeneratorWarning,
-                stacklevel=5,
+                stacklevel=stacklevel,
             )
 
 
@@ -809,14 +796,26 @@ def _fold_fraction(
 ) -> float:
     """Return the share of latents with the rarer orientation; 0 where it is not defined."""
     network, d = state.objective.modules["generator"], int(state.objective.buffers["latent_dim"])
-    n = N_FOLD_LATENTS if game.image_shape is None else N_FOLD_IMAGES
+    n = N_FOLD_LATENTS if d <= MOST_EXACT else FOLD_COLUMNS // d
+    n = n if game.image_shape is None else N_FOLD_IMAGES
     z = torch.empty(n, d, device=generator.device).normal_(generator=generator)
     with torch.no_grad(), evaluating(network):
-        if d > MOST_EXACT or network(z[:1]).shape[1] != d:
+        if d > MOST_DENSE or network(z[:1]).shape[1] != d:
             return 0.0
         blocks = z.split(max(IMAGE_COLUMNS // d, 1))
         signs = torch.cat([orientation(value_and_jacobian(network, b)[1]) for b in blocks])
     return float(minority(signs).double().mean())
+
+
+def _some_rows(
+    rows: torch.Tensor, weight: torch.Tensor | None, generator: torch.Generator
+) -> torch.Tensor:
+    """Return at most 4000 rows (m, d), drawn in proportion to their weights."""
+    if weight is None:
+        order = torch.randperm(len(rows), generator=generator, device=rows.device)
+    else:
+        order = torch.multinomial(weight.double(), len(rows), True, generator=generator)
+    return rows[order[:MOST_ROWS]]
 
 
 def _held_out_gain(state: TrainState, prepared: Prepared, generator: torch.Generator) -> float:

@@ -1,0 +1,84 @@
+"""The settings of the paper BB, for `BoundsEBM.from_paper`."""
+
+from __future__ import annotations
+
+__all__ = ["paper_settings"]
+
+from typing import Any
+
+from sklearn.base import clone
+
+from skebm._components import check_choice
+from skebm.energies import MLP, Conv, Residual
+from skebm.networks import MLPGenerator
+from skebm.objectives import Optimization
+
+PAPER: dict[str, dict[str, Any]] = {
+    "toy": {
+        "energy": MLP(
+            (100, 100), "leaky_relu", n_frequencies=0, input_scale=1.0, negative_slope=0.25
+        ),
+        "generator": MLPGenerator.toy(),
+        "learning_rate": 2e-4,
+        "betas": (0.0, 0.9),
+        "batch_size": 200,
+        "max_iter": 150_000,
+    },
+    "mnist": {
+        "energy": MLP(
+            (2000, 1000, 500, 250, 250),
+            "leaky_relu",
+            n_frequencies=0,
+            input_scale=1.0,
+            negative_slope=0.25,
+        ),
+        "generator": MLPGenerator.mnist(),
+        "latent_dim": 128,
+        "learning_rate": 2e-4,
+        "betas": (0.0, 0.9),
+        "batch_size": 64,
+    },
+    "cifar10": {
+        "energy": Conv.dcgan(),
+        "generator": "conv",
+        "latent_dim": 128,
+        "learning_rate": 5e-5,
+        "betas": (0.0, 0.999),
+        "batch_size": 64,
+        "max_iter": 200_000,
+    },
+    "animeface": {
+        "energy": Residual(),
+        "generator": "residual",
+        "latent_dim": 128,
+        "learning_rate": 5e-5,
+        "betas": (0.0, 0.999),
+        "batch_size": 64,
+        "max_iter": 100_000,
+    },
+}
+
+
+OPTIMIZATION = ("learning_rate", "betas", "weight_decay")
+
+
+def paper_settings(name: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """Return parameters of a row of Table 11, with changes; no component is shared."""
+    check_choice("name", name, tuple(PAPER))
+    row = PAPER[name]
+    shared = {
+        "entropy": "singular-value",
+        "margin": 1.0,
+        "fold_penalty": 0.0,
+        "n_lobpcg": 2,
+        "n_restarts": 1,
+        "refine": False,
+        "base": None,
+        "generator_learning_rate": row["learning_rate"],
+        "weight_decay": 0.0,
+    }
+    settings = {key: clone(value, safe=False) for key, value in (shared | row).items()} | changes
+    if "optimizer" not in changes:
+        numbers = {key: settings[key] for key in OPTIMIZATION}
+        settings["optimizer"] = Optimization(**numbers, schedule="constant")
+    return settings
