@@ -321,9 +321,14 @@ def test_anisotropy_leaves_the_module_as_it_was(mixed):
 
 def test_the_modes_come_back_after_an_error(mixed):
     mixed.train()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="latent_dim must be"):
         anisotropy_index(mixed, 5, n_samples=10)
     assert all(part.training for part in mixed.modules())
+
+
+def test_anisotropy_names_a_wrong_latent_dimension():
+    with pytest.raises(ValueError, match="latent_dim must be the size .* got 3"):
+        anisotropy_index(torch.nn.Linear(2, 4), 3)
 
 
 def test_anisotropy_of_a_fitted_estimator():

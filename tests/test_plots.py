@@ -158,6 +158,17 @@ def test_history_keys_and_given_axes():
     display.figure_.canvas.draw()
 
 
+def test_history_of_a_game_shows_its_bound_or_all_there_is():
+    game = [{"iteration": i, "lower_bound": -i, "fold": 0.1} for i in (0, 5)]
+    refined = [*game, {"iteration": 5, "loss": 1.0, "validation": 2.0}]
+    for rows, keys in ((game, ["lower_bound"]), (refined, ["validation", "loss", "lower_bound"])):
+        display = HistoryDisplay.from_estimator(SimpleNamespace(history_=rows))
+        assert list(display.curves) == keys
+    critic = [{"iteration": 1, "data_energy": 1.0, "penalty": 0.5}]
+    display = HistoryDisplay.from_estimator(SimpleNamespace(history_=critic))
+    assert list(display.curves) == ["data_energy", "penalty"]
+
+
 def test_history_errors():
     fitted = SimpleNamespace(history_=ROWS)
     with pytest.raises(ValueError, match=r"got \['acceptance'\].*'cd_bracket'.*'validation'"):

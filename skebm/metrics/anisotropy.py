@@ -83,8 +83,8 @@ def anisotropy_index(
     Raises
     ------
     ValueError
-        If a module comes without `latent_dim`, a number is out of its range, or a derivative is not
-        finite.
+        If a module comes without `latent_dim` or with another than it takes, a number is out of its
+        range, or a derivative is not finite.
     TypeError
         If `generator` is neither a module nor has ``generator_`` and ``latent_dim_``, or a number
         is none.
@@ -122,6 +122,13 @@ def anisotropy_index(
     z = torch.empty(n_samples, latent_dim).normal_(generator=torch_generator(random_state))
     with _evaluating(module), torch.no_grad():
         blocks = z.to(device=like.device, dtype=like.dtype).split(BLOCK)
+        try:
+            module(blocks[0][:1])
+        except RuntimeError as error:
+            raise ValueError(
+                f"latent_dim must be the size of the generator's latents, got {latent_dim}: "
+                f"{error}. Pass the size of z."
+            ) from error
         lengths = torch.cat([_column_lengths(module, block) for block in blocks]).numpy()
     n_bad = np.count_nonzero(~np.isfinite(lengths))
     if n_bad:

@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 from skebm.plots._matplotlib import require_pyplot
 
 HELD_OUT = "validation"
-TRAINING = ("cd_bracket", "noise_bracket", "loss")
+TRAINING = ("cd_bracket", "noise_bracket", "loss", "lower_bound")
 
 
 class HistoryDisplay:
@@ -71,8 +71,9 @@ class HistoryDisplay:
             Fitted, with ``history_``: a list of dicts, each with ``"iteration"`` and any numbers;
             a row may lack a key.
         keys : sequence of str, default=None
-            What to draw; ``None`` means ``"validation"``, ``"cd_bracket"``, ``"noise_bracket"``
-            and ``"loss"``, as far as they are there.
+            What to draw; ``None`` means ``"validation"``, ``"cd_bracket"``, ``"noise_bracket"``,
+            ``"loss"`` and ``"lower_bound"``, as far as they are there, or where none of them is
+            all numbers that are.
         ax : matplotlib Axes, default=None
             Where to draw (two panels split its place); ``None`` makes a figure.
 
@@ -136,7 +137,11 @@ class HistoryDisplay:
 
 def _curves(history: list[dict], keys: Sequence[str] | None) -> dict:
     present = sorted({k for row in history for k, value in row.items() if value is not None})
-    wanted = [k for k in (HELD_OUT, *TRAINING) if k in present] if keys is None else list(keys)
+    if keys is None:
+        usual = [key for key in (HELD_OUT, *TRAINING) if key in present]
+        wanted = usual or [key for key in present if key != "iteration"]
+    else:
+        wanted = list(keys)
     missing = [key for key in wanted if key not in present]
     if not wanted or missing or "iteration" not in present:
         raise ValueError(
