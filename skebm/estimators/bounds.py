@@ -82,8 +82,9 @@ class BoundsEBM(EnergyDensity):
         their energy is not trained as a density, whatever its normalized scores say.
     entropy : str, default="logdet"
         How the generator's entropy is had: ``"logdet"`` exactly, ``"singular-value"`` by the
-        paper's bound (iterated beyond 64 latents), ``"hutchinson"``, or ``"mutual-information"`` (MEG) and ``"variational"``
-        (VERA), which go with ``bound="zero-centered-gp"``.
+        paper's bound (iterated beyond 64 latents), ``"hutchinson"``, or
+        ``"mutual-information"`` (MEG) and ``"variational"`` (VERA), which go with
+        ``bound="zero-centered-gp"``.
     generator : {"mlp", "conv", "residual"} or GeneratorComponent, default="mlp"
         The generator; ``"conv"`` and ``"residual"`` need `image_shape`.
         ``generator__hidden_sizes`` works in ``set_params``.
@@ -269,9 +270,9 @@ class BoundsEBM(EnergyDensity):
 
     What the bounds certify. ``lower_bound_`` holds, up to its standard error, if G never maps two
     latents to one row; ``fold_fraction_`` of 0 is necessary for that, not sufficient. Where G folds
-    the change of variables counts entropy that is not there. Above 512 latents, and from 65 on where
-    rows have more columns, the bound rests on iterated singular values, which are too large by a
-    factor that `n_lobpcg` brings down.
+    the change of variables counts entropy that is not there. Above 512 latents, and from 65 on
+    where rows have more columns, the bound rests on iterated singular values, which are too large
+    by a factor that `n_lobpcg` brings down.
     ``upper_surrogate_`` is what the energy is trained on: the paper's theorem needs constants M and
     m that nobody can compute, its proof exchanges an average over a path for one over the generator
     (Eq. 23), Eq. 18 fails where rows have more columns than latents, and a generator that misses a
