@@ -268,6 +268,31 @@ def test_checkpoints_of_a_critic_hold_no_code(tmp_path):
     assert state["finished"] and "critic" in state["objective"]["modules"]
 
 
+def test_what_is_set_after_a_fit_waits_for_the_next(tmp_path):
+    """The file holds the networks that were fitted, and the parameters as they are now."""
+    est = tiny().fit(table())
+    est.set_params(energy__hidden_sizes=(5,), image_shape=(1, 1, 2))
+    est.save(tmp_path / "model")
+    loaded = HybridCDDensity.load(tmp_path / "model")
+    assert_same(est, loaded)
+    assert loaded.get_params() == est.get_params()
+    loaded.save(tmp_path / "again")
+    assert_same(est, HybridCDDensity.load(tmp_path / "again"))
+    est = tiny(energy=factory).fit(table())
+    est.set_params(energy="mlp").save(tmp_path / "model")
+    assert_same(est, HybridCDDensity.load(tmp_path / "model", energy=factory))
+
+
+def test_a_critic_does_not_follow_parameters_set_after_the_fit(tmp_path):
+    X = table()
+    est = stein().fit(X)
+    before = est.critic_(X)
+    est.set_params(critic=Critic((3,)))
+    np.testing.assert_array_equal(est.critic_(X), before)
+    est.save(tmp_path / "model")
+    np.testing.assert_array_equal(SteinEBM.load(tmp_path / "model").critic_(X), before)
+
+
 # -- what save and load refuse -------------------------------------------------------------------
 
 

@@ -529,6 +529,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         """Keep what was learnt; where it does not beat the base, the base."""
         model, held_out = self._outcome(states[-1], prepared, generator)
         self.base_ = model.base
+        self._built = (copy.deepcopy(self.energy), self._energy_shape())
         self.history_, done = [], 0
         for state in states:
             self.history_ += [

@@ -115,9 +115,10 @@ def place(estimator: Any) -> None:
 
 
 def _header(estimator: Any) -> dict[str, Any]:
-    params, factory = estimator.get_params(deep=False), False
-    if callable(params["energy"]) and not isinstance(params["energy"], EnergyComponent):
-        params["energy"], factory = "mlp", True
+    params, (energy, shape) = estimator.get_params(deep=False), estimator._built
+    factory = _is_factory(energy)
+    if _is_factory(params["energy"]):
+        params["energy"] = "mlp"
     if isinstance(params["random_state"], np.random.RandomState):
         params["random_state"] = None
     for name in ("device", "checkpoint_dir"):
@@ -129,6 +130,8 @@ def _header(estimator: Any) -> dict[str, Any]:
         "versions": _versions(),
         "params": {k: encode(v) for k, v in params.items()},
         "factory": factory,
+        "energy": None if factory else encode(energy),  # as fitted, whatever was set since
+        "shape": list(shape),
         "zero": isinstance(estimator.energy_, Zero),
         "base": None if estimator.base_ is None else _path(type(estimator.base_)),
         "log_partition": None if log_partition is None else list(log_partition),
@@ -144,9 +147,11 @@ def _rebuild(
     cls: type, header: dict[str, Any], tensors: dict[str, torch.Tensor], energy: Any
 ) -> Any:
     params = {k: decode(v) for k, v in header["params"].items()}
+    built = energy if header["factory"] else decode(header["energy"])
     if header["factory"]:
         params["energy"] = energy
     estimator: Any = cls(**params)
+    estimator._built = (built, tuple(header["shape"]))
     for name, value in header["fitted"].items():
         setattr(estimator, name, value)
     if header["names"] is not None:
@@ -178,14 +183,18 @@ def _rebuild_energy(
     if zero:
         return Zero()
     generator = torch.Generator(estimator.device_).manual_seed(0)
-    aliases, shape = ALIASES["energy"][0], estimator._energy_shape()
-    module = build_energy(estimator.energy, aliases, shape, generator)
+    energy, shape = estimator._built
+    module = build_energy(energy, ALIASES["energy"][0], shape, generator)
     module = estimator._wrapped(module, estimator.base_)
     if "lifts" in tensors:  # calibrated afterwards
         mixture = MixtureBase(**_part(tensors, "mixture."))
         module = Reweighted(module, mixture, tensors["lifts"]).to(estimator.device_)
     module.load_state_dict(tensors)
     return module.requires_grad_(False).eval()
+
+
+def _is_factory(energy: Any) -> bool:
+    return callable(energy) and not isinstance(energy, EnergyComponent)
 
 
 def _versions() -> dict[str, str]:

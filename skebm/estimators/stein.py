@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["SteinEBM"]
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -290,7 +291,7 @@ class SteinEBM(EnergyDensity):
         """The critic, a callable (n, n_features) -> (n, n_features)."""
         check_is_fitted(self)
         generator = torch.Generator().manual_seed(0)
-        network = (self.critic or CRITIC).build(self.n_features_in_, generator)
+        network = self._played.build(self.n_features_in_, generator)
         network.load_state_dict(
             {k.removeprefix("critic."): v for k, v in self._kept.items() if k.startswith("critic.")}
         )
@@ -453,6 +454,7 @@ class SteinEBM(EnergyDensity):
     def _players(
         self, objective: Objective, state: TrainState, prepared: Prepared
     ) -> dict[str, torch.Tensor]:
+        self._played = copy.deepcopy(self.critic or CRITIC)
         critic = state.objective.modules["critic"].state_dict()
         return {f"critic.{name}": tensor.detach().cpu() for name, tensor in critic.items()}
 
