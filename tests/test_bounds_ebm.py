@@ -699,6 +699,7 @@ def test_a_batch_of_one_has_no_statistics():
 def test_the_generator_s_betas_are_named(betas):
     with pytest.raises((ValueError, TypeError), match="generator_betas must be two numbers"):
         tiny(generator_betas=betas).fit(table())
+    tiny(generator_betas=(0, np.float32(0.5))).fit(table())
 
 
 @pytest.mark.parametrize("entropy", ["singular-value", "logdet"])

@@ -8,6 +8,7 @@ import copy
 import math
 import warnings
 
+import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
@@ -65,6 +66,7 @@ N_FOLD_LATENTS, N_FOLD_IMAGES = 4096, 256
 FOLD_COLUMNS = 1 << 18  # of Jacobians above 64 latents
 REFINE = Optimization()
 METHODS = ("auto", "generator", "mala")
+NUMBER = (int, float, np.number)
 
 
 class BoundsEBM(EnergyDensity):
@@ -133,8 +135,7 @@ class BoundsEBM(EnergyDensity):
         The energy, ``"mlp"`` by default; ``"conv"`` and ``"residual"`` need `image_shape`;
         ``"ica"`` and ``"rbm"`` (`LinearICA`, `GaussianBernoulliRBM`) suit ``base=None``. A callable
         gets the number of columns (or the image shape) and returns a new ``torch.nn.Module`` that
-        maps (n, n_features) to (n,) nats,
-        without batch normalization.
+        maps (n, n_features) to (n,) nats, without batch normalization.
         ``energy__hidden_sizes`` works in ``set_params``.
     base : {"mixture", "gaussian", "kernel", "uniform"}, base component or None, default="mixture"
         The normalized reference density p0. All but None have full support. None means p0 = 1,
@@ -173,8 +174,7 @@ class BoundsEBM(EnergyDensity):
         ``"auto"``: ``offset_`` is the 5 % quantile of held-out scores (with fewer than 40 of them
         the lower of theirs and all rows'), moved up if needed so that at least one row of X is
         flagged (none where more than 5 % of the rows share the lowest score, as in tables of few
-        values). A float in (0, 0.5]: that fraction of the training
-        rows is flagged.
+        values). A float in (0, 0.5]: that fraction of the training rows is flagged.
     image_shape : tuple of int, optional
         (channels, height, width) of flattened rows; one global affine map to [-1, 1] then replaces
         the scaling of columns, and ``log_partition="auto"`` means None.
@@ -593,7 +593,7 @@ class BoundsEBM(EnergyDensity):
         check_number("generator_learning_rate", self.generator_learning_rate, low=0, open_low=True)
         betas = self.betas if self.generator_betas is None else self.generator_betas
         pair = isinstance(betas, tuple | list) and len(betas) == 2
-        numbers = pair and all(isinstance(b, int | float) and 0 <= b < 1 for b in betas)
+        numbers = pair and all(isinstance(b, NUMBER) and 0 <= b < 1 for b in betas)
         if self.generator_betas is not None and not numbers:
             error = ValueError if pair else TypeError
             raise error(

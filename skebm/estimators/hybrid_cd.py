@@ -73,8 +73,7 @@ class HybridCDDensity(EnergyDensity):
         The energy, ``"mlp"`` by default; ``"conv"`` and ``"residual"`` need `image_shape`;
         ``"ica"`` and ``"rbm"`` (`LinearICA`, `GaussianBernoulliRBM`) suit ``base=None``. A callable
         gets the number of columns (or the image shape) and returns a new ``torch.nn.Module`` that
-        maps (n, n_features) to (n,) nats,
-        without batch normalization.
+        maps (n, n_features) to (n,) nats, without batch normalization.
         ``energy__hidden_sizes`` works in ``set_params``.
     base : {"mixture", "gaussian", "kernel", "uniform"}, base component or None, default="mixture"
         The normalized reference density; None means p0 = 1, which needs an energy that grows (such
@@ -116,8 +115,7 @@ class HybridCDDensity(EnergyDensity):
         ``"auto"``: ``offset_`` is the 5 % quantile of held-out scores (with fewer than 40 of them
         the lower of theirs and all rows'), moved up if needed so that at least one row of X is
         flagged (none where more than 5 % of the rows share the lowest score, as in tables of few
-        values). A float in (0, 0.5]: that fraction of the training
-        rows is flagged.
+        values). A float in (0, 0.5]: that fraction of the training rows is flagged.
     image_shape : tuple of int, optional
         (channels, height, width) of flattened rows; one global affine map to [-1, 1] then replaces
         the scaling of columns, and ``log_partition="auto"`` means None.
