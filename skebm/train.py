@@ -109,7 +109,7 @@ class TrainState:
         Holds the energy being trained.
     objective : State
         Players, optimizers and buffers.
-    generator : torch.Generator
+    rng : torch.Generator
         Source of all randomness.
     history : list of dict
         One row per validation.
@@ -138,7 +138,7 @@ class TrainState:
     iteration: int
     model: Model
     objective: State
-    generator: torch.Generator
+    rng: torch.Generator
     history: list[dict[str, float]] = field(default_factory=list)
     best: Best | None = None
     average: dict[str, torch.Tensor] | None = None
@@ -161,7 +161,7 @@ class TrainState:
             "iteration": self.iteration,
             "energy": self.model.energy.state_dict(),
             "objective": self.objective.state_dict(),
-            "generator": self.generator.get_state(),
+            "rng": self.rng.get_state(),
             "history": self.history,
             "best": best,
             "average": self.average,
@@ -173,7 +173,7 @@ class TrainState:
         self.iteration = state["iteration"]
         self.model.energy.load_state_dict(state["energy"])
         self.objective = self.objective.load(state["objective"])
-        self.generator.set_state(state["generator"].cpu())
+        self.rng.set_state(state["rng"].cpu())
         self.history = state["history"]
         if state["best"]:
             iteration, held_out, energy = state["best"]
@@ -194,7 +194,7 @@ def train(
     sample_weight: torch.Tensor | None = None,
     validation: torch.Tensor | None = None,
     settings: Settings,
-    generator: torch.Generator,
+    rng: torch.Generator,
     state: TrainState | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoint: Path | None = None,
@@ -216,7 +216,7 @@ def train(
         and the parameters of the second half are averaged (or the last ones kept, see `Settings`).
     settings : Settings
         Length, batches, stopping.
-    generator : torch.Generator
+    rng : torch.Generator
         Source of all randomness.
     state : TrainState, optional
         Continue from its optimizers and buffers, and the parameters of `model`, for
@@ -249,16 +249,16 @@ def train(
     >>> from skebm.energies import MLP, Model
     >>> from skebm.objectives import ImportanceLikelihood
     >>> from skebm.train import Settings, train
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> x = torch.randn(100, 1, generator=generator)
-    >>> base = Gaussian().fit(x, None, generator)
-    >>> model = Model(MLP((8,)).build((1,), generator), base, 1.0)
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> x = torch.randn(100, 1, generator=rng)
+    >>> base = Gaussian().fit(x, None, rng)
+    >>> model = Model(MLP((8,)).build((1,), rng), base, 1.0)
     >>> objective = ImportanceLikelihood(64)
-    >>> train(model, objective, x, settings=Settings(50), generator=generator).iteration
+    >>> train(model, objective, x, settings=Settings(50), rng=rng).iteration
     50
     """
     if state is None:
-        state = TrainState(0, model, objective.init(model, x, generator), generator)
+        state = TrainState(0, model, objective.init(model, x, rng), rng)
         if checkpoint is not None and checkpoint.exists():
             state.load(torch.load(checkpoint, map_location=x.device, weights_only=True))
     else:
@@ -299,7 +299,7 @@ class _Loop:
             settings.batch_size,
             weight=sample_weight,
             noise=settings.noise,
-            generator=state.generator,
+            rng=state.rng,
         )
         if state.best is not None and state.best.held_out is None:
             self.validation = None  # resumed: the objective had said that it cannot judge
@@ -349,7 +349,7 @@ class _Loop:
                 factor = decay if group.get("decays", True) else 1.0
                 group["lr"] = group["initial_lr"] * state.lr_factor * factor
         state.objective, row = self.objective.step(
-            state.model, state.objective, self.draw, state.generator
+            state.model, state.objective, self.draw, state.rng
         )
         state.iteration += 1
         self.rows.append(row)
@@ -391,9 +391,7 @@ class _Loop:
         if self.validation is None:
             return None
         state = self.state
-        held_out = self.objective.validate(
-            state.model, state.objective, self.validation, state.generator
-        )
+        held_out = self.objective.validate(state.model, state.objective, self.validation, state.rng)
         if held_out is None:
             self.validation = None  # the objective cannot judge: average instead
         return held_out
@@ -453,9 +451,7 @@ class _Loop:
         state.model.energy.load_state_dict(state.best.energy)
         state.average, state.n_averaged = None, 0
         state.lr_factor *= 0.3
-        state.objective = self.objective.recover(
-            state.model, state.objective, self.x, state.generator
-        )
+        state.objective = self.objective.recover(state.model, state.objective, self.x, state.rng)
         return False
 
     def _write(self, now: bool = False) -> None:

@@ -15,10 +15,10 @@ from tests.generators import gen
 
 def three_modes(n, d, seed=0):
     """Rows at three modes of sd 0.15, standardized."""
-    generator = gen(seed)
+    rng = gen(seed)
     centers = torch.tensor([[-1.2, 0.0], [0.0, 1.3], [1.2, -1.0]])[:, :d]
-    which = torch.randint(3, (n,), generator=generator)
-    return centers[which] + 0.15 * torch.randn(n, d, generator=generator)
+    which = torch.randint(3, (n,), generator=rng)
+    return centers[which] + 0.15 * torch.randn(n, d, generator=rng)
 
 
 def normal(d):
@@ -137,9 +137,9 @@ def test_weights_count_rows(name):
 
 
 def test_gaussian_is_the_shrunk_moments():
-    generator = gen(0)
-    x = torch.randn(5000, 2, generator=generator) @ torch.tensor([[1.0, 0.5], [0.0, 0.7]]) + 3
-    base = Gaussian().fit(x, None, generator)
+    rng = gen(0)
+    x = torch.randn(5000, 2, generator=rng) @ torch.tensor([[1.0, 0.5], [0.0, 0.7]]) + 3
+    base = Gaussian().fit(x, None, rng)
     covariance = torch.linalg.inv((base.factors[0] @ base.factors[0].T).double())
     torch.testing.assert_close(base.means[0], x.mean(0), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(covariance.float(), x.T.cov(), rtol=0.02, atol=0.02)

@@ -78,7 +78,7 @@ class Given(GeneratorComponent):
     def __init__(self, module):
         self.module = module
 
-    def build(self, latent_dim, shape, generator):
+    def build(self, latent_dim, shape, rng):
         return self.module
 
 
@@ -761,7 +761,7 @@ def trained(objective, columns=2, max_iter=3, n=64, batch_size=32):
     model = Model(energy, normal_base(columns), 1.0)
     x = randn(n, columns, dtype=torch.float32)
     settings = Settings(max_iter, batch_size=batch_size, eval_every=1)
-    return train(model, objective, x, settings=settings, generator=gen(0))
+    return train(model, objective, x, settings=settings, rng=gen(0))
 
 
 def assert_sound(state, updates):

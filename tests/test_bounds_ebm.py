@@ -64,7 +64,7 @@ class Given(GeneratorComponent):
         self.offset = offset
         self.folds = folds
 
-    def build(self, latent_dim, shape, generator):
+    def build(self, latent_dim, shape, rng):
         return GivenMap(torch.tensor(self.matrix), torch.tensor(self.offset), self.folds)
 
 

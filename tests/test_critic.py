@@ -118,7 +118,7 @@ def test_dropout_masks_value_and_divergence_alike():
             x = z * torch.sigmoid(beta * z) * mask[i]
         return net.layers[-1](x)
 
-    value, divergence = net.value_and_divergence(x, generator=gen(6))
+    value, divergence = net.value_and_divergence(x, rng=gen(6))
     for i, row in enumerate(x):
         torch.testing.assert_close(value[i], masked(row, i))
         full = torch.autograd.functional.jacobian(lambda r, i=i: masked(r, i), row)
@@ -128,7 +128,7 @@ def test_dropout_masks_value_and_divergence_alike():
 def test_without_a_generator_nothing_is_left_out():
     net, x = Critic(dropout=0.5).build(3, gen(0)), torch.randn(5, 3, generator=gen(1))
     assert torch.equal(net.value_and_divergence(x)[0], net.value_and_divergence(x)[0])
-    assert not torch.equal(net.value_and_divergence(x, generator=gen(0))[0], net(x))
+    assert not torch.equal(net.value_and_divergence(x, rng=gen(0))[0], net(x))
 
 
 def test_spectral_norms_come_down_to_one():

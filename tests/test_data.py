@@ -123,7 +123,7 @@ def test_devices():
 @pytest.mark.parametrize("weight", [None, torch.tensor([0.0, 1.0, 5.0, 0.0, 2.0, 0.0])])
 def test_rows_are_drawn_in_proportion_to_their_weights(weight):
     x = torch.arange(6.0)[:, None]
-    rows = weighted_draws(x, 40_000, weight=weight, generator=gen(0))()[:, 0].long()
+    rows = weighted_draws(x, 40_000, weight=weight, rng=gen(0))()[:, 0].long()
     share = torch.ones(6) / 6 if weight is None else weight / weight.sum()
     seen = torch.bincount(rows, minlength=6) / 40_000
     for j in range(6):
@@ -133,7 +133,7 @@ def test_rows_are_drawn_in_proportion_to_their_weights(weight):
 
 def test_noise_has_its_width_per_column_and_leaves_the_table_alone():
     x = torch.zeros(10, 2)
-    draw = weighted_draws(x, 20_000, noise=torch.tensor([0.0, 0.3]), generator=gen(0))
+    draw = weighted_draws(x, 20_000, noise=torch.tensor([0.0, 0.3]), rng=gen(0))
     batch = draw()
     assert (batch[:, 0] == 0).all() and (x == 0).all()
     assert_mean(batch[:, 1], 0, 0.003)
@@ -143,14 +143,14 @@ def test_noise_has_its_width_per_column_and_leaves_the_table_alone():
 
 def test_the_stream_is_that_of_the_generator_alone():
     x, weight = torch.randn(30, 2, generator=gen(0)), torch.rand(30, generator=gen(1))
-    generator = gen(2)
-    draw = weighted_draws(x, 8, weight=weight, noise=torch.ones(2), generator=generator)
+    rng = gen(2)
+    draw = weighted_draws(x, 8, weight=weight, noise=torch.ones(2), rng=rng)
     draw()
-    state = generator.get_state()
+    state = rng.get_state()
     later = draw()
     resumed = gen(0)
     resumed.set_state(state)
-    again = weighted_draws(x, 8, weight=weight, noise=torch.ones(2), generator=resumed)()
+    again = weighted_draws(x, 8, weight=weight, noise=torch.ones(2), rng=resumed)()
     assert later.equal(again)
 
 

@@ -52,12 +52,12 @@ def learnt(state):
 def mean_gradients(objective, model, *, log_z=None, n_steps=150, n=500):
     """Gradients of many independent steps that go nowhere: in k and, where there is one, in c."""
     state = objective.init(model, rows(50), gen(0))
-    found, generator = [], gen(3)
+    found, rng = [], gen(3)
     if log_z is not None:
         with torch.no_grad():
             state.modules["log_z"].value.fill_(log_z)
     for i in range(n_steps):
-        state, _ = objective.step(model, state, lambda i=i: rows(n, seed=100 + i), generator)
+        state, _ = objective.step(model, state, lambda i=i: rows(n, seed=100 + i), rng)
         players = [model.energy.k] + ([] if log_z is None else [state.modules["log_z"].value])
         found.append([float(p.grad) for p in players])
     return np.array(found)
@@ -121,12 +121,12 @@ def test_log_z_is_learnt():
     state = objective.init(model, rows(500), gen(0))
     with torch.no_grad():
         state.modules["log_z"].value.zero_()
-    generator = gen(1)
+    rng = gen(1)
     for i in range(400):
         factor = 0.5 * (1 + math.cos(math.pi * i / 400))
         for optimizer in state.optimizers.values():
             optimizer.param_groups[0]["lr"] = factor * optimizer.param_groups[0]["initial_lr"]
-        state, _ = objective.step(model, state, lambda i=i: rows(500, seed=i + 9), generator)
+        state, _ = objective.step(model, state, lambda i=i: rows(500, seed=i + 9), rng)
     assert abs(learnt(state) - gaussian_log_z(D)) < 0.05
     assert abs(model.energy.k.item() - 1) < 0.05
 
@@ -247,7 +247,7 @@ def test_exact_likelihood_finds_independent_components():
     model = Model(LinearICA().build((D,), gen(1)), None, 1.0)
     fresh, before = x[8000:], model.energy(x[8000:]).mean().item()
     objective = ExactLikelihood(Optimization(0.02, weight_decay=0.0))
-    train(model, objective, x[:8000], settings=Settings(300), generator=gen(2))
+    train(model, objective, x[:8000], settings=Settings(300), rng=gen(2))
     excess = (model.energy(fresh) - truth(fresh)).detach().double()
     stderr = excess.std().item() / math.sqrt(len(excess))
     assert_estimate(excess.mean().item(), stderr, 0.0, largest_stderr=0.005)

@@ -341,9 +341,9 @@ def test_a_bank_starts_as_noise_and_changes_only_the_rows_it_gave():
 
 
 def test_every_row_of_the_bank_is_as_likely():
-    bank, generator, counts = SampleBank(size=7), gen(0), torch.zeros(7)
+    bank, rng, counts = SampleBank(size=7), gen(0), torch.zeros(7)
     for _ in range(4000):
-        rows, _ = bank.draw(torch.zeros(7, 1), 3, ones, generator)
+        rows, _ = bank.draw(torch.zeros(7, 1), 3, ones, rng)
         counts[rows] += 1
     share = counts.numpy() / 4000
     stderr = (3 / 7 * 4 / 7 / 4000) ** 0.5
@@ -352,9 +352,9 @@ def test_every_row_of_the_bank_is_as_likely():
 
 @pytest.mark.parametrize("refresh", ["iteration", "chain"])
 def test_the_refresh_rate_is_met(refresh):
-    bank, generator = SampleBank(size=40, refresh_rate=0.05, refresh=refresh), gen(0)
+    bank, rng = SampleBank(size=40, refresh_rate=0.05, refresh=refresh), gen(0)
     fresh = torch.stack(
-        [bank.draw(torch.zeros(40, 2), 10, ones, generator)[1].mean() for _ in range(8000)]
+        [bank.draw(torch.zeros(40, 2), 10, ones, rng)[1].mean() for _ in range(8000)]
     )
     assert_mean(fresh, 0.05, 0.0026)
     all_or_none = ((fresh == 0) | (fresh == 1)).all()
@@ -410,9 +410,9 @@ def test_same_seed_same_bits_and_no_global_randomness(sampler):
 def test_a_run_in_two_parts_is_one_run(sampler):
     x = normal(20, 3)
     whole, _ = run(sampler, quadratic, x, 10, gen(1))
-    generator = gen(1)
-    part, _ = run(sampler, quadratic, x, 4, generator)
-    part, _ = run(sampler, quadratic, torch.zeros(1, 3), 6, generator, state=part)
+    rng = gen(1)
+    part, _ = run(sampler, quadratic, x, 4, rng)
+    part, _ = run(sampler, quadratic, torch.zeros(1, 3), 6, rng, state=part)
     for one, two in zip(whole, part, strict=True):
         assert torch.as_tensor(one).equal(torch.as_tensor(two))
 
@@ -425,10 +425,10 @@ def test_energy_and_score_belong_together(sampler):
 
 @both
 def test_no_steps_return_the_start(sampler):
-    x, generator = normal(5, 2), gen(1)
-    state, info = run(sampler, quadratic, x, 0, generator)
+    x, rng = normal(5, 2), gen(1)
+    state, info = run(sampler, quadratic, x, 0, rng)
     assert state.x.equal(x) and info.acceptance == 1
-    assert generator.get_state().equal(gen(1).get_state())
+    assert rng.get_state().equal(gen(1).get_state())
 
 
 @both

@@ -57,9 +57,9 @@ def test_persistent_chains_reach_the_model_where_short_ones_cannot():
     from_noise = ContrastiveDivergence("noise", sampler=Langevin(0.05), n_steps=3)
     for objective, mean in ((persistent(), 4.0), (from_noise, 4 * (1 - 0.95**3))):
         objective.set_params(optimization=frozen)
-        state, generator = objective.init(model, x, gen(0)), gen(1)
+        state, rng = objective.init(model, x, gen(0)), gen(1)
         for _ in range(40):
-            state, row = objective.step(model, state, lambda: x, generator)
+            state, row = objective.step(model, state, lambda: x, rng)
         bracket = row["bank_bracket"] if "bank" in state.buffers else row["noise_bracket"]
         at_ends = float(0.5 * (x - 4).square().sum(1).mean() - bracket)  # mean E where chains end
         variance = 1 / (1 - 0.05 / 2) if mean == 4.0 else 1.0
@@ -250,9 +250,9 @@ def test_chains_start_at_the_rows_given(init, monkeypatch):
     places = np.array([[130.0, 5.2], [80.0, 4.9]])
     run_chains = ContrastiveDivergence._run_chains
 
-    def watched(self, model, state, starts, generator):
+    def watched(self, model, state, starts, rng):
         seen.append(starts.clone())
-        return run_chains(self, model, state, starts, generator)
+        return run_chains(self, model, state, starts, rng)
 
     monkeypatch.setattr(ContrastiveDivergence, "_run_chains", watched)
     params = {"init": init, "sampler": "langevin", "step_size": 1e-12, "base": "gaussian"}

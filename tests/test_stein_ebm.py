@@ -253,9 +253,9 @@ def test_the_critic_ascends_the_penalized_discrepancy(temperature):
 def test_probes_have_the_law_asked_for(trace, monkeypatch):
     taken, plain = [], CriticNetwork.value_and_divergence
 
-    def watched(self, x, probes=None, generator=None):
+    def watched(self, x, probes=None, rng=None):
         taken.append(probes)
-        return plain(self, x, probes, generator)
+        return plain(self, x, probes, rng)
 
     monkeypatch.setattr(CriticNetwork, "value_and_divergence", watched)
     model, objective = a_model(1.0), LearnedStein(Critic((5,)), 3, l2=0.7, trace=trace)
@@ -309,20 +309,20 @@ def test_gradients_are_scaled_down_to_the_largest_norm(which):
 )
 def test_a_critic_alone_reaches_its_optimum(l2, trace):
     """Model N(0, I), data N(mu, I): f* = -mu / (2 l2) everywhere, discrepancy |mu|^2 / (2 l2)."""
-    mu, model, generator = torch.tensor([1.0, -0.5, 0.7]), Model(Quadratic(), None, 1.0), gen(0)
+    mu, model, rng = torch.tensor([1.0, -0.5, 0.7]), Model(Quadratic(), None, 1.0), gen(0)
     fast = Optimization(0.01, (0.9, 0.99), weight_decay=0.0, schedule="constant")
     objective = LearnedStein(
         Critic((16,)), 50, l2=l2, trace=trace, optimization=STILL, critic_optimization=fast
     )
-    state = objective.init(model, torch.zeros(4, 3), generator)
+    state = objective.init(model, torch.zeros(4, 3), rng)
 
     def draw():
-        return mu + torch.randn(256, 3, generator=generator)
+        return mu + torch.randn(256, 3, generator=rng)
 
     for i in range(8):
         for group in state.optimizers["critic"].param_groups:
             group["lr"] = 0.01 * (1 - i / 8) ** 2
-        state, _ = objective.step(model, state, draw, generator)
+        state, _ = objective.step(model, state, draw, rng)
     critic, x = state.modules["critic"], mu + torch.randn(20_000, 3, generator=gen(9))
     with torch.no_grad():
         f, divergence = critic.value_and_divergence(x)
@@ -348,8 +348,8 @@ class Nothing(torch.nn.Module):
 
 def test_training_recovers_mean_and_scale():
     """The Gaussian of a base that is far off moves to the data's: algorithms.md 3.9, item 8."""
-    mean, scale, generator = torch.tensor([0.6, -0.8]), torch.tensor([0.7, 1.4]), gen(0)
-    x = mean + scale * torch.randn(4000, 2, generator=generator)
+    mean, scale, rng = torch.tensor([0.6, -0.8]), torch.tensor([0.7, 1.4]), gen(0)
+    x = mean + scale * torch.randn(4000, 2, generator=rng)
     base = normal_base(2, scale=2.0, mean=0.5)
     model = Model(with_learned_gaussian(Nothing(), base), base, 1.0)
     objective = LearnedStein(
@@ -359,7 +359,7 @@ def test_training_recovers_mean_and_scale():
         optimization=Optimization(0.03, (0.5, 0.9), weight_decay=0.0),
         critic_optimization=Optimization(0.02, (0.5, 0.9), weight_decay=0.0),
     )
-    train(model, objective, x, settings=Settings(250, 256), generator=generator)
+    train(model, objective, x, settings=Settings(250, 256), rng=rng)
     got_mean = 0.5 + 2 * model.energy.shift.detach()
     got_scale = 2 * model.energy.log_scale.detach().exp()
     torch.testing.assert_close(got_mean, x.mean(0), rtol=0, atol=0.06)
@@ -548,9 +548,9 @@ def test_every_option_is_kept_and_changes_the_fit(params, plain_scores, tmp_path
 def test_the_critic_takes_rows_in_units_of_x_and_is_the_one_trained(monkeypatch):
     seen, step = [], LearnedStein.step
 
-    def watched(self, model, state, draw, generator):
+    def watched(self, model, state, draw, rng):
         seen.append(state.modules["critic"])
-        return step(self, model, state, draw, generator)
+        return step(self, model, state, draw, rng)
 
     monkeypatch.setattr(LearnedStein, "step", watched)
     X = table()

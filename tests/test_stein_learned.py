@@ -95,10 +95,10 @@ def test_stein_values_have_the_mean_of_the_identity(standardize):
 def test_the_value_is_the_mean_over_the_test_rows():
     X, mean = normal(300, 2), [0.5, 0.0]
     found = learned_stein_discrepancy(shifted(mean), X, max_iter=30, **SMALL)
-    generator = _training.torch.Generator().manual_seed(
+    rng = _training.torch.Generator().manual_seed(
         int(np.random.RandomState(0).randint(np.iinfo(np.int32).max))
     )
-    *_, test = _training._split(300, (0.8, 0.1, 0.1), generator)
+    *_, test = _training._split(300, (0.8, 0.1, 0.1), rng)
     values = found.critic.stein_values(shifted(mean), X[test])
     assert len(test) == 30
     assert found.value == pytest.approx(values.mean(), rel=1e-5)

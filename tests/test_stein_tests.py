@@ -172,10 +172,10 @@ def test_results_print_in_one_short_line(method):
 def test_the_learned_statistic_and_its_p_value():
     X = normal(300, 2)
     result = quick(off, X, "lsd")
-    generator = torch.Generator().manual_seed(
+    rng = torch.Generator().manual_seed(
         int(np.random.RandomState(0).randint(np.iinfo(np.int32).max))
     )
-    test = torch.randperm(300, generator=generator).numpy()[180:]
+    test = torch.randperm(300, generator=rng).numpy()[180:]
     values = result.critic.stein_values(off, X[test])
     t = math.sqrt(120) * values.mean() / values.std(ddof=1)
     assert result.n_test == 120
@@ -213,11 +213,11 @@ def test_signs_are_fair_and_independent():
 @pytest.mark.parametrize("entries", [1 << 21, 300])
 def test_the_wild_bootstrap_block_by_block(monkeypatch, entries):
     monkeypatch.setattr(kernel, "ENTRIES", entries)
-    X, generator = normal(40, 2), torch_generator(0)
-    rows = standardized(*shuffled(evaluate_score(off, X), generator), True)
+    X, rng = normal(40, 2), torch_generator(0)
+    rows = standardized(*shuffled(evaluate_score(off, X), rng), True)
     width = kernel.choose_bandwidth(rows, "median")
     h = kernel.SteinKernel(rows, width).block(slice(None), slice(None))
-    signs = _procedures._signs(40, 99, generator)
+    signs = _procedures._signs(40, 99, rng)
     draws = [w @ h @ w / 40 for w in signs.T]
     statistic = h.sum() / 40
     result = quick(off, X, "ksd", n_draws=99)

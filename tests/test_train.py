@@ -33,11 +33,11 @@ class Scripted(Objective):
         self.worth = worth
         self.at_step = at_step
 
-    def init(self, model, x, generator):
+    def init(self, model, x, rng):
         optimizer = Optimization(learning_rate=1.0).build(model.energy)
         return State({"energy": optimizer}, {}, {"count": torch.zeros(())})
 
-    def step(self, model, state, draw, generator):
+    def step(self, model, state, draw, rng):
         count = state.buffers["count"] + 1
         if self.at_step is not None:
             self.at_step(int(count), state)
@@ -45,7 +45,7 @@ class Scripted(Objective):
             model.energy.k.fill_(self.path(int(count)))
         return state._replace(buffers={"count": count}), {"data_energy": model.energy.k.detach()}
 
-    def validate(self, model, state, batch, generator):
+    def validate(self, model, state, batch, rng):
         if self.worth is None:
             return None
         worth = self.worth(model.energy.k.item())
@@ -66,7 +66,7 @@ def scripted(objective, max_iter=20, *, validation=ROWS, model=None, eval_every=
         ROWS,
         settings=settings,
         validation=validation,
-        generator=gen(0),
+        rng=gen(0),
         **keywords,
     )
 
@@ -129,7 +129,7 @@ def test_training_learns_a_shifted_gaussian(name):
         shifted(),
         validation=shifted(1000, seed=1),
         settings=Settings(200),
-        generator=gen(0),
+        rng=gen(0),
     )
     assert kl(model) < 0.05 * before
     values = [row["validation"] for row in state.history]
@@ -148,7 +148,7 @@ def test_weights_choose_the_rows():
         x,
         sample_weight=weight,
         settings=Settings(150),
-        generator=gen(0),
+        rng=gen(0),
     )
     assert kl(model) < 0.06
 
@@ -157,12 +157,12 @@ def test_noise_is_added_to_batches():
     seen = []
 
     class Watch(Scripted):
-        def step(self, model, state, draw, generator):
+        def step(self, model, state, draw, rng):
             seen.append(draw())
-            return super().step(model, state, draw, generator)
+            return super().step(model, state, draw, rng)
 
     settings = Settings(1, batch_size=5000, noise=torch.tensor([0.3]))
-    train(Model(Quadratic(), None, 1.0), Watch(), ROWS, settings=settings, generator=gen(0))
+    train(Model(Quadratic(), None, 1.0), Watch(), ROWS, settings=settings, rng=gen(0))
     assert float(seen[0].std()) == pytest.approx(0.3, rel=4 / math.sqrt(2 * 5000))
 
 
@@ -178,7 +178,7 @@ def test_same_seed_same_bits_and_no_global_randomness(name):
                 shifted(200),
                 validation=shifted(50, seed=1),
                 settings=Settings(30, batch_size=32, eval_every=10),
-                generator=gen(seed),
+                rng=gen(seed),
             )
         )
     one, two, other = (parameters(s.model.energy) for s in states)
@@ -331,7 +331,7 @@ def test_batches_of_one_row_train():
         LEARNERS["hybrid"],
         shifted(50),
         settings=Settings(10, batch_size=1, eval_every=2),
-        generator=gen(0),
+        rng=gen(0),
     )
     assert state.retries == 0
 
@@ -362,7 +362,7 @@ def learn(name, **keywords):
         shifted(200),
         validation=shifted(50, seed=1),
         settings=Settings(40, batch_size=32, eval_every=10, noise=torch.tensor([0.1])),
-        generator=gen(0),
+        rng=gen(0),
         **keywords,
     )
     assert parameters(model.energy).equal(parameters(state.model.energy))
@@ -373,7 +373,7 @@ def same(one, two):
     assert one.iteration == two.iteration and one.history == two.history
     assert one.best.iteration == two.best.iteration and one.best.held_out == two.best.held_out
     assert parameters(one.model.energy).equal(parameters(two.model.energy))
-    assert one.generator.get_state().equal(two.generator.get_state())
+    assert one.rng.get_state().equal(two.rng.get_state())
     for name, buffer in one.objective.buffers.items():
         assert buffer.equal(two.objective.buffers[name])
 
@@ -403,7 +403,7 @@ def test_resuming_between_validations_has_the_same_parameters(tmp_path):
             return super().step(*args)
 
     def fit(objective, path):
-        options = {"settings": Settings(40, 32, eval_every=10), "generator": gen(0)}
+        options = {"settings": Settings(40, 32, eval_every=10), "rng": gen(0)}
         return train(new_model(), objective, shifted(200), checkpoint=path, **options)
 
     with pytest.warns(ConvergenceWarning, match="after 15 of 40"):
@@ -513,5 +513,5 @@ def test_a_judged_snapshot_outlives_vague_ones():
 def test_the_mean_or_the_last_parameters(average, kept):
     model = Model(Quadratic(0.0), None, 1.0)
     settings = Settings(20, eval_every=5, average=average)
-    state = train(model, Scripted(), ROWS, settings=settings, generator=gen(0))
+    state = train(model, Scripted(), ROWS, settings=settings, rng=gen(0))
     assert k(state) == pytest.approx(kept)

@@ -443,8 +443,8 @@ def test_half_of_the_box_does_not_do():
     """The same but for points on the right alone: the left mode's energy falls unchecked."""
     whole = UniformBase.sample
 
-    def half(self, n, generator):
-        x = whole(self, n, generator)
+    def half(self, n, rng):
+        x = whole(self, n, rng)
         return torch.where(x < 0, -x, x)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -87,8 +87,8 @@ def cases() -> dict[str, Case]:
 class Watched(BoundsEBM):
     """BoundsEBM that shows the rows that carry its bounds, in the units of X."""
 
-    def _complete(self, prepared, generator):
-        super()._complete(prepared, generator)
+    def _complete(self, prepared, rng):
+        super()._complete(prepared, rng)
         self.held_out_ = self._standardizer.inverse(prepared.validation)
 
 

@@ -95,7 +95,7 @@ def updates(size: Size, rule: dict, batch_norm: bool) -> Callable[[int], float]:
     objective = BidirectionalBounds(
         generator=MLPGenerator(size.hidden, batch_norm=batch_norm), latent_dim=size.latents, **rule
     )
-    draw = weighted_draws(x, size.batch, generator=rng)
+    draw = weighted_draws(x, size.batch, rng=rng)
     state = objective.init(model, x, rng)
 
     def timed(n: int) -> float:

@@ -29,18 +29,18 @@ N_CHAINS = 1000
 
 def build(d: int, width: int, seed: int) -> torch.nn.Module:
     """Return a perceptron with a random last layer (an untrained energy ends in zeros)."""
-    generator = torch.Generator().manual_seed(seed)
-    energy = MLP(hidden_sizes=(width, width), n_frequencies=0).build((d,), generator)
+    rng = torch.Generator().manual_seed(seed)
+    energy = MLP(hidden_sizes=(width, width), n_frequencies=0).build((d,), rng)
     with torch.no_grad():
         last = energy.layers[-1]
-        last.weight.normal_(generator=generator).mul_(width**-0.5)
+        last.weight.normal_(generator=rng).mul_(width**-0.5)
     return energy.requires_grad_(False)
 
 
 def ours(energy: torch.nn.Module, x: torch.Tensor, seed: int) -> Callable[[int], None]:
-    generator = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     sampler = Langevin(EPS)
-    return lambda n: run(sampler, energy, x, n, generator)
+    return lambda n: run(sampler, energy, x, n, rng)
 
 
 def autograd_loop(energy: torch.nn.Module, x: torch.Tensor) -> Callable[[int], None]:

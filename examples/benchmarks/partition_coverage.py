@@ -91,8 +91,8 @@ def coverage(case: str, name: str, model: Model, truth: float, n_seeds: int) -> 
     """Estimate log Z with many seeds and return a row of the table."""
     start, z, stderr = time.perf_counter(), [], []
     for seed in range(n_seeds):
-        generator = torch.Generator().manual_seed(seed)
-        result = METHODS[name]().estimate(model, model.base, generator)
+        rng = torch.Generator().manual_seed(seed)
+        result = METHODS[name]().estimate(model, model.base, rng)
         z.append((result.value - truth) / result.stderr)
         stderr.append(result.stderr)
     seconds = (time.perf_counter() - start) / n_seeds

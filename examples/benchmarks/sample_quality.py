@@ -42,9 +42,9 @@ def permuted_signs(n: int, m: int, n_permutations: int, seed: int) -> Iterator[t
     """Yield 1/n for one sample and -1/m for the other, as they are, then in random orders."""
     sign = torch.cat([torch.full((n,), 1 / n), torch.full((m,), -1 / m)])
     yield sign
-    generator = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     for _ in range(n_permutations):
-        yield sign[torch.randperm(n + m, generator=generator)]
+        yield sign[torch.randperm(n + m, generator=rng)]
 
 
 def p_of(statistic: torch.Tensor) -> float:

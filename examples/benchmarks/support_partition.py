@@ -78,11 +78,11 @@ def uniform_rows(n: int, d: int) -> np.ndarray:
 
 def stepper(setting: Setting, n: int) -> Callable[[], Any]:
     """Return a function that makes one update with n points."""
-    generator = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     x = torch.from_numpy(uniform_rows(2_000, setting.n_columns)).float()
-    base = Uniform().fit(x, None, generator)
+    base = Uniform().fit(x, None, rng)
     component, shape = (MLP(), (2,)) if setting.n_columns == 2 else (Conv(), (1, SIDE, SIDE))
-    energy = build_energy(component, {}, shape, generator)
+    energy = build_energy(component, {}, shape, rng)
     model = Model(energy, base, 1.0)
     area = float((base.high - base.low)[:2].prod())
     partition = SupportPartition(
@@ -90,12 +90,12 @@ def stepper(setting: Setting, n: int) -> Callable[[], Any]:
     )
     start = "uniform" if setting.n_columns == 2 else "data"
     objective = PartitionLikelihood(n, partition, n_integration=setting.n_integration, start=start)
-    state = objective.init(model, x, generator)
+    state = objective.init(model, x, rng)
 
     def draw() -> torch.Tensor:
-        return x[torch.randint(len(x), (setting.batch_size,), generator=generator)]
+        return x[torch.randint(len(x), (setting.batch_size,), generator=rng)]
 
-    return lambda: objective.step(model, state, draw, generator)
+    return lambda: objective.step(model, state, draw, rng)
 
 
 def seconds(function: Callable[[], Any]) -> float:

@@ -242,9 +242,9 @@ def table_1(rows: dict[str, np.ndarray], task: Task) -> None:
     if BEST in rows:
         found = number(rows[BEST][k + 2], 1)
         table.append([f"noise, {size.long} steps", BEST, found, PAPER_LONG])
-    data, generator = task.data, np.random.default_rng(0)
+    data, rng = task.data, np.random.default_rng(0)
     shape = (size.n_drawn, data.side**2)
-    noise = (1 + generator.standard_normal(shape)) * data.high / 2
+    noise = (1 + rng.standard_normal(shape)) * data.high / 2
     unused = data.X[-size.n_drawn :]  # not those that the classifier saw
     table.append(["noise, 0 steps", "where chains start", f"{distance(task, noise):.1f}", "-"])
     table.append(["training images", "the floor", f"{distance(task, unused):.1f}", "-"])

@@ -170,11 +170,11 @@ def flows(X: np.ndarray, times: tuple[int, ...], seed: int) -> dict[int, Checkpo
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         flow = zuko.flows.NICE(X.shape[1], **settings)
-    generator = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(flow.parameters(), lr=1e-3)
     x, found = torch.from_numpy(X).float(), {}
     for step in range(1, max(times) + 1):
-        batch = x[torch.randint(len(x), (256,), generator=generator)]
+        batch = x[torch.randint(len(x), (256,), generator=rng)]
         optimizer.zero_grad()
         (-flow().log_prob(batch).mean()).backward()
         torch.nn.utils.clip_grad_norm_(flow.parameters(), 100.0)

@@ -137,8 +137,8 @@ def objective(method: str, task: Problem, model: Any, critic: Any) -> Objective:
     if method == SM:
         return ScoreMatching("sliced", optimization=model)
     if method == NCE:
-        generator = torch.Generator().manual_seed(0)
-        noise = Gaussian("diagonal").fit(task.x, None, generator)
+        rng = torch.Generator().manual_seed(0)
+        noise = Gaussian("diagonal").fit(task.x, None, rng)
         return NoiseContrastive(noise, optimization=model)
     if method.startswith(CNCE):
         noise_std = float(method.split()[-1])
@@ -165,8 +165,8 @@ def curve_file(source: str, d: int, start: str, method: str, args: argparse.Name
 def one(source: str, d: int, start: str, method: str, seed: int, args: Any) -> list[float]:
     task = problem(source, d, start, seed, args)
     B = None if start == "random" else SOURCES[source] * np.eye(d)
-    generator = torch.Generator().manual_seed(seed)
-    energy = LinearICA(source, init=B).build((d,), generator)
+    rng = torch.Generator().manual_seed(seed)
+    energy = LinearICA(source, init=B).build((d,), rng)
     known = [task.truth, -task.density.entropy]
     if method == ALONE:
         return [*known, log_likelihood(energy, task), 0.0]
@@ -185,7 +185,7 @@ def one(source: str, d: int, start: str, method: str, seed: int, args: Any) -> l
             objective(method, task, *optimizers),
             task.x,
             settings=settings,
-            generator=generator,
+            rng=rng,
             callbacks=[note],
         )
     except ConvergenceError:
@@ -207,10 +207,10 @@ def methods(source: str, start: str, args: argparse.Namespace) -> list[str]:
 
 def refusal() -> str:
     """Return what score matching says of Laplace sources."""
-    generator = torch.Generator().manual_seed(0)
-    model = Model(LinearICA("laplace").build((2,), generator), None, 1.0)
+    rng = torch.Generator().manual_seed(0)
+    model = Model(LinearICA("laplace").build((2,), rng), None, 1.0)
     try:
-        ScoreMatching("sliced").init(model, torch.zeros(4, 2), generator)
+        ScoreMatching("sliced").init(model, torch.zeros(4, 2), rng)
     except ValueError as error:
         return str(error)
     raise RuntimeError("score matching took sources with kinks")

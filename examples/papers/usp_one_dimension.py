@@ -446,16 +446,16 @@ def moments(x: np.ndarray, exact: float) -> tuple[float, float, str]:
 def proposition_2(args: argparse.Namespace) -> None:
     """Compare the variance of modified Langevin on a Gaussian energy with s^2 / rho."""
     n, rows = 2000 if args.smoke else 20_000, []
-    generator = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
 
     def target(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return x.square().sum(1) / (2 * SD**2), -x / SD**2
 
     for alpha in (ALPHA, ALPHA / 10):
         for rho in RHOS:
-            start = torch.randn(n, 1, generator=generator, dtype=torch.float64) * SD / rho**0.5
+            start = torch.randn(n, 1, generator=rng, dtype=torch.float64) * SD / rho**0.5
             sampler = Langevin.from_alpha_beta(alpha, alpha / rho)
-            state, _ = run(sampler, target, start, round(0.1 / alpha), generator)
+            state, _ = run(sampler, target, start, round(0.1 / alpha), rng)
             exact = alpha / rho / (1 - (1 - alpha / 2 / SD**2) ** 2)
             value, z, met = moments(state.x.numpy()[:, 0], exact)
             cells = [f"{value:.4e}", f"{exact:.4e}", f"{z:+.1f}", met, f"{SD**2 / rho:.4e}"]
@@ -468,7 +468,7 @@ def proposition_2(args: argparse.Namespace) -> None:
 def proposition_3(args: argparse.Namespace) -> None:
     """Chains on E = -log(p) / rho with alpha / beta = rho leave the data as they are."""
     n, rows = 2000 if args.smoke else 10_000, []
-    generator = torch.Generator().manual_seed(1)
+    rng = torch.Generator().manual_seed(1)
     for rho in RHOS:
 
         def target(x: torch.Tensor, rho: float = rho) -> tuple[torch.Tensor, torch.Tensor]:
@@ -478,7 +478,7 @@ def proposition_3(args: argparse.Namespace) -> None:
         start = TRUTH.sample(n, random_state=0)
         sampler = Langevin.from_alpha_beta(ALPHA, ALPHA / rho)
         n_steps = 20 if args.smoke else round(100 * max(1.0, rho / 10))
-        state, _ = run(sampler, target, torch.from_numpy(start), n_steps, generator)
+        state, _ = run(sampler, target, torch.from_numpy(start), n_steps, rng)
         x = state.x.numpy()[:, 0]
         contraction = 1 - ALPHA / 2 / (rho * SD**2)
         left = contraction ** (2 * n_steps)

@@ -29,7 +29,7 @@ class Base(torch.nn.Module):
         """Return log p0(x), shape (n,), nats."""
 
     @abstractmethod
-    def sample(self, n: int, generator: torch.Generator) -> torch.Tensor:
+    def sample(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Draw (n, d) exact, independent rows."""
 
 
@@ -37,5 +37,5 @@ class BaseComponent(Component):
     """Parameters of a base; ``fit`` makes the density."""
 
     @abstractmethod
-    def fit(self, x: torch.Tensor, weight: torch.Tensor | None, generator: torch.Generator) -> Base:
+    def fit(self, x: torch.Tensor, weight: torch.Tensor | None, rng: torch.Generator) -> Base:
         """Fit to standardized rows (n, d) with optional weights (n,)."""

@@ -45,8 +45,8 @@ class Defensive(BaseComponent):
     --------
     >>> import torch
     >>> from skebm.bases import Defensive
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> base = Defensive().fit(torch.randn(300, 2, generator=generator), None, generator)
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> base = Defensive().fit(torch.randn(300, 2, generator=rng), None, rng)
     >>> round(float(base.log_weights[-1].exp()), 3)
     0.1
     """
@@ -64,18 +64,18 @@ class Defensive(BaseComponent):
         self.max_columns = max_columns
 
     def fit(
-        self, x: torch.Tensor, weight: torch.Tensor | None, generator: torch.Generator
+        self, x: torch.Tensor, weight: torch.Tensor | None, rng: torch.Generator
     ) -> MixtureBase:
         """Fit to standardized rows (n, d)."""
         check_number("wide_share", self.wide_share, low=0, high=0.99, open_low=True)
         check_number("wide_scale", self.wide_scale, low=0, open_low=True)
-        rows = repeat_by_weight(x, weight, generator)
-        order = torch.randperm(len(rows), generator=generator, device=rows.device)
+        rows = repeat_by_weight(x, weight, rng)
+        order = torch.randperm(len(rows), generator=rng, device=rows.device)
         rows = rows[order[:MOST_ROWS]]
-        wide = Gaussian().fit(rows, None, generator)
+        wide = Gaussian().fit(rows, None, rng)
         near = wide
         if x.shape[1] <= self.max_columns:
-            near = Mixture(max_components=self.max_components).fit(rows, None, generator)
+            near = Mixture(max_components=self.max_components).fit(rows, None, rng)
         near_share = near.log_weights.double().exp() * (1 - self.wide_share)
         weights = torch.cat([near_share, near_share.new_tensor([self.wide_share])])
         means = torch.cat([near.means, wide.means])

@@ -47,8 +47,8 @@ class Gaussian(BaseComponent):
     --------
     >>> import torch
     >>> from skebm.bases import Gaussian
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> base = Gaussian().fit(torch.randn(200, 2, generator=generator), None, generator)
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> base = Gaussian().fit(torch.randn(200, 2, generator=rng), None, rng)
     >>> base.log_prob(torch.zeros(1, 2)).shape
     torch.Size([1])
     """
@@ -58,10 +58,10 @@ class Gaussian(BaseComponent):
         self.inflation = inflation
 
     def fit(
-        self, x: torch.Tensor, weight: torch.Tensor | None, generator: torch.Generator
+        self, x: torch.Tensor, weight: torch.Tensor | None, rng: torch.Generator
     ) -> MixtureBase:
         """Fit to standardized rows (n, d)."""
-        rows = repeat_by_weight(x, weight, generator).double().cpu().numpy()
+        rows = repeat_by_weight(x, weight, rng).double().cpu().numpy()
         check_choice("covariance", self.covariance, COVARIANCES)
         check_number("inflation", self.inflation, low=0, open_low=True)
         mean, covariance = self._moments(rows)

@@ -46,8 +46,8 @@ class Kernel(BaseComponent):
     --------
     >>> import torch
     >>> from skebm.bases import Kernel
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> base = Kernel().fit(torch.randn(200, 2, generator=generator), None, generator)
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> base = Kernel().fit(torch.randn(200, 2, generator=rng), None, rng)
     >>> 0.1 < float(base.bandwidth) < 1
     True
     """
@@ -56,9 +56,7 @@ class Kernel(BaseComponent):
         self.n_centers = n_centers
         self.bandwidth = bandwidth
 
-    def fit(
-        self, x: torch.Tensor, weight: torch.Tensor | None, generator: torch.Generator
-    ) -> KernelBase:
+    def fit(self, x: torch.Tensor, weight: torch.Tensor | None, rng: torch.Generator) -> KernelBase:
         """Fit to standardized rows (n, d)."""
         check_number("n_centers", self.n_centers, low=1, integer=True)
         if self.bandwidth != "auto":
@@ -66,7 +64,7 @@ class Kernel(BaseComponent):
         w = torch.ones(len(x), device=x.device) if weight is None else weight.float()
         x, w = x[w > 0], w[w > 0]
         if len(x) > self.n_centers:
-            x, w = _subset(x, w, self.n_centers, generator)
+            x, w = _subset(x, w, self.n_centers, rng)
         centers, log_weights = x.clone(), (w / w.sum()).log()
         h = self.bandwidth
         if h == "auto":
@@ -75,10 +73,10 @@ class Kernel(BaseComponent):
 
 
 def _subset(
-    x: torch.Tensor, w: torch.Tensor, m: int, generator: torch.Generator
+    x: torch.Tensor, w: torch.Tensor, m: int, rng: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Systematic sample of m rows in proportion to w; a heavy row stays once, with its share."""
-    u = torch.rand(1, generator=generator, device=x.device, dtype=torch.float64)
+    u = torch.rand(1, generator=rng, device=x.device, dtype=torch.float64)
     grid = (torch.arange(m, device=x.device) + u) / m
     cumulative = w.double().cumsum(0)
     picked = torch.searchsorted(cumulative / cumulative[-1], grid).clamp_(max=len(x) - 1)
@@ -158,8 +156,8 @@ class KernelBase(Base):
             scores.append((mean - block) / self.bandwidth.square())
         return torch.cat(values), torch.cat(scores)
 
-    def sample(self, n: int, generator: torch.Generator) -> torch.Tensor:
+    def sample(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Draw (n, d) rows."""
-        rows = torch.multinomial(self.log_weights.exp(), n, replacement=True, generator=generator)
+        rows = torch.multinomial(self.log_weights.exp(), n, replacement=True, generator=rng)
         centers = self.centers[rows]
-        return centers + self.bandwidth * torch.empty_like(centers).normal_(generator=generator)
+        return centers + self.bandwidth * torch.empty_like(centers).normal_(generator=rng)

@@ -62,9 +62,9 @@ class Mixture(BaseComponent):
     --------
     >>> import torch
     >>> from skebm.bases import Mixture
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> x = torch.randn(300, 2, generator=generator)
-    >>> base = Mixture(n_components=2).fit(x, None, generator)
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> x = torch.randn(300, 2, generator=rng)
+    >>> base = Mixture(n_components=2).fit(x, None, rng)
     >>> base.means.shape
     torch.Size([2, 2])
     """
@@ -80,15 +80,15 @@ class Mixture(BaseComponent):
         self.max_selection_rows = max_selection_rows
 
     def fit(
-        self, x: torch.Tensor, weight: torch.Tensor | None, generator: torch.Generator
+        self, x: torch.Tensor, weight: torch.Tensor | None, rng: torch.Generator
     ) -> MixtureBase:
         """Fit to standardized rows (n, d)."""
         if self.n_components != "auto":
             check_number("n_components", self.n_components, low=1, integer=True)
         check_number("max_components", self.max_components, low=1, integer=True)
         check_number("max_selection_rows", self.max_selection_rows, low=2, integer=True)
-        rows = repeat_by_weight(x, weight, generator).double().cpu().numpy()
-        seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+        rows = repeat_by_weight(x, weight, rng).double().cpu().numpy()
+        seed = int(torch.randint(2**31, (1,), generator=rng, device=rng.device))
         random_state = np.random.RandomState(seed)
         n_components, shrinkage = self._select(rows, random_state)
         moments = _fit_moments(rows, n_components, random_state, N_FINAL)
@@ -162,13 +162,13 @@ def _shrink(
 
 
 def repeat_by_weight(
-    x: torch.Tensor, weight: torch.Tensor | None, generator: torch.Generator
+    x: torch.Tensor, weight: torch.Tensor | None, rng: torch.Generator
 ) -> torch.Tensor:
     """Return n rows, each repeated in proportion to its weight (systematic resampling)."""
     if weight is None:
         return x
     n = len(x)
-    u = torch.rand(1, generator=generator, device=x.device, dtype=torch.float64)
+    u = torch.rand(1, generator=rng, device=x.device, dtype=torch.float64)
     grid = (torch.arange(n, device=x.device) + u) / n
     cumulative = weight.double().cumsum(0)
     return x[torch.searchsorted(cumulative / cumulative[-1], grid).clamp_(max=n - 1)]
@@ -249,14 +249,12 @@ class MixtureBase(Base):
         y *= (share * (values - mean[:, None]))[:, :, None]
         return mean, -(y.flatten(1) @ self._wide.T)
 
-    def sample(self, n: int, generator: torch.Generator) -> torch.Tensor:
+    def sample(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Draw (n, d) rows."""
         k, d = self.means.shape
-        component = torch.multinomial(
-            self.log_weights.exp(), n, replacement=True, generator=generator
-        )
+        component = torch.multinomial(self.log_weights.exp(), n, replacement=True, generator=rng)
         z = torch.empty(n, d, device=self.means.device, dtype=self.means.dtype)
-        z.normal_(generator=generator)
+        z.normal_(generator=rng)
         scale = torch.linalg.inv(self.factors.double()).to(z.dtype)
         out = torch.empty_like(z)
         for i in range(k):  # (n, k, d) at once would not fit wide tables

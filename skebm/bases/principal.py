@@ -52,10 +52,10 @@ class ProbabilisticPCA(BaseComponent):
     --------
     >>> import torch
     >>> from skebm.bases import ProbabilisticPCA
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> x = torch.randn(200, 30, generator=generator)
-    >>> base = ProbabilisticPCA(n_components=5).fit(x, None, generator)
-    >>> base.log_prob(x[:2]).shape, base.sample(4, generator).shape
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> x = torch.randn(200, 30, generator=rng)
+    >>> base = ProbabilisticPCA(n_components=5).fit(x, None, rng)
+    >>> base.log_prob(x[:2]).shape, base.sample(4, rng).shape
     (torch.Size([2]), torch.Size([4, 30]))
     """
 
@@ -64,14 +64,14 @@ class ProbabilisticPCA(BaseComponent):
         self.inflation = inflation
 
     def fit(
-        self, x: torch.Tensor, weight: torch.Tensor | None, generator: torch.Generator
+        self, x: torch.Tensor, weight: torch.Tensor | None, rng: torch.Generator
     ) -> PrincipalBase:
         """Fit to standardized rows (n, d)."""
         check_number("n_components", self.n_components, low=1, integer=True)
         check_number("inflation", self.inflation, low=0, open_low=True)
-        rows = repeat_by_weight(x, weight, generator).double().cpu().numpy()
+        rows = repeat_by_weight(x, weight, rng).double().cpu().numpy()
         k = min(self.n_components, rows.shape[1] - 1, len(rows) - 1)
-        seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+        seed = int(torch.randint(2**31, (1,), generator=rng, device=rng.device))
         if k > 0:
             fitted = PCA(k, random_state=seed).fit(rows)
             mean, directions = fitted.mean_, fitted.components_.T.copy()
@@ -119,9 +119,9 @@ class PrincipalBase(Base):
         score = torch.addmm(centered / -self.rest, more, self.directions.T)
         return self._log_prob(centered, z), score
 
-    def sample(self, n: int, generator: torch.Generator) -> torch.Tensor:
+    def sample(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Draw (n, d) exact, independent rows."""
-        noise = self.mean.new_empty(n, self.n_features).normal_(generator=generator)
+        noise = self.mean.new_empty(n, self.n_features).normal_(generator=rng)
         z = noise @ self.directions  # standard normal too: the directions are orthonormal
         factor = self.variances.sqrt() - self.rest.sqrt()
         return self.mean + self.rest.sqrt() * noise + (z * factor) @ self.directions.T

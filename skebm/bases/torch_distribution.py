@@ -48,7 +48,7 @@ class TorchDistribution(BaseComponent):
         self.distribution = distribution
 
     def fit(
-        self, x: torch.Tensor, weight: torch.Tensor | None, generator: torch.Generator
+        self, x: torch.Tensor, weight: torch.Tensor | None, rng: torch.Generator
     ) -> TorchDistributionBase:
         """Check the distribution against standardized rows (n, d); weights do not matter."""
         distribution = self.distribution
@@ -90,10 +90,10 @@ class TorchDistributionBase(Base):
             (score,) = torch.autograd.grad(log_prob.sum(), leaf)
         return log_prob.detach(), score
 
-    def sample(self, n: int, generator: torch.Generator) -> torch.Tensor:
+    def sample(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Draw (n, d) rows; torch's global generator is forked and put back."""
-        seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
-        devices = [generator.device] if generator.device.type == "cuda" else []
+        seed = int(torch.randint(2**31, (1,), generator=rng, device=rng.device))
+        devices = [rng.device] if rng.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.no_grad():
             torch.manual_seed(seed)
-            return self.distribution.sample((n,)).to(generator.device)
+            return self.distribution.sample((n,)).to(rng.device)

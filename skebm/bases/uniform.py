@@ -52,7 +52,7 @@ class Uniform(BaseComponent):
         self.shoulder = shoulder
 
     def fit(
-        self, x: torch.Tensor, weight: torch.Tensor | None, generator: torch.Generator
+        self, x: torch.Tensor, weight: torch.Tensor | None, rng: torch.Generator
     ) -> UniformBase:
         """Take the box from standardized rows (n, d); rows of weight 0 are left out."""
         check_number("widening", self.widening, low=0)
@@ -94,12 +94,12 @@ class UniformBase(Base):
         excess = self._excess(x)
         return -0.5 * excess.square().sum(-1) - self._log_volume, -excess / self.shoulder
 
-    def sample(self, n: int, generator: torch.Generator) -> torch.Tensor:
+    def sample(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Draw (n, d) rows: per column from the box or from its shoulders."""
         width, sides = self.high - self.low, math.sqrt(2 * math.pi) * self.shoulder
         shape = (n, self.n_features)
-        u = torch.rand(shape, generator=generator, device=self.low.device)
-        z = torch.empty_like(u).normal_(generator=generator) * self.shoulder
+        u = torch.rand(shape, generator=rng, device=self.low.device)
+        z = torch.empty_like(u).normal_(generator=rng) * self.shoulder
         edge = torch.where(z < 0, self.low, self.high) + z
-        inside = self.low + width * torch.rand(shape, generator=generator, device=u.device)
+        inside = self.low + width * torch.rand(shape, generator=rng, device=u.device)
         return torch.where(u * (width + sides) < width, inside, edge)

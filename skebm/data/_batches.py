@@ -15,7 +15,7 @@ def weighted_draws(
     *,
     weight: torch.Tensor | None = None,
     noise: torch.Tensor | None = None,
-    generator: torch.Generator,
+    rng: torch.Generator,
 ) -> Callable[[], torch.Tensor]:
     """Return ``draw()``, which gives a fresh batch at each call.
 
@@ -33,7 +33,7 @@ def weighted_draws(
         Nonnegative weights.
     noise : Tensor of shape (d,), optional
         Standard deviation per column of Gaussian noise added to each batch, standardized units.
-    generator : torch.Generator
+    rng : torch.Generator
         Source of randomness.
 
     Returns
@@ -45,7 +45,7 @@ def weighted_draws(
     --------
     >>> import torch
     >>> from skebm.data import torch_generator, weighted_draws
-    >>> draw = weighted_draws(torch.arange(6.0).reshape(3, 2), 4, generator=torch_generator(0))
+    >>> draw = weighted_draws(torch.arange(6.0).reshape(3, 2), 4, rng=torch_generator(0))
     >>> draw().shape
     torch.Size([4, 2])
     """
@@ -54,13 +54,13 @@ def weighted_draws(
 
     def draw() -> torch.Tensor:
         if cumulative is None:
-            rows = torch.randint(n, (batch_size,), generator=generator, device=x.device)
+            rows = torch.randint(n, (batch_size,), generator=rng, device=x.device)
         else:
-            u = torch.rand(batch_size, generator=generator, device=x.device, dtype=torch.float64)
+            u = torch.rand(batch_size, generator=rng, device=x.device, dtype=torch.float64)
             rows = torch.searchsorted(cumulative, u * cumulative[-1], right=True).clamp_(max=n - 1)
         batch = x[rows]
         if noise is not None:
-            batch += noise * torch.empty_like(batch).normal_(generator=generator)
+            batch += noise * torch.empty_like(batch).normal_(generator=rng)
         return batch
 
     return draw

@@ -153,8 +153,8 @@ def run_chains(
     check_number("record_every", record_every, low=1, integer=True)
     chosen = _sampler(estimator, sampler)
     seed = estimator.random_state if random_state is None else random_state
-    generator = torch_generator(seed, estimator.device_)
-    start = _start(estimator, init, n_chains, generator)
+    rng = torch_generator(seed, estimator.device_)
+    start = _start(estimator, init, n_chains, rng)
     recorder = _Recorder(estimator, chosen)
     with torch.no_grad(), tqdm(total=n_steps, disable=not progress, desc="chains") as bar:
         state = chosen.init(recorder.target, start)
@@ -162,7 +162,7 @@ def run_chains(
         try:
             for done in range(0, n_steps, record_every):
                 length = min(record_every, n_steps - done)
-                state, info = run(chosen, recorder.target, start, length, generator, state=state)
+                state, info = run(chosen, recorder.target, start, length, rng, state=state)
                 recorder.add(done + length, state, float(info.acceptance))
                 bar.update(length)
         except KeyboardInterrupt:
@@ -222,14 +222,14 @@ def _sampler(estimator: Any, sampler: Any) -> Sampler:
     return resolve(sampler, SAMPLERS, Sampler, "sampler")
 
 
-def _start(estimator: Any, init: Any, n: int, generator: torch.Generator) -> torch.Tensor:
+def _start(estimator: Any, init: Any, n: int, rng: torch.Generator) -> torch.Tensor:
     """Return where the chains start (n, d), standardized space."""
     if not isinstance(init, str):
         rows = validate_data(estimator, init, dtype=np.float64, reset=False)
         return estimator._standardizer.transform(rows, estimator.device_)
     check_choice("init", init, STARTS, remedy="Or pass rows in the units of X.")
     if init == "noise":
-        return estimator._noise(n, generator)
+        return estimator._noise(n, rng)
     bank = getattr(estimator, "_kept", {}).get("bank")
     if bank is None:
         raise ValueError(
@@ -237,8 +237,8 @@ def _start(estimator: Any, init: Any, n: int, generator: torch.Generator) -> tor
             "Fit with init='persistent' to have one."
         )
     check_number("n_chains", n, high=len(bank), remedy="The bank has no more rows.")
-    rows = torch.randperm(len(bank), generator=generator, device=generator.device)[:n]
-    return bank[rows.to(bank.device)].to(generator.device)
+    rows = torch.randperm(len(bank), generator=rng, device=rng.device)[:n]
+    return bank[rows.to(bank.device)].to(rng.device)
 
 
 def _noise_std(sampler: Sampler, step_size: float) -> float:

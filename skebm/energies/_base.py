@@ -33,7 +33,7 @@ class EnergyComponent(Component):
     flat = False
 
     @abstractmethod
-    def build(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.nn.Module:
+    def build(self, shape: tuple[int, ...], rng: torch.Generator) -> torch.nn.Module:
         """Return a fresh module for rows of this shape, ``(d,)`` for tables."""
 
 
@@ -222,7 +222,7 @@ def build_energy(
     energy: str | EnergyComponent | Callable[[Any], torch.nn.Module],
     choices: dict[str, type],
     shape: tuple[int, ...],
-    generator: torch.Generator,
+    rng: torch.Generator,
 ) -> torch.nn.Module:
     """Build the module behind an alias, a component or a user's factory, and check the contract.
 
@@ -234,7 +234,7 @@ def build_energy(
         Aliases.
     shape : tuple of int
         Shape of one row.
-    generator : torch.Generator
+    rng : torch.Generator
         Draws initial weights. A factory's own draws come from a fork of torch's global generator,
         seeded from this one and put back afterwards.
 
@@ -254,8 +254,8 @@ def build_energy(
     --------
     >>> import torch
     >>> from skebm.energies import MLP, build_energy
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> build_energy("mlp", {"mlp": MLP}, (3,), generator)(torch.zeros(2, 3))
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> build_energy("mlp", {"mlp": MLP}, (3,), rng)(torch.zeros(2, 3))
     tensor([0., 0.], grad_fn=<SqueezeBackward1>)
     """
     if isinstance(energy, torch.nn.Module):
@@ -264,19 +264,19 @@ def build_energy(
             " itself. Pass a function of the number of columns that makes a new one at each call."
         )
     if callable(energy) and not isinstance(energy, EnergyComponent | str):
-        with _forked(generator):
+        with _forked(rng):
             module = energy(shape[0] if len(shape) == 1 else shape)
     else:
         component = resolve(energy, choices, EnergyComponent, "energy")
         shape = (math.prod(shape),) if component.flat else shape
-        module = component.build(shape, generator)
+        module = component.build(shape, rng)
     if not isinstance(module, torch.nn.Module):
         raise TypeError(
             f"energy must be a factory of a torch.nn.Module, got one that returns {module!r}. "
             "Return the module itself."
         )
-    module = module.to(generator.device)
-    _check_contract(module, shape, generator.device)
+    module = module.to(rng.device)
+    _check_contract(module, shape, rng.device)
     return module if len(shape) == 1 else Reshaped(module, shape)
 
 
@@ -313,9 +313,9 @@ def _check_contract(module: torch.nn.Module, shape: tuple[int, ...], device: tor
 
 
 @contextmanager
-def _forked(generator: torch.Generator):
-    seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
-    devices = [generator.device] if generator.device.type == "cuda" else []
+def _forked(rng: torch.Generator):
+    seed = int(torch.randint(2**31, (1,), generator=rng, device=rng.device))
+    devices = [rng.device] if rng.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield

@@ -222,7 +222,7 @@ class Conv(EnergyComponent):
             negative_slope=0.1,
         )
 
-    def build(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.nn.Module:
+    def build(self, shape: tuple[int, ...], rng: torch.Generator) -> torch.nn.Module:
         """Return a fresh module for images of this shape, (channels, height, width)."""
         self._check(shape)
         n = len(self.channels)
@@ -233,7 +233,7 @@ class Conv(EnergyComponent):
             tuple(zip(self.channels, *each, strict=True)),
             tuple(self.hidden_sizes),
             self.activation,
-            generator,
+            rng,
             negative_slope=self.negative_slope,
             pooled=self.pooling is not None,
             attention=tuple(self.attention),

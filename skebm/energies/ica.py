@@ -71,13 +71,13 @@ class LinearICA(EnergyComponent):
         self.source = source
         self.init = init
 
-    def build(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.nn.Module:
+    def build(self, shape: tuple[int, ...], rng: torch.Generator) -> torch.nn.Module:
         """Return a fresh module for flat rows of ``shape[0]`` columns."""
         check_choice("source", self.source, SOURCES)
         d = shape[0]
         if self.init is None:
-            return ICAEnergy(_orthogonal(d, generator), self.source)
-        B = given("init", self.init, (d, d), generator.device)
+            return ICAEnergy(_orthogonal(d, rng), self.source)
+        B = given("init", self.init, (d, d), rng.device)
         rank = np.linalg.matrix_rank(B.cpu().numpy())
         if rank < d:
             raise ValueError(
@@ -128,10 +128,10 @@ class ICAEnergy(torch.nn.Module):
         return 0.0
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator) -> torch.Tensor:
+    def sample(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Draw (n, d) rows: sources by their quantiles, mixed by the inverse of B."""
         u = torch.empty(n, len(self.B), dtype=torch.float64, device=self.B.device)
-        u = u.uniform_(generator=generator).clamp_(SMALLEST_DRAW, 1 - SMALLEST_DRAW)
+        u = u.uniform_(generator=rng).clamp_(SMALLEST_DRAW, 1 - SMALLEST_DRAW)
         if self.source == "laplace":
             s = -(u - 0.5).sign() * (1 - 2 * (u - 0.5).abs()).log()
         else:
@@ -149,7 +149,7 @@ class ICAEnergy(torch.nn.Module):
         return s.sign() if self.source == "laplace" else (0.5 * s).tanh()
 
 
-def _orthogonal(d: int, generator: torch.Generator) -> torch.Tensor:
-    normal = torch.empty(d, d, device=generator.device).normal_(generator=generator)
+def _orthogonal(d: int, rng: torch.Generator) -> torch.Tensor:
+    normal = torch.empty(d, d, device=rng.device).normal_(generator=rng)
     q, r = torch.linalg.qr(normal)
     return q * r.diagonal().sign()  # without the signs it is not uniform over rotations

@@ -120,7 +120,7 @@ class MLP(EnergyComponent):
         sizes = (32, 64, 64, 64)
         return cls(sizes, "leaky_relu", output, n_frequencies=0, input_scale=1.0)
 
-    def build(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.nn.Module:
+    def build(self, shape: tuple[int, ...], rng: torch.Generator) -> torch.nn.Module:
         """Return a fresh module for flat rows of ``shape[0]`` columns."""
         self._check()
         automatic = FREQUENCIES if shape[0] <= FEW_COLUMNS else 0
@@ -129,7 +129,7 @@ class MLP(EnergyComponent):
             shape[0],
             tuple(self.hidden_sizes),
             self.activation,
-            generator,
+            rng,
             input_scale=1.0 if n_frequencies else self.input_scale,
             n_frequencies=n_frequencies,
             max_frequency=self.max_frequency,

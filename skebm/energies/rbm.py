@@ -83,13 +83,13 @@ class GaussianBernoulliRBM(EnergyComponent):
         self.visible_bias = visible_bias
         self.hidden_bias = hidden_bias
 
-    def build(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.nn.Module:
+    def build(self, shape: tuple[int, ...], rng: torch.Generator) -> torch.nn.Module:
         """Return a fresh module for flat rows of ``shape[0]`` columns."""
-        d, device = shape[0], generator.device
+        d, device = shape[0], rng.device
         if self.weights is None:
             check_number("n_hidden", self.n_hidden, low=1, integer=True)
             B = torch.empty(d, int(self.n_hidden), device=device)
-            B.normal_(generator=generator).mul_(INITIAL_SCALE)
+            B.normal_(generator=rng).mul_(INITIAL_SCALE)
         else:
             B = given("weights", self.weights, (d, None), device)
         b, c = (torch.zeros(size, device=device) for size in B.shape)

@@ -59,8 +59,8 @@ class Reconstruction(EnergyComponent):
     --------
     >>> import torch
     >>> from skebm.energies import Reconstruction, energy_and_score
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> module = Reconstruction(hidden_sizes=(16,)).build((2,), generator)
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> module = Reconstruction(hidden_sizes=(16,)).build((2,), rng)
     >>> energy, score = energy_and_score(module, torch.ones(5, 2))
     >>> energy.shape, score.shape, bool((energy > 0).all())
     (torch.Size([5]), torch.Size([5, 2]), True)
@@ -92,11 +92,11 @@ class Reconstruction(EnergyComponent):
         """
         return cls((512, 512, 512, 512), "leaky_relu", 0.2)
 
-    def build(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.nn.Module:
+    def build(self, shape: tuple[int, ...], rng: torch.Generator) -> torch.nn.Module:
         """Return a fresh module for flat rows of ``shape[0]`` columns."""
         check_hidden(self.hidden_sizes, self.activation, self.negative_slope)
         sizes = (shape[0], *self.hidden_sizes, shape[0])
-        return SquaredResidual(sizes, self.activation, self.negative_slope, generator)
+        return SquaredResidual(sizes, self.activation, self.negative_slope, rng)
 
 
 class SquaredResidual(torch.nn.Module):
@@ -107,11 +107,11 @@ class SquaredResidual(torch.nn.Module):
         sizes: tuple[int, ...],
         activation: str,
         negative_slope: float,
-        generator: torch.Generator,
+        rng: torch.Generator,
     ) -> None:
         super().__init__()
         self.activation, self.negative_slope = activation, negative_slope
-        self.layers = uniform_linear(sizes, generator)
+        self.layers = uniform_linear(sizes, rng)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (n, d) to (n,)."""

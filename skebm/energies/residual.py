@@ -68,7 +68,7 @@ class Residual(EnergyComponent):
         self.channels = channels
         self.negative_slope = negative_slope
 
-    def build(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.nn.Module:
+    def build(self, shape: tuple[int, ...], rng: torch.Generator) -> torch.nn.Module:
         """Return a fresh module for images of this shape, (channels, height, width)."""
         check_images(shape, self.channels, "residual energy")
         check_number("negative_slope", self.negative_slope, low=0, high=1)
@@ -79,23 +79,23 @@ class Residual(EnergyComponent):
                 f"blocks, got {tuple(shape)}. Drop entries of channels."
             )
         widths = (shape[0], *self.channels)
-        return ResidualNetwork(widths, self.negative_slope, generator)
+        return ResidualNetwork(widths, self.negative_slope, rng)
 
 
 class ResidualNetwork(torch.nn.Module):
     """Residual blocks between these widths, a sum over positions and a linear output."""
 
     def __init__(
-        self, widths: tuple[int, ...], negative_slope: float, generator: torch.Generator
+        self, widths: tuple[int, ...], negative_slope: float, rng: torch.Generator
     ) -> None:
         super().__init__()
         last = len(widths) - 2
         blocks = [
-            DownBlock(a, b, negative_slope, generator, first=i == 0, pooled=i < last)
+            DownBlock(a, b, negative_slope, rng, first=i == 0, pooled=i < last)
             for i, (a, b) in enumerate(pairwise(widths))
         ]
         self.blocks = torch.nn.Sequential(*blocks, torch.nn.LeakyReLU(negative_slope))
-        self.output = drawn(torch.nn.Linear(widths[-1], 1, device="meta"), generator)
+        self.output = drawn(torch.nn.Linear(widths[-1], 1, device="meta"), rng)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (n, c, h, w) to (n,)."""
@@ -110,7 +110,7 @@ class DownBlock(torch.nn.Module):
         n_in: int,
         n_out: int,
         negative_slope: float,
-        generator: torch.Generator,
+        rng: torch.Generator,
         *,
         first: bool,
         pooled: bool,
@@ -120,12 +120,12 @@ class DownBlock(torch.nn.Module):
         pool = [torch.nn.AvgPool2d(2)] if pooled else []
         self.left = torch.nn.Sequential(
             *start,
-            convolution(n_in, n_out, 3, generator),
+            convolution(n_in, n_out, 3, rng),
             torch.nn.LeakyReLU(negative_slope),
-            convolution(n_out, n_out, 3, generator),
+            convolution(n_out, n_out, 3, rng),
             *pool,
         )
-        self.right = torch.nn.Sequential(*pool, convolution(n_in, n_out, 1, generator))
+        self.right = torch.nn.Sequential(*pool, convolution(n_in, n_out, 1, rng))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (n, n_in, h, w) to (n, n_out, h, w), or to half these sides."""

@@ -104,15 +104,15 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         self.temperature_ = float(getattr(self, "temperature", 1.0))
         task = FitTask(self, X, weight)
         checkpoint = Checkpoint.of(self, X, weight)
-        generator = torch.Generator(self.device_).manual_seed(checkpoint.seed)
-        prepared = self._prepare(X, weight, generator)
+        rng = torch.Generator(self.device_).manual_seed(checkpoint.seed)
+        prepared = self._prepare(X, weight, rng)
         objectives = self._objectives(self._optimization())
-        states = self._train(objectives, prepared, checkpoint, generator, task)
-        self._keep(states, prepared, generator)
-        self._proposal = self._choose_proposal(prepared, generator)
+        states = self._train(objectives, prepared, checkpoint, rng, task)
+        self._keep(states, prepared, rng)
+        self._proposal = self._choose_proposal(prepared, rng)
         self._kept = self._players(objectives[0], states[0], prepared)
-        self.log_partition_ = estimate_log_partition(self, generator)
-        self._complete(prepared, generator)
+        self.log_partition_ = estimate_log_partition(self, rng)
+        self._complete(prepared, rng)
         self.offset_ = self._offset(X, prepared.held_out)
         if not states[-1].interrupted:
             checkpoint.close()
@@ -191,11 +191,11 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         check_is_fitted(self)
         seed = self.random_state if random_state is None else random_state
         check_number("n_samples", n_samples, low=1, integer=True)
-        generator = torch_generator(seed, self.device_)
+        rng = torch_generator(seed, self.device_)
         if self.base_ is None and self.n_features_in_ > MOST_COLUMNS:
-            z, info = self._generate(n_samples, generator), (float("nan"), 0, float("nan"))
+            z, info = self._generate(n_samples, rng), (float("nan"), 0, float("nan"))
         else:
-            z, info = draw_samples(self, n_samples, generator)
+            z, info = draw_samples(self, n_samples, rng)
         self.sample_info_ = SampleInfo(*info)
         return self._standardizer.inverse(z)
 
@@ -377,9 +377,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         names = getattr(self, "feature_names_in_", None)
         return [f"column {j}" for j in range(self.n_features_in_)] if names is None else list(names)
 
-    def _prepare(
-        self, X: np.ndarray, weight: np.ndarray | None, generator: torch.Generator
-    ) -> Prepared:
+    def _prepare(self, X: np.ndarray, weight: np.ndarray | None, rng: torch.Generator) -> Prepared:
         if not self._continues():
             self._standardizer = choose_standardizer(
                 X, weight, self.standardize, self.image_shape is not None
@@ -391,7 +389,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
             data_noise=self.data_noise,
             validation_fraction=self.validation_fraction,
             names=self._column_names(),
-            generator=generator,
+            rng=rng,
         )
         self.data_noise_ = prepared.noise
         return prepared
@@ -401,18 +399,18 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         objectives: list[Objective],
         prepared: Prepared,
         checkpoint: Checkpoint,
-        generator: torch.Generator,
+        rng: torch.Generator,
         task: FitTask,
     ) -> list[TrainState]:
         before = self._train_states if self._continues() else None
-        model = before[-1].model if before else self._new_model(prepared, generator)
+        model = before[-1].model if before else self._new_model(prepared, rng)
         known = before or []
         phases = [
             (i, objective, known[i] if i < len(known) else None)
             for i, objective in enumerate(objectives)
         ]
         settings = self._settings(prepared)
-        return self._run_phases(model, phases, settings, prepared, checkpoint, generator, task)
+        return self._run_phases(model, phases, settings, prepared, checkpoint, rng, task)
 
     def _run_phases(
         self,
@@ -421,7 +419,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         settings: Settings,
         prepared: Prepared,
         checkpoint: Checkpoint,
-        generator: torch.Generator,
+        rng: torch.Generator,
         task: FitTask,
     ) -> list[TrainState]:
         """Train one model by numbered principles, one after the other, each from its state."""
@@ -435,7 +433,7 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
                 sample_weight=prepared.weight,
                 validation=prepared.validation,
                 settings=settings,
-                generator=generator,
+                rng=rng,
                 state=before,
                 callbacks=[task.on_validation],
                 checkpoint=checkpoint.phase(i),
@@ -457,17 +455,17 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
             verbose=bool(self.verbose),
         )
 
-    def _new_model(self, prepared: Prepared, generator: torch.Generator) -> Model:
+    def _new_model(self, prepared: Prepared, rng: torch.Generator) -> Model:
         aliases, kind = ALIASES["base"]
         base: Base | None = None
-        rows = prepared.noised(generator)
+        rows = prepared.noised(rng)
         if self.base is not None:
             component = resolve(self.base, aliases, kind, "base")
-            base = self._fit_base(component, rows, prepared.weight, generator)
-        return Model(self._new_energy(base, generator), base, float(self.temperature_))
+            base = self._fit_base(component, rows, prepared.weight, rng)
+        return Model(self._new_energy(base, rng), base, float(self.temperature_))
 
-    def _new_energy(self, base: Base | None, generator: torch.Generator) -> torch.nn.Module:
-        energy = build_energy(self.energy, ALIASES["energy"][0], self._energy_shape(), generator)
+    def _new_energy(self, base: Base | None, rng: torch.Generator) -> torch.nn.Module:
+        energy = build_energy(self.energy, ALIASES["energy"][0], self._energy_shape(), rng)
         return self._wrapped(energy, base)
 
     def _places(self, name: str, value: Any) -> Any:
@@ -487,9 +485,9 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         component: BaseComponent,
         rows: torch.Tensor,
         weight: torch.Tensor | None,
-        generator: torch.Generator,
+        rng: torch.Generator,
     ) -> Base:
-        return component.fit(rows, weight, generator)
+        return component.fit(rows, weight, rng)
 
     def _players(
         self, objective: Objective, state: TrainState, prepared: Prepared
@@ -497,14 +495,14 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         """Return what else the first phase leaves, to be kept and saved: chains or points."""
         return {}
 
-    def _noise(self, n: int, generator: torch.Generator) -> torch.Tensor:
+    def _noise(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Return n starts of noise for chains, standardized space."""
         if self.base_ is not None:
-            return self.base_.sample(n, generator)
+            return self.base_.sample(n, rng)
         noise = torch.empty(n, self.n_features_in_, device=self.device_)
-        return noise.normal_(generator=generator)
+        return noise.normal_(generator=rng)
 
-    def _generate(self, n: int, generator: torch.Generator) -> torch.Tensor:
+    def _generate(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Return the ends of n chains that start at noise (or the bank) and run as in training."""
         raise NotImplementedError(f"{type(self).__name__} cannot sample without a base.")
 
@@ -523,11 +521,9 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
         asked = self.base is not None and self.validation_fraction > 0
         return prepared.validation is not None or not asked
 
-    def _keep(
-        self, states: list[TrainState], prepared: Prepared, generator: torch.Generator
-    ) -> None:
+    def _keep(self, states: list[TrainState], prepared: Prepared, rng: torch.Generator) -> None:
         """Keep what was learnt; where it does not beat the base, the base."""
-        model, held_out = self._outcome(states[-1], prepared, generator)
+        model, held_out = self._outcome(states[-1], prepared, rng)
         self.base_ = model.base
         self._built = (copy.deepcopy(self.energy), self._energy_shape())
         self.history_, done = [], 0
@@ -548,15 +544,15 @@ class EnergyDensity(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstima
             self._structure = self._current_structure()
 
     def _outcome(
-        self, state: TrainState, prepared: Prepared, generator: torch.Generator
+        self, state: TrainState, prepared: Prepared, rng: torch.Generator
     ) -> tuple[Model, HeldOut | None]:
         """Return the model that training leaves, and what it is worth on held-out rows."""
         return state.model, None if state.best is None else state.best.held_out
 
-    def _choose_proposal(self, prepared: Prepared, generator: torch.Generator) -> Base:
-        return choose_proposal(self, prepared, generator)
+    def _choose_proposal(self, prepared: Prepared, rng: torch.Generator) -> Base:
+        return choose_proposal(self, prepared, rng)
 
-    def _complete(self, prepared: Prepared, generator: torch.Generator) -> None:
+    def _complete(self, prepared: Prepared, rng: torch.Generator) -> None:
         """Set what else a fit leaves, once the density is normalized."""
 
     def _wrapped(self, energy: torch.nn.Module, base: Base | None) -> torch.nn.Module:

@@ -115,7 +115,7 @@ def report_generator(
     latent_dim: int,
     rows: torch.Tensor,
     shift: float,
-    generator: torch.Generator,
+    rng: torch.Generator,
 ) -> GeneratorReport:
     """Evaluate bounds on held-out rows (m, D); `shift` is the log volume of standardization."""
     square = latent_dim == rows.shape[1]
@@ -125,7 +125,7 @@ def report_generator(
     if exact and objective.image_shape is None:
         many = min(N_LATENTS, max(N_COLUMNS // latent_dim, N_CHECKED))
     n = many if dense else N_CHECKED
-    draws = _draw(model, objective, network, latent_dim, n, exact, generator)
+    draws = _draw(model, objective, network, latent_dim, n, exact, rng)
     fold = math.nan if draws.folded is None else float(draws.folded.double().mean())
     degenerate = float(draws.flat.double().mean())
     if not dense:
@@ -134,7 +134,7 @@ def report_generator(
     if square:
         entropy = draws.volume - _log_prior(draws.latent)
     else:
-        entropy = -_noisy(network, objective.noise(), latent_dim, len(draws.volume), generator)
+        entropy = -_noisy(network, objective.noise(), latent_dim, len(draws.volume), rng)
     gain = entropy.double() - draws.potential
     lower = _mean_bound(at_rows, gain, shift)
     surrogate, cubo = NO_BOUND, NO_BOUND
@@ -159,9 +159,9 @@ def _draw(
     d: int,
     n: int,
     exact: bool,
-    generator: torch.Generator,
+    rng: torch.Generator,
 ) -> _Draws:
-    z = torch.empty(n, d, device=generator.device).normal_(generator=generator)
+    z = torch.empty(n, d, device=rng.device).normal_(generator=rng)
     noise, square = objective.noise(), False
     columns = COLUMNS_AT_ONCE if objective.image_shape is None else IMAGE_COLUMNS
     parts: list[tuple[torch.Tensor, ...]] = []
@@ -175,15 +175,15 @@ def _draw(
                 else:
                     x = network(block)
                     volume = log_volume(
-                        network, block, "singular-value", n_iter=objective.n_lobpcg, rng=generator
+                        network, block, "singular-value", n_iter=objective.n_lobpcg, rng=rng
                     )
                     flat = (volume / d).exp() < 1.001 * FLOOR  # floored values round
                 signs = orientation(jacobian) if square else torch.zeros_like(flat)
-                x = x + noise * torch.empty_like(x).normal_(generator=generator)
+                x = x + noise * torch.empty_like(x).normal_(generator=rng)
                 potential = model.potential(x)
             penalty = torch.zeros_like(potential)
             if objective.bound == "bidirectional":
-                penalty = objective.penalty_terms(model, network, block, generator).detach()
+                penalty = objective.penalty_terms(model, network, block, rng).detach()
             parts.append((potential, volume, penalty, flat, signs))
     potential, volume, penalty, flat, signs = (torch.cat(p) for p in zip(*parts, strict=True))
     rarer = minority(signs) if square else None
@@ -195,14 +195,14 @@ def _log_prior(z: torch.Tensor) -> torch.Tensor:
 
 
 def _noisy(
-    network: torch.nn.Module, noise: float, d: int, n: int, generator: torch.Generator
+    network: torch.nn.Module, noise: float, d: int, n: int, rng: torch.Generator
 ) -> torch.Tensor:
     """Return upper estimates of the log density of a noisy generator at n of its rows."""
     with torch.no_grad(), evaluating(network):
-        z = torch.empty(n + N_CENTERS, d, device=generator.device).normal_(generator=generator)
+        z = torch.empty(n + N_CENTERS, d, device=rng.device).normal_(generator=rng)
         means = torch.cat([network(block) for block in z.split(4096)])
         own, centers = means[:n], means[n:]
-        x = own + noise * torch.empty_like(own).normal_(generator=generator)
+        x = own + noise * torch.empty_like(own).normal_(generator=rng)
         blocks = zip(x.split(1024), own.split(1024), strict=True)
         return torch.cat([noisy_log_density(centers, a, b, noise) for a, b in blocks])
 

@@ -45,7 +45,7 @@ def calibrate(
     rows: torch.Tensor,
     weight: torch.Tensor | None,
     held_out: torch.Tensor | None,
-    generator: torch.Generator,
+    rng: torch.Generator,
 ) -> Calibration | None:
     """Fit ``log q + a . r(x)``; None where one component is enough or draws do not reach.
 
@@ -53,11 +53,11 @@ def calibrate(
     sampled from it with a wide Gaussian beside it, on the same draws for every a, so the log
     likelihood is concave in a. Kept only where it gains on held-out rows.
     """
-    order = torch.randperm(len(rows), generator=generator, device=rows.device)
+    order = torch.randperm(len(rows), generator=rng, device=rows.device)
     chosen = rows[order[:MOST_ROWS]]
-    mixture = _by_criterion(chosen, generator)
-    proposal = _defended(mixture, Gaussian(inflation=WIDE_SCALE).fit(chosen, None, generator))
-    draws = proposal.sample(N_DRAWS, generator)
+    mixture = _by_criterion(chosen, rng)
+    proposal = _defended(mixture, Gaussian(inflation=WIDE_SCALE).fit(chosen, None, rng))
+    draws = proposal.sample(N_DRAWS, rng)
     log_weight = log_ratio(model, proposal, draws).double()
     log_weight -= log_weight.logsumexp(0)
     ess = float((-(2 * log_weight).logsumexp(0)).exp())
@@ -84,10 +84,10 @@ def calibrate(
     return Calibration(energy, proposal, max(gain, 0.0), ess, k)
 
 
-def _by_criterion(rows: torch.Tensor, generator: torch.Generator) -> MixtureBase:
+def _by_criterion(rows: torch.Tensor, rng: torch.Generator) -> MixtureBase:
     """Return the mixture with the lowest Bayesian information criterion."""
     x = rows.double().cpu().numpy()
-    seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+    seed = int(torch.randint(2**31, (1,), generator=rng, device=rng.device))
     most = min(MOST_COMPONENTS, max(1, len(x) // (x.shape[1] + 1)))
     best, best_value, losses = None, math.inf, 0
     for k in [k for k in CANDIDATES if k <= most]:

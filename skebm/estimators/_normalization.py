@@ -23,22 +23,22 @@ PROPOSAL_ROWS = 4000
 MOST_COLUMNS = Defensive().max_columns  # beyond, nothing fitted in seconds is near the model
 
 
-def choose_proposal(estimator: Any, prepared: Prepared, generator: torch.Generator) -> Base:
+def choose_proposal(estimator: Any, prepared: Prepared, rng: torch.Generator) -> Base:
     """Return the normalized density that log Z and samples are reached from.
 
     Without a base it is fitted to chains of the model that start at the data.
     """
     if estimator.base_ is not None:
         return estimator.base_
-    rows = prepared.noised(generator)
+    rows = prepared.noised(rng)
     if estimator.n_features_in_ > MOST_COLUMNS:
-        return Gaussian().fit(rows, prepared.weight, generator)
-    order = torch.randperm(len(rows), generator=generator, device=rows.device)
-    ends = settle(estimator._model(), rows[order[:PROPOSAL_ROWS]], generator)
-    return Defensive().fit(ends, None, generator)
+        return Gaussian().fit(rows, prepared.weight, rng)
+    order = torch.randperm(len(rows), generator=rng, device=rows.device)
+    ends = settle(estimator._model(), rows[order[:PROPOSAL_ROWS]], rng)
+    return Defensive().fit(ends, None, rng)
 
 
-def estimate_log_partition(estimator: Any, generator: torch.Generator) -> LogPartition | None:
+def estimate_log_partition(estimator: Any, rng: torch.Generator) -> LogPartition | None:
     """Estimate log Z as the estimator's ``log_partition`` says, and warn if it is vague."""
     chosen = estimator.log_partition
     automatic = isinstance(chosen, str) and chosen == "auto"
@@ -51,9 +51,9 @@ def estimate_log_partition(estimator: Any, generator: torch.Generator) -> LogPar
     method = resolve(chosen, *ALIASES["log_partition"], "log_partition")
     model, proposal = estimator._model(), estimator._proposal
     try:
-        result = method.estimate(model, proposal, generator)
+        result = method.estimate(model, proposal, rng)
     except KeyboardInterrupt:
-        result = ImportanceSampling(max_samples=16384).estimate(model, proposal, generator)
+        result = ImportanceSampling(max_samples=16384).estimate(model, proposal, rng)
         warnings.warn(
             f"The estimate of log Z was interrupted; a short one has a standard error of "
             f"{result.stderr:.2g} nats. Fit again for a better one.",

@@ -182,9 +182,9 @@ def _rebuild_energy(
 ) -> torch.nn.Module:
     if zero:
         return Zero()
-    generator = torch.Generator(estimator.device_).manual_seed(0)
+    rng = torch.Generator(estimator.device_).manual_seed(0)
     energy, shape = estimator._built
-    module = build_energy(energy, ALIASES["energy"][0], shape, generator)
+    module = build_energy(energy, ALIASES["energy"][0], shape, rng)
     module = estimator._wrapped(module, estimator.base_)
     if "lifts" in tensors:  # calibrated afterwards
         mixture = MixtureBase(**_part(tensors, "mixture."))

@@ -28,9 +28,9 @@ class Prepared(NamedTuple):
     clean_validation: torch.Tensor | None  # the same rows without noise
     held_out: np.ndarray  # row numbers of X behind `validation`; heavy rows repeat
 
-    def noised(self, generator: torch.Generator) -> torch.Tensor:
+    def noised(self, rng: torch.Generator) -> torch.Tensor:
         """Return the training rows with one draw of the noise added."""
-        return _add_noise(self.x, self.noise, generator)
+        return _add_noise(self.x, self.noise, rng)
 
 
 def prepare(
@@ -41,15 +41,15 @@ def prepare(
     data_noise: float | str,
     validation_fraction: float,
     names: list[str],
-    generator: torch.Generator,
+    rng: torch.Generator,
 ) -> Prepared:
     """Split, standardize and decide on the noise."""
-    rows, held_out = _split(len(X), validation_fraction, generator)
+    rows, held_out = _split(len(X), validation_fraction, rng)
     if weight is not None and len(held_out):  # judge in proportion to the weights
         index, share = torch.from_numpy(held_out), torch.from_numpy(weight[held_out])
-        index, share = index.to(generator.device), share.to(generator.device)
-        held_out = repeat_by_weight(index, share, generator).cpu().numpy()
-    x = standardizer.transform(X, generator.device)
+        index, share = index.to(rng.device), share.to(rng.device)
+        held_out = repeat_by_weight(index, share, rng).cpu().numpy()
+    x = standardizer.transform(X, rng.device)
     noise = np.zeros(X.shape[1])
     if data_noise == "auto":
         degeneracy = find_degeneracy(((X - standardizer.location) / standardizer.scale)[rows])
@@ -59,8 +59,8 @@ def prepare(
     else:
         noise += float(data_noise)
     clean = x[held_out] if len(held_out) else None
-    validation = None if clean is None else _add_noise(clean, noise, generator)
-    w = None if weight is None else torch.from_numpy(weight[rows]).to(generator.device)
+    validation = None if clean is None else _add_noise(clean, noise, rng)
+    w = None if weight is None else torch.from_numpy(weight[rows]).to(rng.device)
     return Prepared(standardizer, noise, x[rows], w, validation, clean, held_out)
 
 
@@ -78,16 +78,16 @@ def choose_standardizer(
     return Standardizer.from_table(X, weight)
 
 
-def _split(n: int, fraction: float, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _split(n: int, fraction: float, rng: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
     if fraction == 0 or n < FEWEST_FOR_VALIDATION:
         return np.arange(n), np.arange(0)
-    order = torch.randperm(n, generator=generator, device=generator.device).cpu().numpy()
+    order = torch.randperm(n, generator=rng, device=rng.device).cpu().numpy()
     m = min(max(int(np.ceil(fraction * n)), 2), n - 2)
     return np.sort(order[m:]), np.sort(order[:m])
 
 
-def _add_noise(x: torch.Tensor, noise: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+def _add_noise(x: torch.Tensor, noise: np.ndarray, rng: torch.Generator) -> torch.Tensor:
     if not noise.any():
         return x
     scale = torch.from_numpy(noise).to(x)
-    return x + scale * torch.empty_like(x).normal_(generator=generator)
+    return x + scale * torch.empty_like(x).normal_(generator=rng)

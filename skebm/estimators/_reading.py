@@ -52,14 +52,14 @@ def finite(values: np.ndarray) -> np.ndarray:
 
 
 def draw_samples(
-    estimator: Any, n: int, generator: torch.Generator
+    estimator: Any, n: int, rng: torch.Generator
 ) -> tuple[torch.Tensor, tuple[float, int, float]]:
     """Resample base draws by their weights, then move them; return rows and how it went."""
     model, proposal = estimator._model(), estimator._proposal
     if isinstance(model.energy, Zero) and model.base is not None:
-        return proposal.sample(n, generator), (float(n), n, 1.0)
+        return proposal.sample(n, rng), (float(n), n, 1.0)
     m = min(max(CANDIDATES_PER_SAMPLE * n, FEWEST_CANDIDATES), max(MOST_CANDIDATES, n))
-    candidates = proposal.sample(m, generator)
+    candidates = proposal.sample(m, rng)
     weight = torch.cat([log_ratio(model, proposal, b) for b in candidates.split(65536)])
     weight = weight.double().softmax(0)
     ess = float(1 / weight.square().sum())
@@ -70,27 +70,27 @@ def draw_samples(
             NormalizationWarning,
             stacklevel=3,
         )
-    rows = torch.searchsorted(weight.cumsum(0), _systematic(n, generator)).clamp_(max=m - 1)
-    rows = rows[torch.randperm(n, generator=generator, device=rows.device)]
-    ends, acceptance = _move(model, candidates[rows], generator)
+    rows = torch.searchsorted(weight.cumsum(0), _systematic(n, rng)).clamp_(max=m - 1)
+    rows = rows[torch.randperm(n, generator=rng, device=rows.device)]
+    ends, acceptance = _move(model, candidates[rows], rng)
     return ends, (ess, m, acceptance)
 
 
-def settle(model: Model, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def settle(model: Model, x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     """Return the ends of chains toward the model from rows x (n, d); lost ones stay there."""
-    ends, _ = _move(model, x, generator)
+    ends, _ = _move(model, x, rng)
     sound = ends.isfinite().all(1, keepdim=True)
     return torch.where(sound, ends, x)
 
 
-def _move(model: Model, x: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, float]:
+def _move(model: Model, x: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, float]:
     """Move chains by Metropolis-adjusted steps whose size is found first; acceptance too."""
-    state, _ = run(MALA(0.05, n_warmup=N_WARMUP), model, x, N_WARMUP, generator)
+    state, _ = run(MALA(0.05, n_warmup=N_WARMUP), model, x, N_WARMUP, rng)
     frozen = MALA(float(state.log_step.exp()))
-    state, info = run(frozen, model, state.x, N_MOVES, generator)
+    state, info = run(frozen, model, state.x, N_MOVES, rng)
     return state.x, float(info.acceptance)
 
 
-def _systematic(n: int, generator: torch.Generator) -> torch.Tensor:
-    u = torch.rand(1, generator=generator, device=generator.device, dtype=torch.float64)
-    return (torch.arange(n, device=generator.device) + u) / n
+def _systematic(n: int, rng: torch.Generator) -> torch.Tensor:
+    u = torch.rand(1, generator=rng, device=rng.device, dtype=torch.float64)
+    return (torch.arange(n, device=rng.device) + u) / n

@@ -511,11 +511,11 @@ class BoundsEBM(EnergyDensity):
         """
         X = self._checked(X)
         seed = self.random_state if random_state is None else random_state
-        generator = torch_generator(seed, self.device_)
+        rng = torch_generator(seed, self.device_)
         model, rows = self._model(), self._standardizer.transform(X, self.device_)
-        report = self._report(rows, generator)
+        report = self._report(rows, rng)
         self._warn_of(report, stacklevel=3)
-        chains = AIS().estimate(model, self._proposal, generator)
+        chains = AIS().estimate(model, self._proposal, rng)
         at_rows = potential_of(model, rows)
         spread = float(at_rows.var()) / len(rows) if len(rows) > 1 else math.nan
         ais = Bound(
@@ -525,13 +525,13 @@ class BoundsEBM(EnergyDensity):
         )
         return Bounds(report.lower, report.surrogate, report.cubo, ais, report.fold)
 
-    def _generate(self, n: int, generator: torch.Generator) -> torch.Tensor:
-        z = torch.empty(n, self.latent_dim_, device=self.device_).normal_(generator=generator)
+    def _generate(self, n: int, rng: torch.Generator) -> torch.Tensor:
+        z = torch.empty(n, self.latent_dim_, device=self.device_).normal_(generator=rng)
         noise = self._played.noise()
         network = self.generator_
         with torch.no_grad():
             x = torch.cat([network(block) for block in z.split(4096)])
-        return x + noise * torch.empty_like(x).normal_(generator=generator) if noise else x
+        return x + noise * torch.empty_like(x).normal_(generator=rng) if noise else x
 
     @property
     def latent_dim_(self):
@@ -633,7 +633,7 @@ class BoundsEBM(EnergyDensity):
         objectives: list[Objective],
         prepared: Prepared,
         checkpoint: Checkpoint,
-        generator: torch.Generator,
+        rng: torch.Generator,
         task: FitTask,
     ) -> list[TrainState]:
         """Play the game, again while it folds; keep the best outcome and refine it."""
@@ -644,28 +644,28 @@ class BoundsEBM(EnergyDensity):
             low, high = prepared.x.amin(0), prepared.x.amax(0)
             margin = BOX_MARGIN * (high - low)
             self._box = (low - margin, high + margin)
-        model = before[-1].model if before else self._new_model(prepared, generator)
+        model = before[-1].model if before else self._new_model(prepared, rng)
         settings = self._settings(prepared)
         settings_of_game = settings._replace(max_iter=self.max_iter)  # needs no held-out rows
         attempts: list[TrainState] = []
         ranks: list[tuple[bool, float]] = []  # the smaller the better
         for i in range(1 if before else self.n_restarts):
             if i > 0:
-                model = model._replace(energy=self._new_energy(model.base, generator))
+                model = model._replace(energy=self._new_energy(model.base, rng))
             phases = [(i, game, before[0] if before else None)]
             attempts += self._run_phases(
-                model, phases, settings_of_game, prepared, checkpoint, generator, task
+                model, phases, settings_of_game, prepared, checkpoint, rng, task
             )
             if attempts[-1].interrupted:
                 ranks.append((True, math.inf))  # only the first may be kept unfinished
                 break
-            if not _fold_fraction(game, attempts[-1], generator) > FOLDED:
+            if not _fold_fraction(game, attempts[-1], rng) > FOLDED:
                 ranks.append((False, 0.0))
                 break
-            ranks.append((True, -_held_out_gain(attempts[-1], prepared, generator)))
+            ranks.append((True, -_held_out_gain(attempts[-1], prepared, rng)))
         chosen = attempts[ranks.index(min(ranks))]
         chosen.interrupted = attempts[-1].interrupted
-        self._near = self._proposal_near(game, chosen, prepared, generator)
+        self._near = self._proposal_near(game, chosen, prepared, rng)
         if chosen.interrupted or not self._refines(model):
             return [chosen]
         refinement = ImportanceLikelihood(optimization=REFINE, proposal=self._near)
@@ -673,9 +673,7 @@ class BoundsEBM(EnergyDensity):
         phases = [(self.n_restarts, refinement, again)]
         if self._can_judge(prepared):
             settings = settings._replace(max_iter=self.refine_iter)
-        refined = self._run_phases(
-            chosen.model, phases, settings, prepared, checkpoint, generator, task
-        )
+        refined = self._run_phases(chosen.model, phases, settings, prepared, checkpoint, rng, task)
         return [chosen, *refined]
 
     def _wrapped(self, energy: torch.nn.Module, base: Base | None) -> torch.nn.Module:
@@ -696,35 +694,35 @@ class BoundsEBM(EnergyDensity):
         game: BidirectionalBounds,
         state: TrainState,
         prepared: Prepared,
-        generator: torch.Generator,
+        rng: torch.Generator,
     ) -> Base | None:
         """Return a mixture fitted to rows and as many generated ones, with a wide Gaussian."""
         if self.n_features_in_ > MOST_COLUMNS or self.image_shape is not None:
             return None
-        rows = _some_rows(prepared.noised(generator), prepared.weight, generator)
+        rows = _some_rows(prepared.noised(rng), prepared.weight, rng)
         network = state.objective.modules["generator"]
         d = int(state.objective.buffers["latent_dim"])
-        z = rows.new_empty(len(rows), d).normal_(generator=generator)
+        z = rows.new_empty(len(rows), d).normal_(generator=rng)
         with torch.no_grad(), evaluating(network):
             made = network(z)
         spread = made.isfinite().all() and float(made.abs().max()) < FARTHEST
-        return Defensive().fit(torch.cat([rows, made]) if spread else rows, None, generator)
+        return Defensive().fit(torch.cat([rows, made]) if spread else rows, None, rng)
 
     def _outcome(
-        self, state: TrainState, prepared: Prepared, generator: torch.Generator
+        self, state: TrainState, prepared: Prepared, rng: torch.Generator
     ) -> tuple[Model, HeldOut | None]:
-        model, held_out = super()._outcome(state, prepared, generator)
+        model, held_out = super()._outcome(state, prepared, rng)
         source = self._near if self._near is not None else model.base
         if held_out is not None or prepared.validation is None or source is None:
             return model, held_out
-        log_z = ImportanceSampling().estimate(model, source, generator)
+        log_z = ImportanceSampling().estimate(model, source, rng)
         return model, held_out_given(model, log_z, prepared.validation)
 
-    def _choose_proposal(self, prepared: Prepared, generator: torch.Generator) -> Base:
+    def _choose_proposal(self, prepared: Prepared, rng: torch.Generator) -> Base:
         near: Base | None = self.__dict__.pop("_near")
         self.__dict__.pop("_box", None)  # the energy has it
         if near is None or (isinstance(self.energy_, Zero) and self.base_ is not None):
-            return super()._choose_proposal(prepared, generator)
+            return super()._choose_proposal(prepared, rng)
         return near
 
     def _players(
@@ -733,14 +731,14 @@ class BoundsEBM(EnergyDensity):
         network = state.objective.modules["generator"].state_dict()
         return {f"generator.{name}": tensor.detach().cpu() for name, tensor in network.items()}
 
-    def _complete(self, prepared: Prepared, generator: torch.Generator) -> None:
+    def _complete(self, prepared: Prepared, rng: torch.Generator) -> None:
         self._played = copy.deepcopy(self._game(self._optimization()))
         rows, weight = prepared.clean_validation, None
         if rows is None:
             rows, weight = prepared.x, prepared.weight
-        rows = _some_rows(rows, weight, generator)
+        rows = _some_rows(rows, weight, rng)
         try:
-            report = self._report(rows, generator)
+            report = self._report(rows, rng)
         except KeyboardInterrupt:
             report = NO_REPORT
             warnings.warn(
@@ -755,7 +753,7 @@ class BoundsEBM(EnergyDensity):
         self._kept["report.fold"] = torch.tensor([report.fold], dtype=torch.float64)
         self._warn_of(report, stacklevel=5)
 
-    def _report(self, rows: torch.Tensor, generator: torch.Generator) -> GeneratorReport:
+    def _report(self, rows: torch.Tensor, rng: torch.Generator) -> GeneratorReport:
         return report_generator(
             self._model(),
             self._played,
@@ -763,7 +761,7 @@ class BoundsEBM(EnergyDensity):
             self._played.latents((self.n_features_in_,)),
             rows,
             self._standardizer.log_volume,
-            generator,
+            rng,
         )
 
     def _warn_of(self, report: GeneratorReport, stacklevel: int) -> None:
@@ -792,14 +790,12 @@ class BoundsEBM(EnergyDensity):
             )
 
 
-def _fold_fraction(
-    game: BidirectionalBounds, state: TrainState, generator: torch.Generator
-) -> float:
+def _fold_fraction(game: BidirectionalBounds, state: TrainState, rng: torch.Generator) -> float:
     """Return the share of latents with the rarer orientation; 0 where it is not defined."""
     network, d = state.objective.modules["generator"], int(state.objective.buffers["latent_dim"])
     n = N_FOLD_LATENTS if d <= MOST_EXACT else FOLD_COLUMNS // d
     n = n if game.image_shape is None else N_FOLD_IMAGES
-    z = torch.empty(n, d, device=generator.device).normal_(generator=generator)
+    z = torch.empty(n, d, device=rng.device).normal_(generator=rng)
     with torch.no_grad(), evaluating(network):
         if d > MOST_DENSE or network(z[:1]).shape[1] != d:
             return 0.0
@@ -809,20 +805,20 @@ def _fold_fraction(
 
 
 def _some_rows(
-    rows: torch.Tensor, weight: torch.Tensor | None, generator: torch.Generator
+    rows: torch.Tensor, weight: torch.Tensor | None, rng: torch.Generator
 ) -> torch.Tensor:
     """Return at most 4000 rows (m, d), drawn in proportion to their weights."""
     if weight is None:
-        order = torch.randperm(len(rows), generator=generator, device=rows.device)
+        order = torch.randperm(len(rows), generator=rng, device=rows.device)
     else:
-        order = torch.multinomial(weight.double(), len(rows), True, generator=generator)
+        order = torch.multinomial(weight.double(), len(rows), True, generator=rng)
     return rows[order[:MOST_ROWS]]
 
 
-def _held_out_gain(state: TrainState, prepared: Prepared, generator: torch.Generator) -> float:
+def _held_out_gain(state: TrainState, prepared: Prepared, rng: torch.Generator) -> float:
     """Return the held-out gain of a training's outcome, nats per row; -inf where unknown."""
     rows = prepared.x if prepared.validation is None else prepared.validation
-    near = proposal_for(state.model, prepared.x, generator)
-    draws = reference_draws(state.model, near, generator)
+    near = proposal_for(state.model, prepared.x, rng)
+    draws = reference_draws(state.model, near, rng)
     held_out = held_out_likelihood(state.model, draws, rows)
     return -math.inf if held_out is None else held_out.gain

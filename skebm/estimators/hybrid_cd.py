@@ -355,17 +355,17 @@ class HybridCDDensity(EnergyDensity):
         bank = state.objective.buffers.get("bank")
         return {} if bank is None else {"bank": bank.cpu()}
 
-    def _noise(self, n: int, generator: torch.Generator) -> torch.Tensor:
+    def _noise(self, n: int, rng: torch.Generator) -> torch.Tensor:
         like = torch.empty(0, self.n_features_in_, device=self.device_)
         objective = self._chains(self._optimization())
-        return objective.noise_starts(self._model(), like, n, generator)
+        return objective.noise_starts(self._model(), like, n, rng)
 
-    def _generate(self, n: int, generator: torch.Generator) -> torch.Tensor:
+    def _generate(self, n: int, rng: torch.Generator) -> torch.Tensor:
         bank = self._kept.get("bank")
         if bank is None:
-            starts = self._noise(n, generator)
+            starts = self._noise(n, rng)
         else:
-            rows = torch.randint(len(bank), (n,), generator=generator, device=self.device_)
+            rows = torch.randint(len(bank), (n,), generator=rng, device=self.device_)
             starts = bank.to(self.device_)[rows]
-        state, _ = run(self.sampler_, self._model(), starts, self.n_steps, generator)
+        state, _ = run(self.sampler_, self._model(), starts, self.n_steps, rng)
         return state.x

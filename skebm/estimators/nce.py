@@ -247,15 +247,13 @@ class NCEDensity(EnergyDensity):
         check_is_fitted(self)
         return float(self._kept["log_z"])
 
-    def _prepare(
-        self, X: np.ndarray, weight: np.ndarray | None, generator: torch.Generator
-    ) -> Prepared:
+    def _prepare(self, X: np.ndarray, weight: np.ndarray | None, rng: torch.Generator) -> Prepared:
         component = self._component()
-        prepared = super()._prepare(X, weight, generator)
+        prepared = super()._prepare(X, weight, rng)
         self._noise_density = None
         if component is not None:
-            rows = prepared.noised(generator)
-            self._noise_density = component.fit(rows, prepared.weight, generator)
+            rows = prepared.noised(rng)
+            self._noise_density = component.fit(rows, prepared.weight, rng)
         return prepared
 
     def _component(self) -> Any:
@@ -285,12 +283,12 @@ class NCEDensity(EnergyDensity):
         del self._noise_density  # its draws have done their work
         log_z = float("nan")
         if isinstance(objective, NoiseContrastive):
-            rows = prepared.noised(state.generator)
-            log_z = objective.estimate_log_z(self._model(), rows, state.generator)
+            rows = prepared.noised(state.rng)
+            log_z = objective.estimate_log_z(self._model(), rows, state.rng)
             if isinstance(self.energy_, Zero) and self.base_ is not None:
                 log_z = 0.0  # the model is its base
         return {"log_z": torch.tensor(log_z, dtype=torch.float64)}
 
-    def _generate(self, n: int, generator: torch.Generator) -> torch.Tensor:
+    def _generate(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Run chains from the Gaussian of the rows."""
-        return settle(self._model(), self._proposal.sample(n, generator), generator)
+        return settle(self._model(), self._proposal.sample(n, rng), rng)

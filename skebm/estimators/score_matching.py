@@ -243,6 +243,6 @@ class ScoreMatchingDensity(EnergyDensity):
         n_levels = self.n_levels if self.method == "multi-level" else 1
         return [DenoisingScoreMatching(self.noise_std, n_levels, self.max_noise_std, optimization)]
 
-    def _generate(self, n: int, generator: torch.Generator) -> torch.Tensor:
+    def _generate(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Run chains from the Gaussian of the rows."""
-        return settle(self._model(), self._proposal.sample(n, generator), generator)
+        return settle(self._model(), self._proposal.sample(n, rng), rng)

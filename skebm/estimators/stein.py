@@ -288,8 +288,8 @@ class SteinEBM(EnergyDensity):
     def critic_(self):
         """The critic, a callable (n, n_features) -> (n, n_features)."""
         check_is_fitted(self)
-        generator = torch.Generator().manual_seed(0)
-        network = self._played.build(self.n_features_in_, generator)
+        rng = torch.Generator().manual_seed(0)
+        network = self._played.build(self.n_features_in_, rng)
         network.load_state_dict(
             {k.removeprefix("critic."): v for k, v in self._kept.items() if k.startswith("critic.")}
         )
@@ -353,18 +353,18 @@ class SteinEBM(EnergyDensity):
                 f"method must be 'auto', 'mala' or 'langevin' with this model, got {method!r}. "
                 f"{NEEDS[method]} with base=None."
             )
-        generator = torch_generator(
+        rng = torch_generator(
             self.random_state if random_state is None else random_state, self.device_
         )
         if method == "exact":
             assert isinstance(self.energy_, ICAEnergy)  # else refused above
-            return self._standardizer.inverse(self.energy_.sample(n_samples, generator))
+            return self._standardizer.inverse(self.energy_.sample(n_samples, rng))
         check_number("n_steps", n_steps, low=1, integer=True)
-        starts = self._noise(n_samples, generator) if init is None else self._places("init", init)
+        starts = self._noise(n_samples, rng) if init is None else self._places("init", init)
         if len(starts) != n_samples:
             raise ValueError(f"init must have n_samples={n_samples} rows, got {len(starts)}.")
         sampler = Gibbs() if method == "gibbs" else Langevin(step_size, noise_std=noise_std)
-        state, _ = run(sampler, self._model(), starts, n_steps, generator)
+        state, _ = run(sampler, self._model(), starts, n_steps, rng)
         if not state.x.isfinite().all():
             raise ValueError(
                 f"step_size must be small enough for stable chains, got {step_size!r}: they left "
@@ -423,30 +423,30 @@ class SteinEBM(EnergyDensity):
         return with_learned_gaussian(energy, base) if self.learn_base and gaussian else energy
 
     def _outcome(
-        self, state: TrainState, prepared: Prepared, generator: torch.Generator
+        self, state: TrainState, prepared: Prepared, rng: torch.Generator
     ) -> tuple[Model, HeldOut | None]:
-        model, held_out = super()._outcome(state, prepared, generator)
+        model, held_out = super()._outcome(state, prepared, rng)
         self._calibration, self.calibration_ = None, None
         tabular = self.image_shape is None and self.n_features_in_ <= MOST_COLUMNS
         if not (self.calibrate and tabular) or isinstance(model.energy, RBMEnergy | ICAEnergy):
             return model, held_out
-        rows = prepared.noised(generator)
-        done = calibrate(model, rows, prepared.weight, prepared.validation, generator)
+        rows = prepared.noised(rng)
+        done = calibrate(model, rows, prepared.weight, prepared.validation, rng)
         if done is None:
             return model, held_out
         model, self._calibration = model._replace(energy=done.energy), done
         self.calibration_ = (done.n_components, done.ess, done.gain)
         if prepared.validation is None:
             return model, held_out
-        log_z = ImportanceSampling().estimate(model, done.proposal, generator)
+        log_z = ImportanceSampling().estimate(model, done.proposal, rng)
         return model, held_out_given(model, log_z, prepared.validation)
 
-    def _choose_proposal(self, prepared: Prepared, generator: torch.Generator) -> Base:
+    def _choose_proposal(self, prepared: Prepared, rng: torch.Generator) -> Base:
         done: Calibration | None = self.__dict__.pop("_calibration", None)
         if isinstance(self.energy_, Zero):
             done, self.calibration_ = None, None
         if done is None:
-            return super()._choose_proposal(prepared, generator)
+            return super()._choose_proposal(prepared, rng)
         return done.proposal
 
     def _players(
@@ -456,9 +456,9 @@ class SteinEBM(EnergyDensity):
         critic = state.objective.modules["critic"].state_dict()
         return {f"critic.{name}": tensor.detach().cpu() for name, tensor in critic.items()}
 
-    def _generate(self, n: int, generator: torch.Generator) -> torch.Tensor:
+    def _generate(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Run MALA-sized Langevin chains from noise: nothing nearer is there in many columns."""
-        state, _ = run(Langevin(0.01), self._model(), self._noise(n, generator), 1000, generator)
+        state, _ = run(Langevin(0.01), self._model(), self._noise(n, rng), 1000, rng)
         return state.x
 
 

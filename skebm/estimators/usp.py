@@ -380,10 +380,8 @@ class USPDensity(EnergyDensity):
             )
         ]
 
-    def _prepare(
-        self, X: np.ndarray, weight: np.ndarray | None, generator: torch.Generator
-    ) -> Prepared:
-        prepared = super()._prepare(X, weight, generator)
+    def _prepare(self, X: np.ndarray, weight: np.ndarray | None, rng: torch.Generator) -> Prepared:
+        prepared = super()._prepare(X, weight, rng)
         if self.domain is not None:
             low, high = _corners(self.domain, self.n_features_in_)
             outside = ((X < low) | (X > high)).any(1).mean()
@@ -412,10 +410,10 @@ class USPDensity(EnergyDensity):
         component: BaseComponent,
         rows: torch.Tensor,
         weight: torch.Tensor | None,
-        generator: torch.Generator,
+        rng: torch.Generator,
     ) -> Base:
         box = self._box()
-        base = super()._fit_base(component, rows, weight, generator)
+        base = super()._fit_base(component, rows, weight, rng)
         if box is None or not isinstance(component, Uniform):
             return base
         low, high = (corner.to(rows) for corner in box)
@@ -432,7 +430,7 @@ class USPDensity(EnergyDensity):
             box = torch.stack([buffers["low"], buffers["high"]])
         else:
             assert model.base is not None  # importance likelihood refused None
-            points, epsilon = model.base.sample(self.n_points, state.generator), float("nan")
+            points, epsilon = model.base.sample(self.n_points, state.rng), float("nan")
             log_weight = -model.energy(points).detach()
             box = torch.tensor([[-1.0], [1.0]]) * torch.full((points.shape[1],), torch.inf)
             if isinstance(model.base, UniformBase):
@@ -449,10 +447,10 @@ class USPDensity(EnergyDensity):
         }
         return {name: tensor.detach().cpu() for name, tensor in kept.items()}
 
-    def _generate(self, n: int, generator: torch.Generator) -> torch.Tensor:
+    def _generate(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Draw from the points by their weights: chains would leave the box that was learnt."""
         weight = self._kept["weights"].to(self.device_)
-        rows = torch.multinomial(weight, n, replacement=True, generator=generator)
+        rows = torch.multinomial(weight, n, replacement=True, generator=rng)
         return self._kept["points"].to(self.device_)[rows]
 
 

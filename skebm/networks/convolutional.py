@@ -27,7 +27,7 @@ class NonLocal(torch.nn.Module):
     ----------
     channels : int
         Channels of the map; m is half of them, at least 1.
-    generator : torch.Generator
+    rng : torch.Generator
         Draws q, k and v (Kaiming normal); W starts at 0, so the block starts as the identity.
 
     Notes
@@ -50,13 +50,13 @@ class NonLocal(torch.nn.Module):
     True
     """
 
-    def __init__(self, channels: int, generator: torch.Generator) -> None:
+    def __init__(self, channels: int, rng: torch.Generator) -> None:
         super().__init__()
         inner = max(channels // 2, 1)
         self.query, self.key, self.value = (
-            _convolution(channels, (inner, 1, 1, 0), generator, bias=False) for _ in range(3)
+            _convolution(channels, (inner, 1, 1, 0), rng, bias=False) for _ in range(3)
         )
-        self.output = _convolution(inner, (channels, 1, 1, 0), generator, bias=False)
+        self.output = _convolution(inner, (channels, 1, 1, 0), rng, bias=False)
         torch.nn.init.zeros_(self.output.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -80,7 +80,7 @@ class ConvNet(torch.nn.Module):
         Widths of the fully connected layers between the last map and the output; may be empty.
     activation : {"silu", "softplus", "tanh", "leaky_relu"}
         After each convolution and each hidden layer.
-    generator : torch.Generator
+    rng : torch.Generator
         Draws the initial weights: Kaiming normal convolutions without bias, and N(0, 0.01^2) for
         weights and biases of linear layers.
     negative_slope : float, default=0.05
@@ -109,8 +109,8 @@ class ConvNet(torch.nn.Module):
     --------
     >>> import torch
     >>> from skebm.networks import ConvNet
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> net = ConvNet((1, 8, 8), ((4, 3, 2, 1), (6, 3, 2, 1)), (5,), "silu", generator)
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> net = ConvNet((1, 8, 8), ((4, 3, 2, 1), (6, 3, 2, 1)), (5,), "silu", rng)
     >>> net.map_shapes
     [(4, 4, 4), (6, 2, 2)]
     >>> value, gradient = net.value_and_gradient(torch.zeros(3, 1, 8, 8))
@@ -124,7 +124,7 @@ class ConvNet(torch.nn.Module):
         stages: tuple[tuple[int, ...], ...],
         hidden_sizes: tuple[int, ...],
         activation: str,
-        generator: torch.Generator,
+        rng: torch.Generator,
         *,
         negative_slope: float = SLOPE,
         pooled: bool = False,
@@ -136,14 +136,14 @@ class ConvNet(torch.nn.Module):
         self.map_shapes = _map_shapes(shape, stages, pooled)
         inputs = [shape, *self.map_shapes[:-1]]
         self.convolutions = torch.nn.ModuleList(
-            _convolution(before[0], stage, generator)
+            _convolution(before[0], stage, rng)
             for before, stage in zip(inputs, stages, strict=True)
         )
         self.attention = torch.nn.ModuleDict(
-            {str(i): NonLocal(stages[i - 1][0], generator) for i in sorted(set(attention))}
+            {str(i): NonLocal(stages[i - 1][0], rng) for i in sorted(set(attention))}
         )
         sizes = (math.prod(self.map_shapes[-1]), *hidden_sizes, 1)
-        self.layers = torch.nn.ModuleList(_linear(a, b, generator) for a, b in pairwise(sizes))
+        self.layers = torch.nn.ModuleList(_linear(a, b, rng) for a, b in pairwise(sizes))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (n, c, h, w) to (n,)."""
@@ -237,12 +237,12 @@ def _map_shapes(
 
 
 def _convolution(
-    n_in: int, stage: tuple[int, ...], generator: torch.Generator, *, bias: bool = True
+    n_in: int, stage: tuple[int, ...], rng: torch.Generator, *, bias: bool = True
 ) -> torch.nn.Conv2d:
-    device, fan_in = generator.device, n_in * stage[1] ** 2
+    device, fan_in = rng.device, n_in * stage[1] ** 2
     layer = torch.nn.utils.skip_init(torch.nn.Conv2d, n_in, *stage, bias=bias, device=device)
     with torch.no_grad():
-        layer.weight.normal_(0, math.sqrt(2 / fan_in), generator=generator)
+        layer.weight.normal_(0, math.sqrt(2 / fan_in), generator=rng)
         if bias:
             layer.bias.zero_()
     return layer.to(memory_format=_layout(device))
@@ -253,11 +253,11 @@ def _layout(device: torch.device) -> torch.memory_format:
     return torch.channels_last if device.type == "cpu" else torch.contiguous_format
 
 
-def _linear(n_in: int, n_out: int, generator: torch.Generator) -> torch.nn.Linear:
-    layer = torch.nn.utils.skip_init(torch.nn.Linear, n_in, n_out, device=generator.device)
+def _linear(n_in: int, n_out: int, rng: torch.Generator) -> torch.nn.Linear:
+    layer = torch.nn.utils.skip_init(torch.nn.Linear, n_in, n_out, device=rng.device)
     with torch.no_grad():
-        layer.weight.normal_(0, LINEAR_STD, generator=generator)
-        layer.bias.normal_(0, LINEAR_STD, generator=generator)
+        layer.weight.normal_(0, LINEAR_STD, generator=rng)
+        layer.bias.normal_(0, LINEAR_STD, generator=rng)
     return layer
 
 

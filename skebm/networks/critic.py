@@ -83,7 +83,7 @@ class Critic(Component):
         self.spectral_norm = spectral_norm
         self.weight_clip = weight_clip
 
-    def build(self, n_features: int, generator: torch.Generator) -> CriticNetwork:
+    def build(self, n_features: int, rng: torch.Generator) -> CriticNetwork:
         """Return a fresh network for rows of this width."""
         if not isinstance(self.hidden_sizes, tuple | list) or not self.hidden_sizes:
             raise TypeError(
@@ -99,7 +99,7 @@ class Critic(Component):
         check_choice("spectral_norm", self.spectral_norm, (False, True))
         if self.weight_clip is not None:
             check_number("weight_clip", self.weight_clip, low=0, open_low=True)
-        return CriticNetwork(n_features, self, generator)
+        return CriticNetwork(n_features, self, rng)
 
 
 class CriticNetwork(torch.nn.Module):
@@ -111,7 +111,7 @@ class CriticNetwork(torch.nn.Module):
         Columns d.
     settings : Critic
         Checked parameters.
-    generator : torch.Generator
+    rng : torch.Generator
         Draws the initial weights; its device is the network's.
 
     Examples
@@ -123,15 +123,15 @@ class CriticNetwork(torch.nn.Module):
     torch.Size([3, 2])
     """
 
-    def __init__(self, n_features: int, settings: Critic, generator: torch.Generator) -> None:
+    def __init__(self, n_features: int, settings: Critic, rng: torch.Generator) -> None:
         super().__init__()
         self.settings = settings
         sizes = (n_features, *settings.hidden_sizes, n_features)
-        self.layers = uniform_linear(sizes, generator)
+        self.layers = uniform_linear(sizes, rng)
         with torch.no_grad():
             for part in self._linear()[0].parameters():
                 part.mul_(settings.input_scale)
-        device = generator.device
+        device = rng.device
         self.betas = torch.nn.ParameterList(
             torch.nn.Parameter(torch.ones(size, device=device)) for size in settings.hidden_sizes
         )
@@ -140,7 +140,7 @@ class CriticNetwork(torch.nn.Module):
             self.skip = torch.nn.Parameter(torch.zeros(n_features, n_features, device=device))
         if settings.spectral_norm:
             for i, layer in enumerate(self._linear()):
-                u = torch.empty(layer.out_features, device=device).normal_(generator=generator)
+                u = torch.empty(layer.out_features, device=device).normal_(generator=rng)
                 self.register_buffer(f"direction_{i}", u / u.norm())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -151,7 +151,7 @@ class CriticNetwork(torch.nn.Module):
         self,
         x: torch.Tensor,
         probes: torch.Tensor | None = None,
-        generator: torch.Generator | None = None,
+        rng: torch.Generator | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return f (n, d) and its divergence (n,), differentiable in the parameters.
 
@@ -161,7 +161,7 @@ class CriticNetwork(torch.nn.Module):
             Rows.
         probes : Tensor of shape (n, d), optional
             Hutchinson's estimate ``v . J v`` with these instead of the exact trace.
-        generator : torch.Generator, optional
+        rng : torch.Generator, optional
             Draws dropout; without it none is applied.
 
         Returns
@@ -171,7 +171,7 @@ class CriticNetwork(torch.nn.Module):
         divergence : Tensor of shape (n,)
             Trace of its Jacobian J, per unit of x.
         """
-        value, derivatives = self._run(x, generator)
+        value, derivatives = self._run(x, rng)
         if probes is not None:
             return value, self._probed(derivatives, probes)
         weights = [layer.weight for layer in self._linear()]
@@ -199,27 +199,27 @@ class CriticNetwork(torch.nn.Module):
                 layer.bias.clamp_(-clip, clip)
 
     def _run(
-        self, x: torch.Tensor, generator: torch.Generator | None
+        self, x: torch.Tensor, rng: torch.Generator | None
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         *inner, last = self._linear()
         activate = ACTIVATIONS[self.settings.activation]
         a, derivatives = x, []
         for layer, beta in zip(inner, self.betas, strict=True):
             z = layer(a)
-            mask = self._mask(z, generator)
+            mask = self._mask(z, rng)
             a, derivative = activate.apply(z, beta, mask)
             derivatives.append(derivative)
         value = last(a)
         return (value if self.skip is None else torch.addmm(value, x, self.skip.T)), derivatives
 
-    def _mask(self, z: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor | None:
+    def _mask(self, z: torch.Tensor, rng: torch.Generator | None) -> torch.Tensor | None:
         """Return the factors of dropout, 0 or 1 / (share kept)."""
         share = self.settings.dropout
-        if generator is None or share == 0:
+        if rng is None or share == 0:
             return None
         # sixteen bits a unit, four units a draw: bernoulli_ takes several times as long
         draws = torch.empty(-(-z.numel() // 4), dtype=torch.int64, device=z.device)
-        bits = draws.random_(-(2**63), None, generator=generator).view(torch.int16)
+        bits = draws.random_(-(2**63), None, generator=rng).view(torch.int16)
         kept = bits[: z.numel()].view(z.shape) >= round(share * 2**16) - 2**15
         return kept.to(z.dtype).div_(1 - share)
 

@@ -102,17 +102,17 @@ def activation_of(name: str, negative_slope: float = SLOPE) -> Activation:
     return _leaky(negative_slope) if name == "leaky_relu" else ACTIVATIONS[name]
 
 
-def uniform_linear(sizes: tuple[int, ...], generator: torch.Generator) -> torch.nn.ModuleList:
+def uniform_linear(sizes: tuple[int, ...], rng: torch.Generator) -> torch.nn.ModuleList:
     """Return linear layers between these widths, uniform in +-1/sqrt(fan in)."""
     layers = [
-        torch.nn.utils.skip_init(torch.nn.Linear, a, b, device=generator.device)
+        torch.nn.utils.skip_init(torch.nn.Linear, a, b, device=rng.device)
         for a, b in pairwise(sizes)
     ]
     with torch.no_grad():
         for layer in layers:
             bound = layer.in_features**-0.5
-            layer.weight.uniform_(-bound, bound, generator=generator)
-            layer.bias.uniform_(-bound, bound, generator=generator)
+            layer.weight.uniform_(-bound, bound, generator=rng)
+            layer.bias.uniform_(-bound, bound, generator=rng)
     return torch.nn.ModuleList(layers)
 
 
@@ -130,7 +130,7 @@ class FeedForward(torch.nn.Module):
         Width of each hidden layer.
     activation : {"silu", "softplus", "tanh", "leaky_relu"}
         Between layers.
-    generator : torch.Generator
+    rng : torch.Generator
         Draws the initial weights, uniform in +-1/sqrt(fan in).
     input_scale : float, default=1.0
         Factor on the first layer's initial weights.
@@ -171,7 +171,7 @@ class FeedForward(torch.nn.Module):
         n_features: int,
         hidden_sizes: tuple[int, ...],
         activation: str,
-        generator: torch.Generator,
+        rng: torch.Generator,
         *,
         input_scale: float = 1.0,
         n_frequencies: int = 0,
@@ -182,16 +182,16 @@ class FeedForward(torch.nn.Module):
         super().__init__()
         self.activation, self.negative_slope = activation, negative_slope
         self.n_frequencies = n_frequencies
-        device = generator.device
+        device = rng.device
         if n_frequencies:
-            u = torch.rand(n_frequencies, generator=generator, device=device)
+            u = torch.rand(n_frequencies, generator=rng, device=device)
             normal = torch.empty(n_features, n_frequencies, device=device)
-            normal.normal_(generator=generator)
+            normal.normal_(generator=rng)
             shrink = max_frequency / math.sqrt(n_features)
             scale = ((u - 1) * math.log(SPAN)).exp()
             self.frequencies = torch.nn.Parameter((normal * scale).mul_(shrink))
         sizes = (n_features + 2 * n_frequencies, *hidden_sizes, 1)
-        self.layers = uniform_linear(sizes, generator)
+        self.layers = uniform_linear(sizes, rng)
         with torch.no_grad():
             first, last = self._linear()[0], self._linear()[-1]
             first.weight.mul_(input_scale)

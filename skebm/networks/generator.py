@@ -34,7 +34,7 @@ class GeneratorComponent(Component):
 
     @abstractmethod
     def build(
-        self, latent_dim: int, shape: tuple[int, ...], generator: torch.Generator
+        self, latent_dim: int, shape: tuple[int, ...], rng: torch.Generator
     ) -> torch.nn.Module:
         """Return a fresh module that maps (n, latent_dim) to (n, *shape)."""
 
@@ -131,7 +131,7 @@ class MLPGenerator(GeneratorComponent):
         return cls(sizes, "prelu", 1.0, linear_skip=False, batch_norm=True, output="tanh")
 
     def build(
-        self, latent_dim: int, shape: tuple[int, ...], generator: torch.Generator
+        self, latent_dim: int, shape: tuple[int, ...], rng: torch.Generator
     ) -> GeneratorNetwork:
         """Return a fresh network."""
         if not isinstance(self.hidden_sizes, tuple | list) or not self.hidden_sizes:
@@ -152,7 +152,7 @@ class MLPGenerator(GeneratorComponent):
         skip = bool(self.linear_skip)
         if self.linear_skip == "auto":
             skip = FEW_LATENTS < latent_dim == math.prod(shape)
-        network = GeneratorNetwork(latent_dim, tuple(shape), self, generator)
+        network = GeneratorNetwork(latent_dim, tuple(shape), self, rng)
         network.start_at(float(scale), skip)
         return network
 
@@ -168,7 +168,7 @@ class GeneratorNetwork(torch.nn.Module):
         Shape of a row; D is its product.
     settings : MLPGenerator
         Checked parameters.
-    generator : torch.Generator
+    rng : torch.Generator
         Draws the initial weights, uniform in +-1/sqrt(fan in); its device is the network's.
 
     Notes
@@ -190,12 +190,12 @@ class GeneratorNetwork(torch.nn.Module):
         latent_dim: int,
         shape: tuple[int, ...],
         settings: MLPGenerator,
-        generator: torch.Generator,
+        rng: torch.Generator,
     ) -> None:
         super().__init__()
         self.shape, self.settings = shape, settings
-        device, hidden = generator.device, tuple(settings.hidden_sizes)
-        self.layers = uniform_linear((latent_dim, *hidden, math.prod(shape)), generator)
+        device, hidden = rng.device, tuple(settings.hidden_sizes)
+        self.layers = uniform_linear((latent_dim, *hidden, math.prod(shape)), rng)
         self.skip: torch.nn.Parameter | None = None
         self.slopes = None
         if settings.activation == "prelu":

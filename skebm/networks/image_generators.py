@@ -85,15 +85,15 @@ class ConvGenerator(GeneratorComponent):
         self.output = output
 
     def build(
-        self, latent_dim: int, shape: tuple[int, ...], generator: torch.Generator
+        self, latent_dim: int, shape: tuple[int, ...], rng: torch.Generator
     ) -> torch.nn.Module:
         """Return a fresh module from noise (n, latent_dim) to images (n, *shape)."""
         channels, sides = _check(self, latent_dim, shape)
-        parts = _first_map(latent_dim, (channels[0], *sides), generator)
+        parts = _first_map(latent_dim, (channels[0], *sides), rng)
         for a, b in pairwise(channels):
             doubling = torch.nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, device="meta")
-            parts += [drawn(doubling, generator), *_rectified(b, self.batch_norm, generator)]
-        parts += [convolution(channels[-1], shape[0], 3, generator), OUTPUTS[self.output]()]
+            parts += [drawn(doubling, rng), *_rectified(b, self.batch_norm, rng)]
+        parts += [convolution(channels[-1], shape[0], 3, rng), OUTPUTS[self.output]()]
         return torch.nn.Sequential(*parts)
 
 
@@ -154,31 +154,31 @@ class ResidualGenerator(GeneratorComponent):
         self.output = output
 
     def build(
-        self, latent_dim: int, shape: tuple[int, ...], generator: torch.Generator
+        self, latent_dim: int, shape: tuple[int, ...], rng: torch.Generator
     ) -> torch.nn.Module:
         """Return a fresh module from noise (n, latent_dim) to images (n, *shape)."""
         channels, sides = _check(self, latent_dim, shape)
-        parts = _first_map(latent_dim, (channels[0], *sides), generator)
-        parts += [UpBlock(a, b, self.batch_norm, generator) for a, b in pairwise(channels)]
-        parts += _rectified(channels[-1], self.batch_norm, generator)
-        parts += [convolution(channels[-1], shape[0], 3, generator), OUTPUTS[self.output]()]
+        parts = _first_map(latent_dim, (channels[0], *sides), rng)
+        parts += [UpBlock(a, b, self.batch_norm, rng) for a, b in pairwise(channels)]
+        parts += _rectified(channels[-1], self.batch_norm, rng)
+        parts += [convolution(channels[-1], shape[0], 3, rng), OUTPUTS[self.output]()]
         return torch.nn.Sequential(*parts)
 
 
 class UpBlock(torch.nn.Module):
     """Residual block that doubles the sides of a map."""
 
-    def __init__(self, n_in: int, n_out: int, batch_norm: bool, generator: torch.Generator) -> None:
+    def __init__(self, n_in: int, n_out: int, batch_norm: bool, rng: torch.Generator) -> None:
         super().__init__()
         self.left = torch.nn.Sequential(
-            *_rectified(n_in, batch_norm, generator),
+            *_rectified(n_in, batch_norm, rng),
             torch.nn.Upsample(scale_factor=2),
-            convolution(n_in, n_out, 3, generator),
-            *_rectified(n_out, batch_norm, generator),
-            convolution(n_out, n_out, 3, generator),
+            convolution(n_in, n_out, 3, rng),
+            *_rectified(n_out, batch_norm, rng),
+            convolution(n_out, n_out, 3, rng),
         )
         self.right = torch.nn.Sequential(
-            convolution(n_in, n_out, 1, generator), torch.nn.Upsample(scale_factor=2)
+            convolution(n_in, n_out, 1, rng), torch.nn.Upsample(scale_factor=2)
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -186,20 +186,20 @@ class UpBlock(torch.nn.Module):
         return self.left(x) + self.right(x)
 
 
-def drawn(layer: Layer, generator: torch.Generator) -> Layer:
+def drawn(layer: Layer, rng: torch.Generator) -> Layer:
     """Return a layer of the meta device on the generator's, uniform as torch starts it."""
-    layer = layer.to_empty(device=generator.device)
+    layer = layer.to_empty(device=rng.device)
     bound = layer.weight[0].numel() ** -0.5  # torch's fan in, also where convolutions transpose
     with torch.no_grad():
         for parameter in layer.parameters():
-            parameter.uniform_(-bound, bound, generator=generator)
+            parameter.uniform_(-bound, bound, generator=rng)
     return layer
 
 
-def convolution(n_in: int, n_out: int, side: int, generator: torch.Generator) -> torch.nn.Conv2d:
+def convolution(n_in: int, n_out: int, side: int, rng: torch.Generator) -> torch.nn.Conv2d:
     """Return a convolution with an odd kernel that keeps the sides of a map."""
     layer = torch.nn.Conv2d(n_in, n_out, side, padding=side // 2, device="meta")
-    return drawn(layer, generator)
+    return drawn(layer, rng)
 
 
 def check_images(shape: tuple[int, ...], channels: Any, network: str) -> None:
@@ -245,13 +245,13 @@ def _check(
 
 
 def _first_map(
-    latent_dim: int, shape: tuple[int, ...], generator: torch.Generator
+    latent_dim: int, shape: tuple[int, ...], rng: torch.Generator
 ) -> list[torch.nn.Module]:
     n_out = shape[0] * shape[1] * shape[2]
     linear = torch.nn.Linear(latent_dim, n_out, device="meta")
-    return [drawn(linear, generator), torch.nn.Unflatten(1, shape)]
+    return [drawn(linear, rng), torch.nn.Unflatten(1, shape)]
 
 
-def _rectified(n: int, batch_norm: bool, generator: torch.Generator) -> list[torch.nn.Module]:
-    normalization = [torch.nn.BatchNorm2d(n, device=generator.device)] if batch_norm else []
+def _rectified(n: int, batch_norm: bool, rng: torch.Generator) -> list[torch.nn.Module]:
+    normalization = [torch.nn.BatchNorm2d(n, device=rng.device)] if batch_norm else []
     return [*normalization, torch.nn.ReLU()]

@@ -151,24 +151,22 @@ class Objective(Component):
     """Parameters of a training principle; nothing in it changes while training."""
 
     @abstractmethod
-    def init(self, model: Model, x: torch.Tensor, generator: torch.Generator) -> State:
+    def init(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> State:
         """Make optimizers, further players and buffers for training rows x (n, ...)."""
 
     @abstractmethod
     def step(
-        self, model: Model, state: State, draw: Draw, generator: torch.Generator
+        self, model: Model, state: State, draw: Draw, rng: torch.Generator
     ) -> tuple[State, dict[str, torch.Tensor]]:
         """Make one energy update; return the next state and a row of 0-d tensors."""
 
     @abstractmethod
     def validate(
-        self, model: Model, state: State, batch: torch.Tensor, generator: torch.Generator
+        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
     ) -> HeldOut | None:
         """Judge the model on held-out rows; None: fixed length and parameter averaging."""
 
-    def recover(
-        self, model: Model, state: State, x: torch.Tensor, generator: torch.Generator
-    ) -> State:
+    def recover(self, model: Model, state: State, x: torch.Tensor, rng: torch.Generator) -> State:
         """Return a sound state after training went astray and the energy was put back."""
         for optimizer in state.optimizers.values():
             optimizer.state.clear()

@@ -56,7 +56,7 @@ class HeldOut(NamedTuple):
     ess: float
 
 
-def proposal_for(model: Model, x: torch.Tensor, generator: torch.Generator) -> Base | None:
+def proposal_for(model: Model, x: torch.Tensor, rng: torch.Generator) -> Base | None:
     """Return a proposal density for a model without a base, where one can be near it.
 
     Above 32 columns no density that is fitted in seconds is: then there is none. A model that knows
@@ -66,17 +66,17 @@ def proposal_for(model: Model, x: torch.Tensor, generator: torch.Generator) -> B
         return None
     if model.base is not None or x.dim() > 2 or x.shape[1] > Defensive().max_columns:
         return None
-    return Defensive().fit(x, None, generator)
+    return Defensive().fit(x, None, rng)
 
 
 def reference_draws(
-    model: Model, proposal: Base | None, generator: torch.Generator
+    model: Model, proposal: Base | None, rng: torch.Generator
 ) -> dict[str, torch.Tensor]:
     """Return fixed draws from the proposal, or else the base, for every later validation."""
     source = model.base if proposal is None else proposal
     if source is None:
         return {}
-    buffers = {"reference": source.sample(N_REFERENCE, generator)}
+    buffers = {"reference": source.sample(N_REFERENCE, rng)}
     if proposal is not None:
         log_prob = relative_log_prob(proposal, model.base, buffers["reference"])
         buffers["reference_log_prob"] = log_prob

@@ -213,9 +213,7 @@ class BidirectionalBounds(Objective):
         divided = self.probe == "sphere" and self.penalty_exponent == 2  # by |v|^2 already
         return BIDIRECTIONAL_WEIGHT / (1 if divided else latent_dim)
 
-    def build_generator(
-        self, shape: tuple[int, ...], generator: torch.Generator
-    ) -> torch.nn.Module:
+    def build_generator(self, shape: tuple[int, ...], rng: torch.Generator) -> torch.nn.Module:
         """Return a fresh generator that maps latents to flat rows of this shape."""
         component = self.generator or MLPGenerator()
         latent_dim = self.latents(shape)
@@ -225,14 +223,14 @@ class BidirectionalBounds(Objective):
                 f"{latent_dim}. The generator's density needs a map onto no fewer dimensions."
             )
         shape = (math.prod(shape),) if component.flat else shape
-        module = component.build(latent_dim, shape, generator)
+        module = component.build(latent_dim, shape, rng)
         return module if len(shape) == 1 else FlatRows(module)
 
-    def init(self, model: Model, x: torch.Tensor, generator: torch.Generator) -> State:
+    def init(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> State:
         """Make the generator, what its entropy needs, and the optimizers."""
         self.check()
         shape = tuple(self.image_shape or x.shape[1:])
-        module = self.build_generator(shape, generator).train()
+        module = self.build_generator(shape, rng).train()
         settings = self.optimization or Optimization()
         generator_settings = self.generator_optimization or settings
         modules: dict[str, torch.nn.Module] = {"generator": module}
@@ -242,7 +240,7 @@ class BidirectionalBounds(Objective):
         }
         d = self.latents(shape)
         if self.entropy == "mutual-information":
-            modules["statistics"] = FeedForward(x.shape[1] + d, STATISTICS, "silu", generator)
+            modules["statistics"] = FeedForward(x.shape[1] + d, STATISTICS, "silu", rng)
         if self.entropy == "variational":
             modules["posterior"] = LogWidth(d).to(x.device)
         for name in ("statistics", "posterior"):
@@ -251,21 +249,21 @@ class BidirectionalBounds(Objective):
         return State(optimizers, modules, {"latent_dim": torch.tensor(d)})
 
     def step(
-        self, model: Model, state: State, draw: Draw, generator: torch.Generator
+        self, model: Model, state: State, draw: Draw, rng: torch.Generator
     ) -> tuple[State, dict[str, torch.Tensor]]:
         """Take one step of the energy (Eq. 20), then one of the generator (Eq. 11)."""
         x = draw()
         network, d = state.modules["generator"], int(state.buffers["latent_dim"])
-        z = self._latents(len(x), d, x, generator)
+        z = self._latents(len(x), d, x, rng)
         with torch.no_grad():
-            fake = self._generated(network, z, generator)
+            fake = self._generated(network, z, rng)
         energy = model.energy(torch.cat([x, fake])) / model.temperature
         at_data, at_fake = energy[: len(x)].mean(), energy[len(x) :].mean()
-        penalty = self._penalty(model, network, x, fake, z, generator)
+        penalty = self._penalty(model, network, x, fake, z, rng)
         weighted = self.weight(d) * penalty
         hinge = (weighted - self.margin).relu() if self.bound == "bidirectional" else weighted
         descend(state.optimizers["energy"], at_data - at_fake + hinge)
-        row = self._improve(model, state, len(x), x, generator)
+        row = self._improve(model, state, len(x), x, rng)
         generated = row.pop("potential")
         if self.entropy in BY_JACOBIAN and not self.bound.startswith("wgan"):
             mean_potential = model.potential(x).mean()
@@ -281,16 +279,14 @@ class BidirectionalBounds(Objective):
         }
 
     def validate(
-        self, model: Model, state: State, batch: torch.Tensor, generator: torch.Generator
+        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
     ) -> HeldOut | None:
         """Judge nothing: the players of a game have no best snapshot."""
         return None
 
-    def recover(
-        self, model: Model, state: State, x: torch.Tensor, generator: torch.Generator
-    ) -> State:
+    def recover(self, model: Model, state: State, x: torch.Tensor, rng: torch.Generator) -> State:
         """Start anew with a fresh generator beside the energy that was put back."""
-        fresh = self.init(model, x, generator)
+        fresh = self.init(model, x, rng)
         for name, optimizer in fresh.optimizers.items():
             old = state.optimizers[name].param_groups[0]
             optimizer.param_groups[0].update({k: v for k, v in old.items() if k not in ("params",)})
@@ -301,13 +297,13 @@ class BidirectionalBounds(Objective):
         model: Model,
         network: torch.nn.Module,
         z: torch.Tensor,
-        generator: torch.Generator,
+        rng: torch.Generator,
     ) -> torch.Tensor:
         """Return the terms (n,) whose mean estimates P, with a graph to the energy alone."""
         if self.penalty_exponent != 2:
-            return self._whole_penalty(model, network, z, generator)
-        v = torch.empty_like(z).normal_(generator=generator)
-        x, along, slope = self._directions(network, z, v, generator)
+            return self._whole_penalty(model, network, z, rng)
+        v = torch.empty_like(z).normal_(generator=rng)
+        x, along, slope = self._directions(network, z, v, rng)
         residual = directional_derivative(model.energy, x, along) / model.temperature
         residual = residual - (z * v).sum(1) - slope
         if model.base is not None:

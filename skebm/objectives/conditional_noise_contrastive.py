@@ -67,21 +67,21 @@ class ConditionalNoiseContrastive(Objective):
         self.n_noise = n_noise
         self.optimization = optimization
 
-    def init(self, model: Model, x: torch.Tensor, generator: torch.Generator) -> State:
+    def init(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> State:
         """Make the optimizer and the reference draws."""
         check_number("noise_std", self.noise_std, low=0, open_low=True)
         check_number("n_noise", self.n_noise, low=1, integer=True)
         optimizer = (self.optimization or Optimization()).build(model.energy)
-        proposal = proposal_for(model, x, generator)
-        return State({"energy": optimizer}, {}, reference_draws(model, proposal, generator))
+        proposal = proposal_for(model, x, rng)
+        return State({"energy": optimizer}, {}, reference_draws(model, proposal, rng))
 
     def step(
-        self, model: Model, state: State, draw: Draw, generator: torch.Generator
+        self, model: Model, state: State, draw: Draw, rng: torch.Generator
     ) -> tuple[State, dict[str, torch.Tensor]]:
         """Take one step on a batch and fresh copies."""
         x = draw()
         copies = x.repeat(self.n_noise, *[1] * (x.dim() - 1))
-        copies += self.noise_std * torch.empty_like(copies).normal_(generator=generator)
+        copies += self.noise_std * torch.empty_like(copies).normal_(generator=rng)
         log_density = -model.energy(torch.cat([x, copies])) / model.temperature
         at_data = log_density[: len(x)]
         gain = at_data.repeat(self.n_noise) - log_density[len(x) :]
@@ -96,7 +96,7 @@ class ConditionalNoiseContrastive(Objective):
         return state, row | {"accuracy": accuracy}
 
     def validate(
-        self, model: Model, state: State, batch: torch.Tensor, generator: torch.Generator
+        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
     ) -> HeldOut | None:
         """Held-out log likelihood by importance weights from the base or a mixture on the rows."""
         return held_out_likelihood(model, state.buffers, batch)

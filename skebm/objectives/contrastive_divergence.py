@@ -131,29 +131,29 @@ class ContrastiveDivergence(Objective):
         self.noise_scale = noise_scale
         self.optimization = optimization
 
-    def init(self, model: Model, x: torch.Tensor, generator: torch.Generator) -> State:
+    def init(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> State:
         """Make the optimizer, the reference draws, the step size and the bank."""
         self._check(model)
         optimizer = (self.optimization or Optimization()).build(model.energy)
-        proposal = proposal_for(model, x, generator)
-        buffers = reference_draws(model, proposal, generator)
+        proposal = proposal_for(model, x, rng)
+        buffers = reference_draws(model, proposal, rng)
         sampler = self._sampler().for_energy(model.temperature)
         buffers["log_step"] = torch.tensor(float(sampler.step_size), device=x.device).log()
         buffers["mean_energy"] = torch.zeros((), device=x.device)
         if self.start == "persistent":
-            buffers["bank"] = self._new_bank(model, x, generator)
+            buffers["bank"] = self._new_bank(model, x, rng)
         modules: dict[str, torch.nn.Module] = {} if proposal is None else {"proposal": proposal}
         return State({"energy": optimizer}, modules, buffers)
 
     def step(
-        self, model: Model, state: State, draw: Draw, generator: torch.Generator
+        self, model: Model, state: State, draw: Draw, rng: torch.Generator
     ) -> tuple[State, dict[str, torch.Tensor]]:
         """Run the chains, then take one step on the brackets."""
         x = draw()
-        rows, brackets = self._brackets(model, state, x, generator)
+        rows, brackets = self._brackets(model, state, x, rng)
         state = self._set_step(model, state, x)
         starts = torch.cat([bracket.start for bracket in brackets])
-        ends, info, state = self._run_chains(model, state, starts, generator)
+        ends, info, state = self._run_chains(model, state, starts, rng)
         if rows is not None:
             (self.bank or SampleBank()).write(state.buffers["bank"], rows, ends)
         sizes = [len(x), *(len(bracket.start) for bracket in brackets)]
@@ -169,38 +169,36 @@ class ContrastiveDivergence(Objective):
         return state, row
 
     def validate(
-        self, model: Model, state: State, batch: torch.Tensor, generator: torch.Generator
+        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
     ) -> HeldOut | None:
         """Held-out log likelihood by importance weights."""
         return held_out_likelihood(model, state.buffers, batch)
 
-    def recover(
-        self, model: Model, state: State, x: torch.Tensor, generator: torch.Generator
-    ) -> State:
+    def recover(self, model: Model, state: State, x: torch.Tensor, rng: torch.Generator) -> State:
         """Forget moments, step size and bank: all may have followed a broken energy."""
-        state = super().recover(model, state, x, generator)
+        state = super().recover(model, state, x, rng)
         fresh = {"mean_energy": torch.zeros((), device=x.device)}
         if not state.buffers["log_step"].isfinite():
             sampler = self._sampler().for_energy(model.temperature)
             fresh["log_step"] = torch.tensor(float(sampler.step_size), device=x.device).log()
         if "bank" in state.buffers:
-            fresh["bank"] = self._new_bank(model, x, generator)
+            fresh["bank"] = self._new_bank(model, x, rng)
         return state._replace(buffers={**state.buffers, **fresh})
 
     def noise_starts(
-        self, model: Model, like: torch.Tensor, n: int, generator: torch.Generator
+        self, model: Model, like: torch.Tensor, n: int, rng: torch.Generator
     ) -> torch.Tensor:
         """Return n starts of noise, rows shaped as those of `like`, standardized space."""
         if isinstance(self.noise, torch.Tensor):
             m = len(self.noise)
-            rows = torch.randint(m, (n,), generator=generator, device=generator.device)
+            rows = torch.randint(m, (n,), generator=rng, device=rng.device)
             return self.noise.to(like)[rows]
         if model.base is not None and self.noise in ("auto", "base"):
-            return model.base.sample(n, generator)
+            return model.base.sample(n, rng)
         noise = like.new_empty(n, *like.shape[1:])
         if self.noise == "uniform":
-            return noise.uniform_(-self.noise_scale, self.noise_scale, generator=generator)
-        return noise.normal_(generator=generator).mul_(self.noise_scale)
+            return noise.uniform_(-self.noise_scale, self.noise_scale, generator=rng)
+        return noise.normal_(generator=rng).mul_(self.noise_scale)
 
     def current_sampler(self, model: Model, state: State) -> Sampler:
         """Return the sampler of U with the step size that training has come to."""
@@ -237,21 +235,21 @@ class ContrastiveDivergence(Objective):
             raise TypeError(f"sampler must be a Sampler with a step_size, got {sampler!r}.")
         return sampler
 
-    def _new_bank(self, model: Model, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def _new_bank(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         bank = self.bank or SampleBank()
-        return bank.init(lambda n: self.noise_starts(model, x, n, generator))
+        return bank.init(lambda n: self.noise_starts(model, x, n, rng))
 
     def _brackets(
-        self, model: Model, state: State, x: torch.Tensor, generator: torch.Generator
+        self, model: Model, state: State, x: torch.Tensor, rng: torch.Generator
     ) -> tuple[torch.Tensor | None, list[Bracket]]:
         """Return the brackets of Eq. 6 and, for persistent chains, their rows in the bank."""
 
         def noise(n: int) -> torch.Tensor:
-            return self.noise_starts(model, x, n, generator)
+            return self.noise_starts(model, x, n, rng)
 
         if self.start == "persistent":
             bank, points = self.bank or SampleBank(), state.buffers["bank"]
-            rows, starts = bank.draw(points, len(x), noise, generator)
+            rows, starts = bank.draw(points, len(x), noise, rng)
             return rows, [Bracket("bank", 1.0, starts)]
         brackets = []
         if self.start != "data":
@@ -272,7 +270,7 @@ class ContrastiveDivergence(Objective):
         return state._replace(buffers={**state.buffers, "log_step": log_step, "mean_energy": mean})
 
     def _run_chains(
-        self, model: Model, state: State, starts: torch.Tensor, generator: torch.Generator
+        self, model: Model, state: State, starts: torch.Tensor, rng: torch.Generator
     ) -> tuple[torch.Tensor, SamplerInfo, State]:
         sampler: Any = self._sampler()
         target, at_start = model.potential_and_score, None
@@ -283,7 +281,7 @@ class ContrastiveDivergence(Objective):
             sampler = self.current_sampler(model, state)
         else:
             sampler = sampler.for_energy(model.temperature)
-        chains, info = run(sampler, target, starts, self.n_steps, generator, state=at_start)
+        chains, info = run(sampler, target, starts, self.n_steps, rng, state=at_start)
         if sampler.metropolis and adapts:
             log_step = robbins_monro(
                 state.buffers["log_step"], info.acceptance, sampler.target_accept, GAIN

@@ -83,7 +83,7 @@ class DenoisingScoreMatching(Objective):
         self.max_noise_std = max_noise_std
         self.optimization = optimization
 
-    def init(self, model: Model, x: torch.Tensor, generator: torch.Generator) -> State:
+    def init(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> State:
         """Make the optimizer and the reference draws."""
         check_number("noise_std", self.noise_std, low=0, open_low=True)
         check_number("n_levels", self.n_levels, low=1, integer=True)
@@ -91,28 +91,28 @@ class DenoisingScoreMatching(Objective):
             remedy = "It is the largest level, noise_std the smallest."
             check_number("max_noise_std", self.max_noise_std, low=self.noise_std, remedy=remedy)
         optimizer = (self.optimization or Optimization()).build(model.energy)
-        proposal = proposal_for(model, x, generator)
-        return State({"energy": optimizer}, {}, reference_draws(model, proposal, generator))
+        proposal = proposal_for(model, x, rng)
+        return State({"energy": optimizer}, {}, reference_draws(model, proposal, rng))
 
     def step(
-        self, model: Model, state: State, draw: Draw, generator: torch.Generator
+        self, model: Model, state: State, draw: Draw, rng: torch.Generator
     ) -> tuple[State, dict[str, torch.Tensor]]:
         """Take one step on a batch with fresh noise."""
         x = draw()
-        loss = self.losses(model, x, generator).mean()
+        loss = self.losses(model, x, rng).mean()
         descend(state.optimizers["energy"], loss)
         with torch.no_grad():
             at_data = model.energy(x) / model.temperature
         return state, {"loss": loss.detach(), "data_energy": at_data.mean()}
 
-    def losses(self, model: Model, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def losses(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         """Return the loss of each row (n,) with fresh noise, dimensionless."""
         levels = self._levels(x)
         index = torch.zeros(len(x), dtype=torch.long, device=x.device)
         if len(levels) > 1:
-            index.random_(len(levels), generator=generator)
+            index.random_(len(levels), generator=rng)
         per_row = (-1, *[1] * (x.dim() - 1))
-        noise = torch.empty_like(x).normal_(generator=generator)
+        noise = torch.empty_like(x).normal_(generator=rng)
         noise = noise * levels[index].view(per_row)
         target = -noise * _precision(noise.flatten(1), levels).view(per_row)
         residual = model_score(model, x + noise) - target
@@ -128,7 +128,7 @@ class DenoisingScoreMatching(Objective):
         return low * (high / self.noise_std) ** share
 
     def validate(
-        self, model: Model, state: State, batch: torch.Tensor, generator: torch.Generator
+        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
     ) -> HeldOut | None:
         """Held-out log likelihood of rows without noise, by importance weights."""
         return held_out_likelihood(model, state.buffers, batch)

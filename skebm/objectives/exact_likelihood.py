@@ -48,7 +48,7 @@ class ExactLikelihood(Objective):
     def __init__(self, optimization: Optimization | None = None) -> None:
         self.optimization = optimization
 
-    def init(self, model: Model, x: torch.Tensor, generator: torch.Generator) -> State:
+    def init(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> State:
         """Check that the energy is normalized and make its optimizer."""
         known: Any = getattr(model.energy, "exact_log_partition", None)
         log_z = None if known is None else known()
@@ -69,7 +69,7 @@ class ExactLikelihood(Objective):
         return State({"energy": (self.optimization or Optimization()).build(model.energy)}, {}, {})
 
     def step(
-        self, model: Model, state: State, draw: Draw, generator: torch.Generator
+        self, model: Model, state: State, draw: Draw, rng: torch.Generator
     ) -> tuple[State, dict[str, torch.Tensor]]:
         """Take one step on the mean energy of a batch."""
         loss = model.energy(draw()).mean()
@@ -77,7 +77,7 @@ class ExactLikelihood(Objective):
         return state, {"loss": loss.detach(), "data_energy": loss.detach()}
 
     def validate(
-        self, model: Model, state: State, batch: torch.Tensor, generator: torch.Generator
+        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
     ) -> HeldOut | None:
         """Held-out log likelihood, without error but for the choice of rows."""
         return held_out_likelihood(model, state.buffers, batch)

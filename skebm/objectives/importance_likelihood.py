@@ -69,7 +69,7 @@ class ImportanceLikelihood(Objective):
         self.optimization = optimization
         self.proposal = proposal
 
-    def init(self, model: Model, x: torch.Tensor, generator: torch.Generator) -> State:
+    def init(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> State:
         """Make the optimizer and the reference draws."""
         check_number("n_points", self.n_points, low=2, integer=True)
         if model.base is None and self.proposal is None:
@@ -78,15 +78,15 @@ class ImportanceLikelihood(Objective):
                 "Use base='mixture' or 'uniform'."
             )
         optimizer = (self.optimization or Optimization()).build(model.energy)
-        return State({"energy": optimizer}, {}, reference_draws(model, self.proposal, generator))
+        return State({"energy": optimizer}, {}, reference_draws(model, self.proposal, rng))
 
     def step(
-        self, model: Model, state: State, draw: Draw, generator: torch.Generator
+        self, model: Model, state: State, draw: Draw, rng: torch.Generator
     ) -> tuple[State, dict[str, torch.Tensor]]:
         """Take one step of Eq. 10 with fresh points."""
         source = self.proposal if self.proposal is not None else model.base
         assert source is not None  # init refused None
-        x, u = draw(), source.sample(self.n_points, generator)
+        x, u = draw(), source.sample(self.n_points, rng)
         energy = model.energy(torch.cat([x, u])) / model.temperature
         at_data, at_points = energy[: len(x)], energy[len(x) :]
         log_weight = -at_points
@@ -103,7 +103,7 @@ class ImportanceLikelihood(Objective):
         }
 
     def validate(
-        self, model: Model, state: State, batch: torch.Tensor, generator: torch.Generator
+        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
     ) -> HeldOut | None:
         """Held-out log likelihood by importance weights from the base or the proposal."""
         return held_out_likelihood(model, state.buffers, batch)

@@ -107,7 +107,7 @@ class LearnedStein(Objective):
         self.optimization = optimization
         self.critic_optimization = critic_optimization
 
-    def init(self, model: Model, x: torch.Tensor, generator: torch.Generator) -> State:
+    def init(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> State:
         """Make the critic, both optimizers and the reference draws."""
         check_number("critic_steps", self.critic_steps, low=1, integer=True)
         check_number("l2", self.l2, low=0, open_low=True)
@@ -115,21 +115,21 @@ class LearnedStein(Objective):
         check_number("energy_l2", self.energy_l2, low=0)
         check_number("max_norm", self.max_norm, low=0, open_low=True)
         settings = self.optimization or Optimization()
-        critic = (self.critic or Critic()).build(x.shape[1], generator)
+        critic = (self.critic or Critic()).build(x.shape[1], rng)
         optimizers = {
             "energy": settings.build(model.energy),
             "critic": (self.critic_optimization or settings).build(critic),
         }
-        buffers = reference_draws(model, proposal_for(model, x, generator), generator)
+        buffers = reference_draws(model, proposal_for(model, x, rng), rng)
         return State(optimizers, {"critic": critic}, buffers)
 
     def step(
-        self, model: Model, state: State, draw: Draw, generator: torch.Generator
+        self, model: Model, state: State, draw: Draw, rng: torch.Generator
     ) -> tuple[State, dict[str, torch.Tensor]]:
         """Alg. 3: C steps of the critic, then one of the model."""
         critic = _critic(state)
         for _ in range(self.critic_steps):
-            stein, norm = self._improve(critic, model, state, draw(), generator)
+            stein, norm = self._improve(critic, model, state, draw(), rng)
         x = draw()
         with torch.no_grad():
             direction = critic(x)
@@ -145,7 +145,7 @@ class LearnedStein(Objective):
         }
 
     def validate(
-        self, model: Model, state: State, batch: torch.Tensor, generator: torch.Generator
+        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
     ) -> HeldOut | None:
         """Minus the held-out discrepancy up to a constant; the gain is that in log likelihood."""
         if kink_in(model.energy) is None:
@@ -163,21 +163,21 @@ class LearnedStein(Objective):
         model: Model,
         state: State,
         x: torch.Tensor,
-        generator: torch.Generator,
+        rng: torch.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Take one step of a critic; return the Stein values (n,) and the mean squared norm."""
         score = model.potential_and_score(x)[1]
-        value, divergence = critic.value_and_divergence(x, self._probes(x, generator), generator)
+        value, divergence = critic.value_and_divergence(x, self._probes(x, rng), rng)
         stein = (score * value).sum(1) + divergence
         norm = value.square().sum(1).mean()
         descend(state.optimizers["critic"], self.l2 * norm - stein.mean(), self.max_norm)
         critic.constrain()
         return stein.detach(), norm.detach()
 
-    def _probes(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor | None:
+    def _probes(self, x: torch.Tensor, rng: torch.Generator) -> torch.Tensor | None:
         if self.trace == "exact":
             return None
-        probes = torch.empty_like(x).normal_(generator=generator)
+        probes = torch.empty_like(x).normal_(generator=rng)
         return probes if self.trace == "gaussian" else probes.sign_()
 
     @torch.no_grad()
@@ -198,6 +198,6 @@ def _fisher_loss(model: Model, x: torch.Tensor) -> float:
     matching = ScoreMatching()
     if x.shape[1] > MOST_EXACT:
         matching = ScoreMatching("sliced", N_PROBES, "rademacher")
-    generator = torch.Generator(x.device).manual_seed(0)  # the same probes at every validation
+    rng = torch.Generator(x.device).manual_seed(0)  # the same probes at every validation
     blocks = x.split(JUDGED_AT_ONCE)
-    return float(torch.cat([matching.losses(model, b, generator).detach() for b in blocks]).mean())
+    return float(torch.cat([matching.losses(model, b, rng).detach() for b in blocks]).mean())

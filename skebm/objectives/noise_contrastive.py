@@ -77,7 +77,7 @@ class NoiseContrastive(Objective):
         self.ratio = ratio
         self.optimization = optimization
 
-    def init(self, model: Model, x: torch.Tensor, generator: torch.Generator) -> State:
+    def init(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> State:
         """Make the optimizers, log Z where it starts, and the reference draws."""
         check_number("ratio", self.ratio, low=0, open_low=True)
         self._noise(model)
@@ -85,17 +85,17 @@ class NoiseContrastive(Objective):
         faster = settings.with_params(
             learning_rate=FASTER * settings.learning_rate, weight_decay=0.0
         )
-        log_z = LogZ(self.estimate_log_z(model, x, generator), x)
+        log_z = LogZ(self.estimate_log_z(model, x, rng), x)
         optimizers = {"energy": settings.build(model.energy), "log_z": faster.build(log_z)}
-        proposal = proposal_for(model, x, generator)
-        return State(optimizers, {"log_z": log_z}, reference_draws(model, proposal, generator))
+        proposal = proposal_for(model, x, rng)
+        return State(optimizers, {"log_z": log_z}, reference_draws(model, proposal, rng))
 
     def step(
-        self, model: Model, state: State, draw: Draw, generator: torch.Generator
+        self, model: Model, state: State, draw: Draw, rng: torch.Generator
     ) -> tuple[State, dict[str, torch.Tensor]]:
         """Take one step on a batch and fresh noise."""
         x = draw()
-        u = self._noise(model).sample(self._n_noise(x), generator)
+        u = self._noise(model).sample(self._n_noise(x), rng)
         both, log_z = torch.cat([x, u]), state.modules["log_z"]()
         energy = model.energy(both) / model.temperature
         log_ratio = -energy - self._known(model, both) - log_z
@@ -114,9 +114,9 @@ class NoiseContrastive(Objective):
         }
 
     @torch.no_grad()
-    def estimate_log_z(self, model: Model, x: torch.Tensor, generator: torch.Generator) -> float:
+    def estimate_log_z(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> float:
         """Return the c that minimizes the loss of this energy at rows x and fresh noise, nats."""
-        u = self._noise(model).sample(self._n_noise(x), generator)
+        u = self._noise(model).sample(self._n_noise(x), rng)
         at_data, at_noise = (
             -model.energy(rows) / model.temperature - self._known(model, rows) for rows in (x, u)
         )
@@ -145,7 +145,7 @@ class NoiseContrastive(Objective):
         return noise
 
     def validate(
-        self, model: Model, state: State, batch: torch.Tensor, generator: torch.Generator
+        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
     ) -> HeldOut | None:
         """Held-out log likelihood by importance weights from the base or a mixture on the rows."""
         return held_out_likelihood(model, state.buffers, batch)

@@ -79,46 +79,46 @@ class ScoreMatching(Objective):
         self.projections = projections
         self.optimization = optimization
 
-    def init(self, model: Model, x: torch.Tensor, generator: torch.Generator) -> State:
+    def init(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> State:
         """Make the optimizer and the reference draws."""
         check_choice("method", self.method, METHODS)
         check_number("n_projections", self.n_projections, low=1, integer=True)
         check_choice("projections", self.projections, PROJECTIONS)
         check_smooth(model.energy)
         optimizer = (self.optimization or Optimization()).build(model.energy)
-        proposal = proposal_for(model, x, generator)
-        return State({"energy": optimizer}, {}, reference_draws(model, proposal, generator))
+        proposal = proposal_for(model, x, rng)
+        return State({"energy": optimizer}, {}, reference_draws(model, proposal, rng))
 
     def step(
-        self, model: Model, state: State, draw: Draw, generator: torch.Generator
+        self, model: Model, state: State, draw: Draw, rng: torch.Generator
     ) -> tuple[State, dict[str, torch.Tensor]]:
         """Take one step on a batch."""
         x = draw()
-        loss = self.losses(model, x, generator).mean()
+        loss = self.losses(model, x, rng).mean()
         descend(state.optimizers["energy"], loss)
         with torch.no_grad():
             at_data = model.energy(x) / model.temperature
         return state, {"loss": loss.detach(), "data_energy": at_data.mean()}
 
-    def losses(self, model: Model, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def losses(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         """Return the loss of each row (n,), nats per standardized unit squared."""
         score = model_score(model, x)
-        trace = self._trace(model.energy, x, generator) / model.temperature
+        trace = self._trace(model.energy, x, rng) / model.temperature
         return 0.5 * score.square().flatten(1).sum(1) - trace
 
     def _trace(
-        self, energy: torch.nn.Module, x: torch.Tensor, generator: torch.Generator
+        self, energy: torch.nn.Module, x: torch.Tensor, rng: torch.Generator
     ) -> torch.Tensor:
         if self.method == "exact":
             return laplacian(energy, x)
         draws = [
-            laplacian(energy, x, probes_like(x, self.projections, generator))
+            laplacian(energy, x, probes_like(x, self.projections, rng))
             for _ in range(self.n_projections)
         ]
         return torch.stack(draws).mean(0)
 
     def validate(
-        self, model: Model, state: State, batch: torch.Tensor, generator: torch.Generator
+        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
     ) -> HeldOut | None:
         """Held-out log likelihood by importance weights from the base or a mixture on the rows."""
         return held_out_likelihood(model, state.buffers, batch)
@@ -134,11 +134,11 @@ def model_score(model: Model, x: torch.Tensor) -> torch.Tensor:
     return score + base_score
 
 
-def probes_like(x: torch.Tensor, projections: str, generator: torch.Generator) -> torch.Tensor:
+def probes_like(x: torch.Tensor, projections: str, rng: torch.Generator) -> torch.Tensor:
     """Return directions with mean 0 and covariance I, one for each row."""
     if projections == "gaussian":
-        return torch.empty_like(x).normal_(generator=generator)
-    return torch.empty_like(x).bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
+        return torch.empty_like(x).normal_(generator=rng)
+    return torch.empty_like(x).bernoulli_(0.5, generator=rng).mul_(2).sub_(1)
 
 
 def kink_in(energy: torch.nn.Module) -> torch.nn.Module | None:

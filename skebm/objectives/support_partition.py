@@ -123,34 +123,34 @@ class PartitionLikelihood(Objective):
         self.weights = weights
         self.optimization = optimization
 
-    def init(self, model: Model, x: torch.Tensor, generator: torch.Generator) -> State:
+    def init(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> State:
         """Make the optimizer, the reference draws, epsilon, the box and the points."""
         self._check()
         optimizer = (self.optimization or Optimization()).build(model.energy)
-        proposal = proposal_for(model, x, generator)
-        buffers = reference_draws(model, proposal, generator)
+        proposal = proposal_for(model, x, rng)
+        buffers = reference_draws(model, proposal, rng)
         low, high = self._box(model, x)
         epsilon = (self.partition or SupportPartition()).epsilon
         if isinstance(epsilon, str):
-            epsilon = automatic_epsilon(x, self.n_points, low, high, generator)
+            epsilon = automatic_epsilon(x, self.n_points, low, high, rng)
         buffers |= {"epsilon": torch.tensor(epsilon, dtype=x.dtype, device=x.device)}
         buffers |= {"low": low, "high": high}
-        buffers["points"] = self._starts(x, buffers, generator)
-        check_room(self.n_points, epsilon, low, high, entropy_of_rows(x, generator))
+        buffers["points"] = self._starts(x, buffers, rng)
+        check_room(self.n_points, epsilon, low, high, entropy_of_rows(x, rng))
         modules: dict[str, torch.nn.Module] = {} if proposal is None else {"proposal": proposal}
         return State({"energy": optimizer}, modules, buffers)
 
     def step(
-        self, model: Model, state: State, draw: Draw, generator: torch.Generator
+        self, model: Model, state: State, draw: Draw, rng: torch.Generator
     ) -> tuple[State, dict[str, torch.Tensor]]:
         """Move the points, then take one step of Eq. 10."""
         x, buffers = draw(), state.buffers
         points, epsilon = buffers["points"], float(buffers["epsilon"])
         partition = (self.partition or SupportPartition()).with_params(epsilon=epsilon)
         rate = partition.move(
-            model.potential_and_score, points, buffers["low"], buffers["high"], generator
+            model.potential_and_score, points, buffers["low"], buffers["high"], rng
         )
-        u = self._chosen(points, generator)
+        u = self._chosen(points, rng)
         energy = model.energy(torch.cat([x, u])) / model.temperature
         at_data, at_points = energy[: len(x)], energy[len(x) :]
         log_weight = self._log_volumes(model, u, points) - at_points
@@ -168,17 +168,15 @@ class PartitionLikelihood(Objective):
         }
 
     def validate(
-        self, model: Model, state: State, batch: torch.Tensor, generator: torch.Generator
+        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
     ) -> HeldOut | None:
         """Held-out log likelihood by importance weights."""
         return held_out_likelihood(model, state.buffers, batch)
 
-    def recover(
-        self, model: Model, state: State, x: torch.Tensor, generator: torch.Generator
-    ) -> State:
+    def recover(self, model: Model, state: State, x: torch.Tensor, rng: torch.Generator) -> State:
         """Forget moments and points: both may have followed a broken energy."""
-        state = super().recover(model, state, x, generator)
-        points = self._starts(x, state.buffers, generator)
+        state = super().recover(model, state, x, rng)
+        points = self._starts(x, state.buffers, rng)
         return state._replace(buffers={**state.buffers, "points": points})
 
     @torch.no_grad()
@@ -214,26 +212,26 @@ class PartitionLikelihood(Objective):
         return base.low, base.high
 
     def _starts(
-        self, x: torch.Tensor, buffers: dict[str, torch.Tensor], generator: torch.Generator
+        self, x: torch.Tensor, buffers: dict[str, torch.Tensor], rng: torch.Generator
     ) -> torch.Tensor:
         low, high, device = buffers["low"], buffers["high"], x.device
         if isinstance(self.start, str) and self.start == "uniform":
-            u = torch.rand(self.n_points, x.shape[1], generator=generator, device=device)
+            u = torch.rand(self.n_points, x.shape[1], generator=rng, device=device)
             return low + (high - low) * u
         source = x if isinstance(self.start, str) else self.start.to(x)
         if len(source) < self.n_points:
-            rows = torch.randint(len(source), (self.n_points,), generator=generator, device=device)
+            rows = torch.randint(len(source), (self.n_points,), generator=rng, device=device)
         else:
-            rows = torch.randperm(len(source), generator=generator, device=device)
+            rows = torch.randperm(len(source), generator=rng, device=device)
         starts = source[rows[: self.n_points]]
-        noise = torch.empty_like(starts).normal_(generator=generator)
+        noise = torch.empty_like(starts).normal_(generator=rng)
         scale = JITTER * buffers["epsilon"] / math.sqrt(x.shape[1])
         return (starts + scale * noise).clamp(low, high)
 
-    def _chosen(self, points: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def _chosen(self, points: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         if self.n_integration is None or self.n_integration >= len(points):
             return points
-        rows = torch.randperm(len(points), generator=generator, device=points.device)
+        rows = torch.randperm(len(points), generator=rng, device=points.device)
         return points[rows[: self.n_integration]]
 
     def _log_volumes(self, model: Model, u: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
@@ -247,10 +245,10 @@ def automatic_epsilon(
     n_points: int,
     low: torch.Tensor,
     high: torch.Tensor,
-    generator: torch.Generator,
+    rng: torch.Generator,
 ) -> float:
     """Return the distance that n points should keep to cover rows x (m, d) and overflow them."""
-    distance, d = _spacings(x, generator), x.shape[1]
+    distance, d = _spacings(x, rng), x.shape[1]
     spacing = float(distance.median()) if len(distance) else 1.0
     _, most = log_room(n_points, 1.0, d)
     fits = float((high - low).double().log().sum()) + math.log(LARGEST_SHARE) - most
@@ -259,22 +257,22 @@ def automatic_epsilon(
     )
 
 
-def entropy_of_rows(x: torch.Tensor, generator: torch.Generator) -> float | None:
+def entropy_of_rows(x: torch.Tensor, rng: torch.Generator) -> float | None:
     """Return the nearest-neighbor entropy of rows x (m, d), nats; None beyond 32 columns.
 
     Kozachenko and Leonenko's estimate: log(m - 1) + log V_d + 0.577 + d mean(log r).
     """
     d = x.shape[1]
-    distance = _spacings(x, generator).double()
+    distance = _spacings(x, rng).double()
     if d > MOST_COLUMNS or not len(distance):
         return None
     m = max(len(distance), 2)
     return math.log(m - 1) + log_ball(1.0, d) + EULER + d * float(distance.log().mean())
 
 
-def _spacings(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _spacings(x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     """Return the distances of at most 2,000 rows to the next other one, without zeros."""
-    order = torch.randperm(len(x), generator=generator, device=x.device)
+    order = torch.randperm(len(x), generator=rng, device=x.device)
     rows = x[order[:MOST_ROWS]]
     distance = nearest_distances(rows, rows, own=True)
     return distance[distance > 0]

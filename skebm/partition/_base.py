@@ -52,7 +52,7 @@ class PartitionMethod(Component):
     """Parameters of a way to estimate log Z."""
 
     @abstractmethod
-    def estimate(self, model: Model, proposal: Base, generator: torch.Generator) -> LogPartition:
+    def estimate(self, model: Model, proposal: Base, rng: torch.Generator) -> LogPartition:
         """Estimate log of the integral of exp(-U) with a normalized proposal density."""
 
 

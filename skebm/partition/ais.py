@@ -125,40 +125,40 @@ class AIS(PartitionMethod):
         self.max_levels = max_levels
         self.verbose = verbose
 
-    def estimate(self, model: Model, proposal: Base, generator: torch.Generator) -> LogPartition:
+    def estimate(self, model: Model, proposal: Base, rng: torch.Generator) -> LogPartition:
         """Estimate log Z; see the class."""
         check_number("n_chains", self.n_chains, low=8, integer=True)
         check_number("n_steps", self.n_steps, low=1, integer=True)
         check_number("max_levels", self.max_levels, low=1, integer=True)
         check_number("max_spread", self.max_spread, low=0, high=0.5, open_low=True)
         check_number("min_ess", self.min_ess, low=0, high=1)
-        return self.anneal(model, proposal, generator).result
+        return self.anneal(model, proposal, rng).result
 
-    def anneal(self, model: Model, proposal: Base, generator: torch.Generator) -> Annealed:
+    def anneal(self, model: Model, proposal: Base, rng: torch.Generator) -> Annealed:
         """Run and keep the ladder and the chains' ends, for who wants to come back down."""
         path, spread = Path(model, proposal), self.max_spread
-        best = self._attempt(path, spread, generator)
+        best = self._attempt(path, spread, rng)
         for _ in range(3):
             full = len(best.ladder.betas) >= self.max_levels
             if best.result.ess >= self.min_ess * self.n_chains or full:
                 break
             spread /= 4
-            finer = self._attempt(path, spread, generator)
+            finer = self._attempt(path, spread, rng)
             gained = finer.result.ess > GAIN * best.result.ess
             best = finer if finer.result.ess > best.result.ess else best
             if not gained:  # finer temperatures do not help: chains do not mix
                 break
         return best
 
-    def _attempt(self, path: Path, spread: float, generator: torch.Generator) -> Annealed:
-        ladder = self._pilot(path, spread, generator)
-        x = path.proposal.sample(self.n_chains, generator)
-        x, log_weight = climb(path, ladder, x, self.n_steps, generator, verbose=self.verbose)
+    def _attempt(self, path: Path, spread: float, rng: torch.Generator) -> Annealed:
+        ladder = self._pilot(path, spread, rng)
+        x = path.proposal.sample(self.n_chains, rng)
+        x, log_weight = climb(path, ladder, x, self.n_steps, rng, verbose=self.verbose)
         return Annealed(from_log_weights(log_weight, "ais"), ladder, x, log_weight)
 
     @torch.no_grad()
-    def _pilot(self, path: Path, spread: float, generator: torch.Generator) -> Ladder:
-        x = path.proposal.sample(max(self.n_chains // 4, 8), generator)
+    def _pilot(self, path: Path, spread: float, rng: torch.Generator) -> Ladder:
+        x = path.proposal.sample(max(self.n_chains // 4, 8), rng)
         sampler = MALA()
         log_step = torch.tensor(-2.3, device=x.device)
         beta = 0.0
@@ -170,7 +170,7 @@ class AIS(PartitionMethod):
             target = path.at(beta)
             state = sampler.init(target, x, log_step)
             for _ in range(self.n_steps):
-                state, info = sampler.step(target, state, generator)
+                state, info = sampler.step(target, state, rng)
                 log_step = robbins_monro(log_step, info.acceptance, 0.67, 0.5)
                 state = state._replace(log_step=log_step)
             x = state.x
@@ -187,7 +187,7 @@ def climb(
     ladder: Ladder,
     x: torch.Tensor,
     n_steps: int,
-    generator: torch.Generator,
+    rng: torch.Generator,
     *,
     down: bool = False,
     verbose: bool = False,
@@ -206,7 +206,7 @@ def climb(
         target = path.at(above)
         state: MetropolisState = sampler.init(target, x, log_step)
         for _ in range(n_steps):
-            state, _info = sampler.step(target, state, generator)
+            state, _info = sampler.step(target, state, rng)
         x = state.x
         if down:
             log_weight -= (above - below) * path.difference(x)

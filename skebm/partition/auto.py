@@ -48,14 +48,14 @@ class Auto(PartitionMethod):
     Auto()
     """
 
-    def estimate(self, model: Model, proposal: Base, generator: torch.Generator) -> LogPartition:
+    def estimate(self, model: Model, proposal: Base, rng: torch.Generator) -> LogPartition:
         """Estimate log Z; see the class."""
         exact = exact_log_partition(model)
         if exact is not None:
             return exact
-        by_draws = ImportanceSampling().estimate(model, proposal, generator)
+        by_draws = ImportanceSampling().estimate(model, proposal, rng)
         if proposal.n_features <= 2:
-            by_grid = Quadrature().estimate(model, proposal, generator)
+            by_grid = Quadrature().estimate(model, proposal, rng)
             if by_draws.trusted and by_draws.stderr < by_grid.stderr:
                 return by_draws  # the grid has not settled
             _compare(by_grid, by_draws)
@@ -63,12 +63,12 @@ class Auto(PartitionMethod):
         if by_draws.stderr <= ENOUGH_STDERR and by_draws.ess >= ENOUGH_DRAWS:
             return by_draws
         if by_draws.ess >= FEWEST_DRAWS:
-            by_draws = ImportanceSampling(MANY, MANY).estimate(model, proposal, generator)
+            by_draws = ImportanceSampling(MANY, MANY).estimate(model, proposal, rng)
             if by_draws.trusted:
                 return by_draws
         costly = isinstance(proposal, KernelBase)
         annealing = AIS(n_chains=256, max_levels=1000) if costly else AIS()
-        annealed = annealing.estimate(model, proposal, generator)
+        annealed = annealing.estimate(model, proposal, rng)
         return annealed if annealed.stderr < by_draws.stderr or by_draws.ess < 50 else by_draws
 
 

@@ -55,20 +55,20 @@ class ImportanceSampling(PartitionMethod):
         self.max_samples = max_samples
         self.tol = tol
 
-    def estimate(self, model: Model, proposal: Base, generator: torch.Generator) -> LogPartition:
+    def estimate(self, model: Model, proposal: Base, rng: torch.Generator) -> LogPartition:
         """Estimate log Z; see the class."""
         check_number("n_samples", self.n_samples, low=2, integer=True)
         check_number("max_samples", self.max_samples, low=2, integer=True)
         check_number("tol", self.tol, low=0, open_low=True)
         n = self.n_samples
         while True:
-            result = from_log_weights(_log_weights(model, proposal, n, generator), "importance")
+            result = from_log_weights(_log_weights(model, proposal, n, rng), "importance")
             if result.stderr <= self.tol or 2 * n > self.max_samples:
                 return result
             factor = min((result.stderr / self.tol) ** 2 * 1.2, self.max_samples / n)
             n = int(n * max(2.0, factor))
 
 
-def _log_weights(model: Model, proposal: Base, n: int, generator: torch.Generator) -> torch.Tensor:
+def _log_weights(model: Model, proposal: Base, n: int, rng: torch.Generator) -> torch.Tensor:
     sizes = [BLOCK] * (n // BLOCK) + [n % BLOCK] * (n % BLOCK > 0)
-    return torch.cat([log_ratio(model, proposal, proposal.sample(m, generator)) for m in sizes])
+    return torch.cat([log_ratio(model, proposal, proposal.sample(m, rng)) for m in sizes])

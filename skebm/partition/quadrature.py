@@ -58,12 +58,12 @@ class Quadrature(PartitionMethod):
         self.tol = tol
         self.domain = domain
 
-    def estimate(self, model: Model, proposal: Base, generator: torch.Generator) -> LogPartition:
+    def estimate(self, model: Model, proposal: Base, rng: torch.Generator) -> LogPartition:
         """Estimate log Z; see the class."""
         check_number("tol", self.tol, low=0, open_low=True)
         d = proposal.n_features
         check_columns(d)
-        low, high = self._box(proposal, generator)
+        low, high = self._box(proposal, rng)
         m, previous = COARSEST[d], -math.inf
         while True:
             value, border = _log_integral(model, low, high, m)
@@ -72,7 +72,7 @@ class Quadrature(PartitionMethod):
                 return LogPartition(value, error, math.inf, "quadrature")
             m, previous = 2 * m, value
 
-    def _box(self, proposal: Base, generator: torch.Generator) -> tuple:
+    def _box(self, proposal: Base, rng: torch.Generator) -> tuple:
         if self.domain is not None:
             low, high = (torch.as_tensor(side, dtype=torch.float64) for side in self.domain)
             if (
@@ -85,7 +85,7 @@ class Quadrature(PartitionMethod):
                     f"{self.domain!r}."
                 )
             return low, high
-        x = proposal.sample(N_SCOUTS, generator).double()
+        x = proposal.sample(N_SCOUTS, rng).double()
         low, high = x.amin(0).cpu(), x.amax(0).cpu()
         return low - 0.25 * (high - low), high + 0.25 * (high - low)
 

@@ -107,9 +107,9 @@ class ReverseAIS(PartitionMethod):
         self.n_equilibration = n_equilibration
         self.verbose = verbose
 
-    def estimate(self, model: Model, proposal: Base, generator: torch.Generator) -> LogPartition:
+    def estimate(self, model: Model, proposal: Base, rng: torch.Generator) -> LogPartition:
         """Estimate log Z by the middle of the bracket; see the class."""
-        bracket = self.bracket(model, proposal, generator)
+        bracket = self.bracket(model, proposal, rng)
         value = 0.5 * (bracket.forward.value + bracket.reverse.value)
         half = 0.5 * abs(bracket.forward.value - bracket.reverse.value)
         stderr = 0.5 * math.hypot(bracket.forward.stderr, bracket.reverse.stderr)
@@ -120,20 +120,16 @@ class ReverseAIS(PartitionMethod):
         self,
         model: Model,
         proposal: Base,
-        generator: torch.Generator,
+        rng: torch.Generator,
         x: torch.Tensor | None = None,
     ) -> LogPartitionBracket:
         """Return the bounds on log Z; `x` (n, d) are draws from the model, where there are any."""
         check_number("n_equilibration", self.n_equilibration, low=0, integer=True)
-        up = AIS(self.n_chains, self.n_steps, verbose=self.verbose).anneal(
-            model, proposal, generator
-        )
+        up = AIS(self.n_chains, self.n_steps, verbose=self.verbose).anneal(model, proposal, rng)
         if x is None:
-            x = self._draws(model, up.x, up.log_weight, generator)
+            x = self._draws(model, up.x, up.log_weight, rng)
         path = Path(model, proposal)
-        _, down = climb(
-            path, up.ladder, x, self.n_steps, generator, down=True, verbose=self.verbose
-        )
+        _, down = climb(path, up.ladder, x, self.n_steps, rng, down=True, verbose=self.verbose)
         inverse = from_log_weights(-down, "reverse-ais")
         reverse = inverse._replace(value=-inverse.value)
         (lower, lower_stderr), (upper, upper_stderr) = _mean(up.log_weight), _mean(down)
@@ -144,15 +140,15 @@ class ReverseAIS(PartitionMethod):
         model: Model,
         ends: torch.Tensor,
         log_weight: torch.Tensor,
-        generator: torch.Generator,
+        rng: torch.Generator,
     ) -> torch.Tensor:
         rows = torch.multinomial(
-            log_weight.double().softmax(0), len(ends), replacement=True, generator=generator
+            log_weight.double().softmax(0), len(ends), replacement=True, generator=rng
         )
         warm_up = self.n_equilibration // 2
-        state, _ = run(MALA(0.05, n_warmup=warm_up), model, ends[rows], warm_up, generator)
+        state, _ = run(MALA(0.05, n_warmup=warm_up), model, ends[rows], warm_up, rng)
         frozen = MALA(float(state.log_step.exp()))
-        state, _ = run(frozen, model, state.x, self.n_equilibration - warm_up, generator)
+        state, _ = run(frozen, model, state.x, self.n_equilibration - warm_up, rng)
         return state.x
 
 

@@ -69,9 +69,7 @@ class Sampler(Component):
         raise NotImplementedError(f"{type(self).__name__} has no rule for temperatures but 1.")
 
     @abstractmethod
-    def step(
-        self, target: Target, state: Any, generator: torch.Generator
-    ) -> tuple[Any, SamplerInfo]:
+    def step(self, target: Target, state: Any, rng: torch.Generator) -> tuple[Any, SamplerInfo]:
         """Advance every chain once."""
 
 
@@ -108,7 +106,7 @@ def run(
     target: Model | torch.nn.Module | Target,
     x: torch.Tensor,
     n_steps: int,
-    generator: torch.Generator,
+    rng: torch.Generator,
     *,
     state: Any = None,
     progress: bool = False,
@@ -125,7 +123,7 @@ def run(
         Where the n chains start, standardized space.
     n_steps : int
         Steps; 0 returns the start.
-    generator : torch.Generator
+    rng : torch.Generator
         Source of randomness.
     state : NamedTuple, optional
         Start from this state of the sampler instead of ``sampler.init(target, x)``.
@@ -147,9 +145,9 @@ def run(
     --------
     >>> import torch
     >>> from skebm.samplers import Langevin, run
-    >>> generator = torch.Generator().manual_seed(0)
+    >>> rng = torch.Generator().manual_seed(0)
     >>> quadratic = lambda x: (0.5 * x.square().sum(-1), -x)
-    >>> state, info = run(Langevin(0.1), quadratic, torch.zeros(4, 2), 10, generator)
+    >>> state, info = run(Langevin(0.1), quadratic, torch.zeros(4, 2), 10, rng)
     >>> state.x.shape
     torch.Size([4, 2])
     """
@@ -160,6 +158,6 @@ def run(
         one = torch.ones((), device=x.device)
         info, total = SamplerInfo(one, one * 0, x.new_zeros(len(x)), torch.zeros_like(x)), one * 0
         for _ in tqdm(range(n_steps), disable=not progress, desc="sampling", leave=False):
-            state, info = sampler.step(target, state, generator)
+            state, info = sampler.step(target, state, rng)
             total = total + info.acceptance
     return state, info._replace(acceptance=total / n_steps) if n_steps else info

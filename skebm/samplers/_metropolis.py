@@ -64,14 +64,14 @@ def decide(
     state: MetropolisState,
     proposed: Moment,
     log_ratio: torch.Tensor,
-    generator: torch.Generator,
+    rng: torch.Generator,
 ) -> tuple[MetropolisState, SamplerInfo]:
     """Accept or reject each chain's proposal, and adapt the step while warming up.
 
     Every proposal counts: a rejected chain stays. A nan ratio is never accepted.
     """
     probability = log_ratio.exp().clamp(max=1).nan_to_num(nan=0.0)
-    accept = torch.empty_like(probability).uniform_(generator=generator) < probability
+    accept = torch.empty_like(probability).uniform_(generator=rng) < probability
     acceptance, log_step = probability.mean(), state.log_step
     if state.n_taken < sampler.n_warmup:
         gain = (state.n_taken + 1) ** -0.6

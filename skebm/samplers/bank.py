@@ -47,10 +47,10 @@ class SampleBank(Component):
     --------
     >>> import torch
     >>> from skebm.samplers import SampleBank
-    >>> generator = torch.Generator().manual_seed(0)
+    >>> rng = torch.Generator().manual_seed(0)
     >>> bank = SampleBank(size=6)
     >>> points = bank.init(lambda n: torch.zeros(n, 2))
-    >>> rows, starts = bank.draw(points, 3, lambda n: torch.randn(n, 2), generator)
+    >>> rows, starts = bank.draw(points, 3, lambda n: torch.randn(n, 2), rng)
     >>> bank.write(points, rows, starts + 1)
     >>> int(points.sum())
     6
@@ -71,7 +71,7 @@ class SampleBank(Component):
         return noise(self.size)
 
     def draw(
-        self, points: torch.Tensor, n: int, noise: Noise, generator: torch.Generator
+        self, points: torch.Tensor, n: int, noise: Noise, rng: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return row numbers (n,) and where their chains start (n, d)."""
         if n > len(points):
@@ -80,13 +80,13 @@ class SampleBank(Component):
                 "Raise it or lower batch_size."
             )
         device = points.device
-        rows = torch.randperm(len(points), generator=generator, device=device)[:n]
+        rows = torch.randperm(len(points), generator=rng, device=device)[:n]
         starts = points[rows]
         if self.refresh_rate == 0:
             return rows, starts
-        coins = torch.rand(
-            n if self.refresh == "chain" else 1, generator=generator, device=device
-        ).view(-1, *[1] * (points.dim() - 1))
+        coins = torch.rand(n if self.refresh == "chain" else 1, generator=rng, device=device).view(
+            -1, *[1] * (points.dim() - 1)
+        )
         return rows, torch.where(coins < self.refresh_rate, noise(n), starts)
 
     def write(self, points: torch.Tensor, rows: torch.Tensor, ends: torch.Tensor) -> None:

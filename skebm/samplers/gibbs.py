@@ -66,9 +66,9 @@ class Gibbs(Sampler):
     >>> import torch
     >>> from skebm.energies import GaussianBernoulliRBM, Model
     >>> from skebm.samplers import Gibbs, run
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> energy = GaussianBernoulliRBM(n_hidden=3).build((2,), generator)
-    >>> state, _ = run(Gibbs(), Model(energy, None, 1.0), torch.zeros(4, 2), 10, generator)
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> energy = GaussianBernoulliRBM(n_hidden=3).build((2,), rng)
+    >>> state, _ = run(Gibbs(), Model(energy, None, 1.0), torch.zeros(4, 2), 10, rng)
     >>> state.x.shape
     torch.Size([4, 2])
     """
@@ -78,14 +78,14 @@ class Gibbs(Sampler):
         return GibbsState(x, _machine_behind(target))
 
     def step(
-        self, target: Target, state: GibbsState, generator: torch.Generator
+        self, target: Target, state: GibbsState, rng: torch.Generator
     ) -> tuple[GibbsState, SamplerInfo]:
         """Redraw the hidden signs, then every row."""
         energy, score = target(state.x)
         probability = state.energy.hidden_probability(state.x)
-        level = torch.empty_like(probability).uniform_(generator=generator)
+        level = torch.empty_like(probability).uniform_(generator=rng)
         signs = (level < probability).to(state.x).mul_(2).sub_(1)
-        noise = torch.empty_like(state.x).normal_(generator=generator)
+        noise = torch.empty_like(state.x).normal_(generator=rng)
         x = noise.add_(state.energy.visible_mean(signs))
         one = energy.new_ones(())
         return state._replace(x=x), SamplerInfo(one, one * 0, energy, score)

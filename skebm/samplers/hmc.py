@@ -51,9 +51,9 @@ class HMC(Sampler):
     --------
     >>> import torch
     >>> from skebm.samplers import HMC, run
-    >>> generator = torch.Generator().manual_seed(0)
+    >>> rng = torch.Generator().manual_seed(0)
     >>> quadratic = lambda x: (0.5 * x.square().sum(-1), -x)
-    >>> _, info = run(HMC(0.3, n_leapfrog=4), quadratic, torch.zeros(500, 2), 20, generator)
+    >>> _, info = run(HMC(0.3, n_leapfrog=4), quadratic, torch.zeros(500, 2), 20, rng)
     >>> 0.9 < float(info.acceptance) <= 1
     True
     """
@@ -87,13 +87,13 @@ class HMC(Sampler):
         return begin(self, target, x, log_step)
 
     def step(
-        self, target: Target, state: MetropolisState, generator: torch.Generator
+        self, target: Target, state: MetropolisState, rng: torch.Generator
     ) -> tuple[MetropolisState, SamplerInfo]:
         """Follow a trajectory, test its end, and adapt while warming up."""
-        momentum = torch.empty_like(state.x).normal_(generator=generator).mul_(self.mass**0.5)
+        momentum = torch.empty_like(state.x).normal_(generator=rng).mul_(self.mass**0.5)
         x, energy, score, end = self._trajectory(target, state, momentum, state.log_step.exp())
         log_ratio = state.energy - energy + self._kinetic(momentum) - self._kinetic(end)
-        return decide(self, state, (x, energy, score), log_ratio, generator)
+        return decide(self, state, (x, energy, score), log_ratio, rng)
 
     def _trajectory(
         self, target: Target, state: MetropolisState, momentum: torch.Tensor, step: torch.Tensor

@@ -132,11 +132,11 @@ class Langevin(Sampler):
         return LangevinState(x)
 
     def step(
-        self, target: Target, state: LangevinState, generator: torch.Generator
+        self, target: Target, state: LangevinState, rng: torch.Generator
     ) -> tuple[LangevinState, SamplerInfo]:
         """Move every chain once."""
         energy, score = target(state.x)
-        noise = torch.empty_like(state.x).normal_(generator=generator)
+        noise = torch.empty_like(state.x).normal_(generator=rng)
         x = noise.mul_(self.noise_scale).add_(state.x).add_(score, alpha=self.step_size)
         one = energy.new_ones(())
         return LangevinState(x), SamplerInfo(one, one * self.step_size, energy, score)

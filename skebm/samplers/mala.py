@@ -46,9 +46,9 @@ class MALA(Sampler):
     --------
     >>> import torch
     >>> from skebm.samplers import MALA, run
-    >>> generator = torch.Generator().manual_seed(0)
+    >>> rng = torch.Generator().manual_seed(0)
     >>> quadratic = lambda x: (0.5 * x.square().sum(-1), -x)
-    >>> _, info = run(MALA(1.0, n_warmup=200), quadratic, torch.zeros(500, 2), 400, generator)
+    >>> _, info = run(MALA(1.0, n_warmup=200), quadratic, torch.zeros(500, 2), 400, rng)
     >>> 0.5 < float(info.acceptance) < 0.8
     True
     """
@@ -73,13 +73,13 @@ class MALA(Sampler):
         return begin(self, target, x, log_step)
 
     def step(
-        self, target: Target, state: MetropolisState, generator: torch.Generator
+        self, target: Target, state: MetropolisState, rng: torch.Generator
     ) -> tuple[MetropolisState, SamplerInfo]:
         """Propose, test, and adapt while warming up."""
         step = state.log_step.exp()
-        noise = torch.empty_like(state.x).normal_(generator=generator)
+        noise = torch.empty_like(state.x).normal_(generator=rng)
         x = state.x + step * state.score + (2 * step).sqrt() * noise
         energy, score = target(x)
         back = (state.x - x - step * score).flatten(1).square().sum(1) / (4 * step)
         log_ratio = state.energy - energy - back + 0.5 * noise.flatten(1).square().sum(1)
-        return decide(self, state, (x, energy, score), log_ratio, generator)
+        return decide(self, state, (x, energy, score), log_ratio, rng)

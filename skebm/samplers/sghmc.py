@@ -80,9 +80,9 @@ class SGHMC(Sampler):
     --------
     >>> import torch
     >>> from skebm.samplers import SGHMC, run
-    >>> generator = torch.Generator().manual_seed(0)
+    >>> rng = torch.Generator().manual_seed(0)
     >>> quadratic = lambda x: (0.5 * x.square().sum(-1), -x)
-    >>> state, info = run(SGHMC(0.1), quadratic, torch.zeros(500, 2), 200, generator)
+    >>> state, info = run(SGHMC(0.1), quadratic, torch.zeros(500, 2), 200, rng)
     >>> 0.8 < float(state.x.var()) < 1.2
     True
     """
@@ -113,14 +113,14 @@ class SGHMC(Sampler):
         return SGHMCState(x, None)
 
     def step(
-        self, target: Target, state: SGHMCState, generator: torch.Generator
+        self, target: Target, state: SGHMCState, rng: torch.Generator
     ) -> tuple[SGHMCState, SamplerInfo]:
         """Move every chain once."""
         eta, x, r = self.step_size, state.x, state.momentum
         if r is None:
-            r = torch.empty_like(x).normal_(generator=generator).mul_(self.mass**0.5)
+            r = torch.empty_like(x).normal_(generator=rng).mul_(self.mass**0.5)
         energy, score = target(x)
-        momentum = torch.empty_like(x).normal_(generator=generator)
+        momentum = torch.empty_like(x).normal_(generator=rng)
         momentum.mul_((2 * eta * self.friction) ** 0.5).add_(score, alpha=eta)
         momentum.add_(r, alpha=1 - eta * self.friction / self.mass)
         moving = momentum if self.scheme == "symplectic" else r

@@ -100,12 +100,12 @@ class SupportPartition(Component):
     --------
     >>> import torch
     >>> from skebm.samplers import SupportPartition
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> points = torch.rand(200, 2, generator=generator) * 0.01
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> points = torch.rand(200, 2, generator=rng) * 0.01
     >>> box = torch.zeros(2), torch.ones(2)
     >>> flat = lambda x: (x.new_zeros(len(x)), torch.zeros_like(x))
     >>> partition = SupportPartition(epsilon=0.05, n_active=None, n_inner=300)
-    >>> crowded = partition.move(flat, points, *box, generator)
+    >>> crowded = partition.move(flat, points, *box, rng)
     >>> float(points.std(0).min()) > 0.1
     True
     """
@@ -159,7 +159,7 @@ class SupportPartition(Component):
         points: torch.Tensor,
         low: torch.Tensor,
         high: torch.Tensor,
-        generator: torch.Generator,
+        rng: torch.Generator,
     ) -> torch.Tensor:
         """Move a random choice of the points, in place; return their share that was too near.
 
@@ -171,7 +171,7 @@ class SupportPartition(Component):
             Standardized units.
         low, high : Tensor of shape (d,)
             The box.
-        generator : torch.Generator
+        rng : torch.Generator
             Source of all randomness.
 
         Returns
@@ -180,10 +180,10 @@ class SupportPartition(Component):
             Mean over the inner steps.
         """
         n, everyone = len(points), self.n_active is None or self.n_active >= len(points)
-        order = torch.randperm(n, generator=generator, device=points.device)
+        order = torch.randperm(n, generator=rng, device=points.device)
         m = n if everyone else int(self.n_active or n)
         active, resting = order[:m], points[order[m:]]
-        search = _Neighbors(float(self.epsilon), resting, self._n_gamma(points, m), generator)
+        search = _Neighbors(float(self.epsilon), resting, self._n_gamma(points, m), rng)
         v, rate = points[active], points.new_zeros(())
         for _ in range(self.n_inner):
             v, violating = self._inner(target, v, search, low, high)
@@ -243,10 +243,10 @@ class _Neighbors:
         epsilon: float,
         resting: torch.Tensor,
         n_gamma: int | None,
-        generator: torch.Generator,
+        rng: torch.Generator,
     ) -> None:
         self.epsilon, self.resting, self.n_gamma = epsilon, resting, n_gamma
-        self.generator = generator
+        self.rng = rng
         self.tree: Any = None
         if n_gamma is None and _tree_pays(resting) and len(resting):
             self.tree = _tree(resting)
@@ -261,9 +261,7 @@ class _Neighbors:
             return self._parted(found)
         others = self.resting
         if self.n_gamma is not None and self.n_gamma < len(others):
-            rows = torch.randint(
-                len(others), (self.n_gamma,), generator=self.generator, device=v.device
-            )
+            rows = torch.randint(len(others), (self.n_gamma,), generator=self.rng, device=v.device)
             others = others[rows]
         return self._parted(_push_by_distances(v, torch.cat([v, others]), self.epsilon))
 
@@ -271,7 +269,7 @@ class _Neighbors:
         """Send points that coincide, as those clamped into a corner do, in random directions."""
         push, near, coincident = found
         if coincident.any():
-            direction = torch.empty_like(push).normal_(generator=self.generator)
+            direction = torch.empty_like(push).normal_(generator=self.rng)
             scale = coincident.to(push)[:, None] / math.sqrt(push.shape[1])
             push = push + scale * direction
         return push, near > 0

@@ -79,9 +79,9 @@ def learned_test(
     null: str,
     n_draws: int,
     alpha: float,
-    generator: torch.Generator,
+    rng: torch.Generator,
 ) -> GoodnessOfFit:
-    fit = fit_critic(*table, settings.check(), generator)
+    fit = fit_critic(*table, settings.check(), rng)
     values, n = fit.values, len(fit.values)
     if n < FEWEST_LEARNED:
         warnings.warn(
@@ -93,7 +93,7 @@ def learned_test(
     statistic = n**0.5 * values.mean() / (values.std(ddof=1) + TINY)
     pvalue = student.sf(statistic, n - 1)
     if null == "sign-flip":
-        pvalue = _share(values @ _signs(n, n_draws, generator), values.sum())
+        pvalue = _share(values @ _signs(n, n_draws, rng), values.sum())
     return GoodnessOfFit(
         float(statistic),
         float(pvalue),
@@ -133,11 +133,11 @@ def quadratic_test(
     statistic: str,
     n_draws: int,
     alpha: float,
-    generator: torch.Generator,
+    rng: torch.Generator,
 ) -> GoodnessOfFit:
     """Wild bootstrap: the double sum with random signs, block by block of the kernel matrix."""
     n, trace = kernel.n, kernel.diagonal().sum()
-    signs = _signs(n, n_draws, generator)
+    signs = _signs(n, n_draws, rng)
     total, draws = 0.0, np.zeros(n_draws)
     for a, b, h in kernel.upper():
         h[:, a.stop - b.start :] *= 2  # the blocks below the diagonal
@@ -157,15 +157,15 @@ def finite_set_test(
     n_locations: int,
     n_draws: int,
     alpha: float,
-    generator: torch.Generator,
+    rng: torch.Generator,
 ) -> GoodnessOfFit:
     """Choose locations on a fifth of the rows; simulate the null from the features' moments."""
-    order = torch.randperm(len(table[0]), generator=generator).numpy()
+    order = torch.randperm(len(table[0]), generator=rng).numpy()
     chosen, rows = _parted(table, standardize, order)
-    locations, width = optimize_locations(chosen, n_locations, generator)
+    locations, width = optimize_locations(chosen, n_locations, rng)
     terms, moments = finite_set_terms(rows, locations, width)
     weights = torch.from_numpy(np.linalg.eigvalsh(moments).clip(min=0))
-    normal = torch.randn(n_draws, len(weights), generator=generator, dtype=torch.float64)
+    normal = torch.randn(n_draws, len(weights), generator=rng, dtype=torch.float64)
     draws = ((normal.square_() - 1) @ weights).numpy()
     statistic = len(terms) * terms.mean()
     pvalue = _share(draws, statistic)
@@ -200,10 +200,10 @@ def _parted(
     )
 
 
-def _signs(n: int, n_draws: int, generator: torch.Generator) -> np.ndarray:
+def _signs(n: int, n_draws: int, rng: torch.Generator) -> np.ndarray:
     """Return random signs (n, n_draws), single precision."""
-    bits = torch.empty(n, n_draws, dtype=torch.int8, device=generator.device)
-    bits.random_(0, 2, generator=generator)
+    bits = torch.empty(n, n_draws, dtype=torch.int8, device=rng.device)
+    bits.random_(0, 2, generator=rng)
     return bits.mul_(2).sub_(1).cpu().numpy().astype(np.float32)
 
 

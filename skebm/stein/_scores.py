@@ -163,17 +163,17 @@ def check_continuous(X: Any, rows: np.ndarray, stacklevel: int = 3) -> None:
 
 
 def shuffled(
-    table: tuple[np.ndarray, np.ndarray], generator: torch.Generator | None = None
+    table: tuple[np.ndarray, np.ndarray], rng: torch.Generator | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return rows and scores in random order, for those next to each other may be alike.
 
     Without a generator the order depends on the number of rows alone.
     """
     n = len(table[0])
-    if generator is None:
+    if rng is None:
         order = np.random.RandomState(0).permutation(n)
     else:
-        order = torch.randperm(n, generator=generator, device=generator.device).cpu().numpy()
+        order = torch.randperm(n, generator=rng, device=rng.device).cpu().numpy()
     return table[0][order], table[1][order]
 
 

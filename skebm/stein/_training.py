@@ -153,17 +153,17 @@ def fit_critic(
     X: np.ndarray,
     score: np.ndarray,
     settings: CriticSettings,
-    generator: torch.Generator,
+    rng: torch.Generator,
     name: str = "score",
 ) -> CriticFit:
     """Train on one part of the rows, choose on the second, evaluate on the third."""
     settings.check()
-    parts = _split(len(X), settings.split, generator)
+    parts = _split(len(X), settings.split, rng)
     rows = standardized(X, score, settings.standardize, reference=parts[0], name=name)
-    network = settings.critic.build(X.shape[1], generator)
+    network = settings.critic.build(X.shape[1], rng)
     critic = FittedCritic(network, rows.standardizer)
-    train, held_out, test = (_tensors(rows, part, generator) for part in parts)
-    history = _train(critic, train, held_out, settings, generator)
+    train, held_out, test = (_tensors(rows, part, rng) for part in parts)
+    history = _train(critic, train, held_out, settings, rng)
     values = critic._stein(*test)[0].cpu().numpy()
     return CriticFit(critic, values, history)
 
@@ -173,7 +173,7 @@ def _train(
     train: tuple[torch.Tensor, torch.Tensor],
     held_out: tuple[torch.Tensor, torch.Tensor],
     settings: CriticSettings,
-    generator: torch.Generator,
+    rng: torch.Generator,
 ) -> list[dict[str, float]]:
     """Ascend; leave the network as it was at its best on the held-out rows."""
     network = critic.network
@@ -196,7 +196,7 @@ def _train(
                 n_worse += 1
             if n_worse == settings.n_iter_no_change or iteration == settings.max_iter:
                 break
-        loss = _loss(network, *_batch(train, settings.batch_size, generator), settings, generator)
+        loss = _loss(network, *_batch(train, settings.batch_size, rng), settings, rng)
         optimizer.zero_grad()
         loss.backward()
         clip(network)
@@ -211,12 +211,10 @@ def _loss(
     x: torch.Tensor,
     score: torch.Tensor,
     settings: CriticSettings,
-    generator: torch.Generator,
+    rng: torch.Generator,
 ) -> torch.Tensor:
     """Eq. 11 less the penalty of Eq. 8, or the power of Eq. 12 less it; the sign turned."""
-    f, divergence = network.value_and_divergence(
-        x, _probes(x, settings.trace, generator), generator
-    )
+    f, divergence = network.value_and_divergence(x, _probes(x, settings.trace, rng), rng)
     stein = (f * score).sum(1) + divergence
     gain = stein.mean()
     if settings.power:
@@ -260,24 +258,24 @@ class _Clip:
         self.typical = MEMORY * typical + (1 - MEMORY) * norm.minimum(SPIKE * typical)
 
 
-def _probes(x: torch.Tensor, trace: str, generator: torch.Generator) -> torch.Tensor | None:
+def _probes(x: torch.Tensor, trace: str, rng: torch.Generator) -> torch.Tensor | None:
     if trace == "exact":
         return None
-    noise = torch.empty_like(x).normal_(generator=generator)
+    noise = torch.empty_like(x).normal_(generator=rng)
     return noise if trace == "gaussian" else torch.where(noise < 0, -1.0, 1.0)
 
 
 def _batch(
-    rows: tuple[torch.Tensor, torch.Tensor], size: int | None, generator: torch.Generator
+    rows: tuple[torch.Tensor, torch.Tensor], size: int | None, rng: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     x, score = rows
     if size is None or size >= len(x):
         return rows
-    chosen = torch.randint(len(x), (size,), generator=generator, device=x.device)
+    chosen = torch.randint(len(x), (size,), generator=rng, device=x.device)
     return x[chosen], score[chosen]
 
 
-def _split(n: int, shares: Any, generator: torch.Generator) -> list[np.ndarray]:
+def _split(n: int, shares: Any, rng: torch.Generator) -> list[np.ndarray]:
     """Permute the rows and cut them in three."""
     if not isinstance(shares, tuple | list) or len(shares) != 3:
         raise TypeError(
@@ -287,7 +285,7 @@ def _split(n: int, shares: Any, generator: torch.Generator) -> list[np.ndarray]:
         check_number("split", share, low=0, high=1, open_low=True)
     if abs(sum(shares) - 1) > 1e-6:
         raise ValueError(f"split must sum to 1, got {shares!r}. Use (0.8, 0.1, 0.1), say.")
-    order = torch.randperm(n, generator=generator, device=generator.device).cpu().numpy()
+    order = torch.randperm(n, generator=rng, device=rng.device).cpu().numpy()
     first, second = _cuts(n, shares)
     if min(first, second - first, n - second) < FEWEST:
         raise ValueError(
@@ -313,7 +311,7 @@ def _rows_needed(n: int, shares: Any) -> int:
 
 
 def _tensors(
-    rows: Rows, part: np.ndarray, generator: torch.Generator
+    rows: Rows, part: np.ndarray, rng: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    x, score = (torch.from_numpy(a[part]).to(generator.device, torch.float32) for a in rows[:2])
+    x, score = (torch.from_numpy(a[part]).to(rng.device, torch.float32) for a in rows[:2])
     return x, score

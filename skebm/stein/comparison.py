@@ -176,16 +176,16 @@ def compare_models(
             n_iter_no_change=n_iter_no_change,
             standardize=standardize,
         ).check()
-    generator = torch_generator(random_state, resolve_device(device if method == "lsd" else "cpu"))
-    start, terms = generator.get_state(), {}
+    rng = torch_generator(random_state, resolve_device(device if method == "lsd" else "cpu"))
+    start, terms = rng.get_state(), {}
     tables = {name: evaluate_score(model, X, labels[name]) for name, model in named.items()}
     check_continuous(X, next(iter(tables.values()))[0])
     for name, table in tables.items():
-        generator.set_state(start)
+        rng.set_state(start)
         if method == "lsd":
-            terms[name] = fit_critic(*table, settings, generator, labels[name]).values
+            terms[name] = fit_critic(*table, settings, rng, labels[name]).values
         else:
-            rows = standardized(*shuffled(table, generator), standardize, name=labels[name])
+            rows = standardized(*shuffled(table, rng), standardize, name=labels[name])
             terms[name] = _kernel_terms(rows, bandwidth, method == "lksd")
     return _compare(terms, method)
 

@@ -159,7 +159,7 @@ def finite_set_terms(rows: Rows, v: np.ndarray, width: float) -> tuple[np.ndarra
 
 
 def optimize_locations(
-    rows: Rows, n_locations: int, generator: torch.Generator
+    rows: Rows, n_locations: int, rng: torch.Generator
 ) -> tuple[np.ndarray, float]:
     """Return locations (J, d) and the width that maximize the power criterion on these rows.
 
@@ -169,7 +169,7 @@ def optimize_locations(
         Rows and scores, apart from those of the test.
     n_locations : int
         J; they start as draws from a Gaussian fitted to the rows.
-    generator : torch.Generator
+    rng : torch.Generator
         Draws the first locations.
 
     Returns
@@ -181,7 +181,7 @@ def optimize_locations(
     """
     x, s = torch.from_numpy(rows.x), torch.from_numpy(rows.score)
     median = choose_bandwidth(rows, "median")
-    start = _gaussian_draws(rows.x, n_locations, generator)
+    start = _gaussian_draws(rows.x, n_locations, rng)
     widths = np.log(median) + 0.5 * np.log(GRID)
     powers = [float(_power(x, s, start, torch.tensor(width))) for width in widths]
     first = np.concatenate([[widths[np.argmax(powers)]], start.numpy().ravel()])
@@ -225,8 +225,8 @@ def _power(
     return value / (variance + REGULARIZATION).sqrt()
 
 
-def _gaussian_draws(x: np.ndarray, n: int, generator: torch.Generator) -> torch.Tensor:
+def _gaussian_draws(x: np.ndarray, n: int, rng: torch.Generator) -> torch.Tensor:
     d = x.shape[1]
     covariance = np.atleast_2d(np.cov(x, rowvar=False)) + 1e-6 * np.eye(d)
-    noise = torch.randn(n, d, generator=generator, dtype=torch.float64).numpy()
+    noise = torch.randn(n, d, generator=rng, dtype=torch.float64).numpy()
     return torch.from_numpy(x.mean(axis=0) + noise @ np.linalg.cholesky(covariance).T)

@@ -196,16 +196,16 @@ def goodness_of_fit_test(
             n_iter_no_change=n_iter_no_change,
             standardize=standardize,
         )
-        generator = torch_generator(random_state, resolve_device(device))
-        return learned_test(table, settings, null, n_draws, alpha, generator)
-    generator = torch_generator(random_state)
+        rng = torch_generator(random_state, resolve_device(device))
+        return learned_test(table, settings, null, n_draws, alpha, rng)
+    rng = torch_generator(random_state)
     if method == "fssd":
-        return finite_set_test(table, standardize, n_locations, n_draws, alpha, generator)
-    rows, width = kernel_rows(shuffled(table, generator), standardize, bandwidth, method == "lksd")
+        return finite_set_test(table, standardize, n_locations, n_draws, alpha, rng)
+    rows, width = kernel_rows(shuffled(table, rng), standardize, bandwidth, method == "lksd")
     kernel = SteinKernel(rows, width)
     if method == "lksd":
         return linear_test(kernel, width, alpha)
-    return quadratic_test(kernel, width, statistic, n_draws, alpha, generator)
+    return quadratic_test(kernel, width, statistic, n_draws, alpha, rng)
 
 
 def _check_alpha(alpha: Any) -> None:

@@ -159,7 +159,7 @@ def learned_stein_discrepancy(
         n_iter_no_change=n_iter_no_change,
         standardize=standardize,
     ).check()
-    generator = torch_generator(random_state, resolve_device(device))
-    fit = fit_critic(*read_table(score, X), settings, generator)
+    rng = torch_generator(random_state, resolve_device(device))
+    fit = fit_critic(*read_table(score, X), settings, rng)
     stderr = fit.values.std(ddof=1) / len(fit.values) ** 0.5
     return LearnedSteinDiscrepancy(float(fit.values.mean()), float(stderr), fit.critic, fit.history)
