@@ -2,6 +2,7 @@
 
 __all__ = [
     "BoundsEBM",
+    "EnergyDensity",
     "HybridCDDensity",
     "NCEDensity",
     "ScoreMatchingDensity",
@@ -14,6 +15,7 @@ from importlib.metadata import version
 
 from skebm.estimators import (
     BoundsEBM,
+    EnergyDensity,
     HybridCDDensity,
     NCEDensity,
     ScoreMatchingDensity,

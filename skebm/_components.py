@@ -7,12 +7,21 @@ given, verbatim. That is all scikit-learn's ``BaseEstimator`` needs to give ``ge
 
 from __future__ import annotations
 
-__all__ = ["Component", "check_choice", "check_number", "decode", "encode", "resolve"]
+__all__ = [
+    "Component",
+    "check_choice",
+    "check_number",
+    "decode",
+    "defined",
+    "encode",
+    "resolve",
+]
 
 import importlib
 import inspect
 import math
 import numbers
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -44,15 +53,15 @@ def _same(a: Any, b: Any) -> bool:
     return a is b or a == b
 
 
-def resolve(value: Any, choices: dict[str, type], kind: type, name: str) -> Any:
+def resolve(value: Any, choices: Mapping[str, Callable[[], Any]], kind: type, name: str) -> Any:
     """Return the component that an alias or an instance stands for.
 
     Parameters
     ----------
     value : str or Component
         An alias (a key of `choices`) or an instance of `kind`.
-    choices : dict of str to type
-        Aliases and the classes that they stand for, built with their defaults.
+    choices : dict of str to callable
+        Aliases and the classes (or functions) that make what they stand for.
     kind : type
         What an instance has to be.
     name : str
@@ -131,8 +140,13 @@ def encode(value: Any) -> Any:
             raise TypeError(f"{cls.__name__} is not part of skebm, so load could not find it.")
         params = {k: encode(v) for k, v in value.get_params(deep=False).items()}
         return {"component": [cls.__module__, cls.__name__], "params": params}
+    if isinstance(value, tuple) and type(value).__module__.startswith("skebm."):
+        named = [type(value).__module__, type(value).__name__]
+        return {"named": named, "values": [encode(v) for v in value]}
     if isinstance(value, tuple):
         return {"tuple": [encode(v) for v in value]}
+    if isinstance(value, dict):
+        return {"dict": {k: encode(v) for k, v in value.items()}}
     if isinstance(value, list):
         return [encode(v) for v in value]
     if isinstance(value, np.ndarray):
@@ -149,7 +163,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any) -> Any:
-    """Invert `encode`. Only component classes defined in skebm are ever built."""
+    """Invert `encode`. Only components and named tuples defined in skebm are ever built."""
     if isinstance(value, list):
         return [decode(v) for v in value]
     if not isinstance(value, dict):
@@ -158,10 +172,19 @@ def decode(value: Any) -> Any:
         return np.array(value["array"])
     if "tuple" in value:
         return tuple(decode(v) for v in value["tuple"])
-    module, name = value["component"]
+    if "dict" in value:
+        return {k: decode(v) for k, v in value["dict"].items()}
+    if "named" in value:
+        return defined(*value["named"], tuple)(*(decode(v) for v in value["values"]))
+    params = {k: decode(v) for k, v in value["params"].items()}
+    return defined(*value["component"], Component)(**params)
+
+
+def defined(module: str, name: str, kind: Any) -> type:
+    """Return the class of this name, which has to be of skebm and of this kind."""
     if not module.startswith("skebm."):
         raise ValueError(f"the file names a class outside skebm: {module}.{name}.")
     cls = getattr(importlib.import_module(module), name, None)
-    if not (inspect.isclass(cls) and issubclass(cls, Component)):
-        raise ValueError(f"the file names {module}.{name}, which is no component of skebm.")
-    return cls(**{k: decode(v) for k, v in value["params"].items()})
+    if not (inspect.isclass(cls) and issubclass(cls, kind)):
+        raise ValueError(f"the file names {module}.{name}, which is no part of skebm.")
+    return cls

@@ -1,15 +1,19 @@
-"""From tables to tensors and back: randomness, devices, standardization, weighted batches."""
+"""From tables to tensors and back: transforms, tables, randomness, devices."""
 
 __all__ = [
+    "Affine",
+    "ArrayTable",
     "Degeneracy",
-    "Standardizer",
+    "Originals",
+    "Rows",
+    "Table",
+    "Transform",
     "find_degeneracy",
     "resolve_device",
     "torch_generator",
-    "weighted_draws",
 ]
 
-from skebm.data._batches import weighted_draws
 from skebm.data._degeneracy import Degeneracy, find_degeneracy
-from skebm.data._standardizer import Standardizer
 from skebm.data._tensors import resolve_device, torch_generator
+from skebm.data.table import ArrayTable, Originals, Rows, Table
+from skebm.data.transform import Affine, Transform

@@ -1,8 +1,6 @@
 """The scikit-learn surface."""
 
 __all__ = [
-    "Bound",
-    "Bounds",
     "BoundsEBM",
     "EnergyDensity",
     "HybridCDDensity",
@@ -12,9 +10,8 @@ __all__ = [
     "USPDensity",
 ]
 
-from skebm.estimators._base import EnergyDensity
-from skebm.estimators._bounds import Bound, Bounds
 from skebm.estimators.bounds import BoundsEBM
+from skebm.estimators.energy_density import EnergyDensity
 from skebm.estimators.hybrid_cd import HybridCDDensity
 from skebm.estimators.nce import NCEDensity
 from skebm.estimators.score_matching import ScoreMatchingDensity

@@ -10,8 +10,8 @@ from sklearn.base import clone
 
 from skebm._components import check_choice
 from skebm.energies import MLP, Conv, Residual
-from skebm.networks import MLPGenerator
-from skebm.objectives import Optimization
+from skebm.networks import ConvGenerator, MLPGenerator, ResidualGenerator
+from skebm.objectives import GeneratorEntropy, Optimization
 
 PAPER: dict[str, dict[str, Any]] = {
     "toy": {
@@ -32,16 +32,14 @@ PAPER: dict[str, dict[str, Any]] = {
             input_scale=1.0,
             negative_slope=0.25,
         ),
-        "generator": MLPGenerator.mnist(),
-        "latent_dim": 128,
+        "generator": MLPGenerator.mnist().with_params(latent_dim=128),
         "learning_rate": 2e-4,
         "betas": (0.0, 0.9),
         "batch_size": 64,
     },
     "cifar10": {
         "energy": Conv.dcgan(),
-        "generator": "conv",
-        "latent_dim": 128,
+        "generator": ConvGenerator(latent_dim=128),
         "learning_rate": 5e-5,
         "betas": (0.0, 0.999),
         "batch_size": 64,
@@ -49,8 +47,7 @@ PAPER: dict[str, dict[str, Any]] = {
     },
     "animeface": {
         "energy": Residual(),
-        "generator": "residual",
-        "latent_dim": 128,
+        "generator": ResidualGenerator(latent_dim=128),
         "learning_rate": 5e-5,
         "betas": (0.0, 0.999),
         "batch_size": 64,
@@ -59,26 +56,24 @@ PAPER: dict[str, dict[str, Any]] = {
 }
 
 
-OPTIMIZATION = ("learning_rate", "betas", "weight_decay")
-
-
 def paper_settings(name: str, changes: dict[str, Any]) -> dict[str, Any]:
     """Return parameters of a row of Table 11, with changes; no component is shared."""
     check_choice("name", name, tuple(PAPER))
-    row = PAPER[name]
+    row = {key: clone(value, safe=False) for key, value in PAPER[name].items()}
+    betas = row.pop("betas")
     shared = {
-        "entropy": "singular-value",
+        "entropy": GeneratorEntropy("singular-value", fold_penalty=0.0, n_lobpcg=2),
         "margin": 1.0,
-        "fold_penalty": 0.0,
-        "n_lobpcg": 2,
         "n_restarts": 1,
         "refine": False,
         "base": None,
-        "generator_learning_rate": row["learning_rate"],
-        "weight_decay": 0.0,
     }
-    settings = {key: clone(value, safe=False) for key, value in (shared | row).items()} | changes
+    settings = shared | row | changes
     if "optimizer" not in changes:
-        numbers = {key: settings[key] for key in OPTIMIZATION}
-        settings["optimizer"] = Optimization(**numbers, schedule="constant")
+        settings["optimizer"] = Optimization(
+            settings["learning_rate"], betas, weight_decay=0.0, schedule="constant"
+        )
+    if "generator" not in changes:
+        rate = settings["learning_rate"]
+        settings["generator"] = settings["generator"].with_params(learning_rate=rate)
     return settings

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 __all__ = ["ScoreMatchingDensity"]
 
-import torch
-
 from skebm._components import check_choice
-from skebm.estimators._base import EnergyDensity
-from skebm.estimators._reading import settle
-from skebm.objectives import DenoisingScoreMatching, Objective, Optimization, ScoreMatching
+from skebm.data import Table, Transform
+from skebm.estimators._base import DensityEstimator
+from skebm.estimators._run import Learned, Run
+from skebm.estimators._shared import documented
+from skebm.fitted.draws import ByMoves
+from skebm.objectives import DenoisingScoreMatching, Objective, ScoreMatching
 
 METHODS = ("denoising", "multi-level", "exact", "sliced")
 
 
-class ScoreMatchingDensity(EnergyDensity):
+@documented
+class ScoreMatchingDensity(DensityEstimator):
     r"""Energy-based density :math:`p(x) = e^{-E(x)} p_0(x) / Z` by score matching.
 
     The energy is trained so that the gradient of the log density is right; neither a normalizer nor
@@ -38,90 +40,12 @@ class ScoreMatchingDensity(EnergyDensity):
         Probes per row of ``"sliced"``.
     projections : {"gaussian", "rademacher"}, default="rademacher"
         Law of the probes: normal, or random signs, whose variance is never larger.
-    energy : {"mlp", "conv", "residual", "reconstruction", "ica", "rbm"}, component or callable
-        The energy, ``"mlp"`` by default; ``"conv"`` and ``"residual"`` need `image_shape`;
-        ``"ica"`` and ``"rbm"`` (`LinearICA`, `GaussianBernoulliRBM`) suit ``base=None``. A callable
-        gets the number of columns (or the image shape) and returns a new ``torch.nn.Module`` that
-        maps (n, n_features) to (n,) nats, without batch normalization.
-        ``energy__hidden_sizes`` works in ``set_params``.
-    base : {"mixture", "gaussian", "kernel", "uniform"}, base component or None, default="mixture"
-        The normalized reference density p0. All but None have full support; None means p0 = 1,
-        which has no normalizer unless the energy grows (``MLP(output="quadratic")``).
-    standardize : bool, default=True
-        Shift and scale each column; undone in everything returned.
-    data_noise : float or "auto", default="auto"
-        Standard deviation of Gaussian noise on training rows, standardized units; ``"auto"`` adds
-        none unless columns are constant, repeat values or depend on others, and then says so.
-    max_iter : int, default=600
-        Energy updates.
-    batch_size : int, default=256
-        Rows per update, drawn with replacement.
-    eval_every : int, default=25
-        Updates between validations; ``history_`` has one row for each.
-    learning_rate : float, default=0.002
-        Step of the optimizer (dimensionless), with half a cosine of decay to 0.
-    optimizer : {"adam", "sgd"} or Optimization, default="adam"
-        Adam, plain gradient descent, or all settings in one: an `Optimization` brings its own
-        learning rate, decay and schedule.
-    averaging : bool, default=True
-        Where nothing is held out or can be judged, keep the mean of the parameters over the second
-        half of the updates instead of the last ones.
-    weight_decay : float, default=0.01
-        Decoupled decay of the energy's weights; larger stays nearer to the base.
-    validation_fraction : float, default=0.1
-        Share of the rows held out to judge progress. Below 20 rows none are, and the model is its
-        base; with 0 the energy is trained unjudged and its parameters are averaged.
-    n_iter_no_change : int or None, default=12
-        Validations without a gain of `tol` after which training stops.
-    tol : float, default=0.0
-        Smallest gain in held-out log likelihood that counts, nats per row.
-    log_partition : {"auto", "quadrature", "importance", "ais", "reverse-ais"}, instance or None
-        How log Z is estimated, by default ``"auto"``; None leaves ``score_samples`` unnormalized.
-    contamination : float or "auto", default="auto"
-        ``"auto"``: ``offset_`` is the 5 % quantile of held-out scores (with fewer than 40 of them
-        the lower of theirs and all rows'), moved up if needed so that at least one row of X is
-        flagged (none where more than 5 % of the rows share the lowest score, as in tables of few
-        values). A float in (0, 0.5]: that fraction of the training rows is flagged.
-    image_shape : tuple of int, optional
-        (channels, height, width) of flattened rows; one global affine map to [-1, 1] then replaces
-        the scaling of columns, and ``log_partition="auto"`` means None.
-    device : str or torch.device, default="auto"
-        ``"auto"`` takes CUDA where it is there, else the CPU.
-    checkpoint_dir : str or Path, optional
-        Folder for the training state; an interrupted fit of the same parameters and rows goes on.
-    warm_start : bool, default=False
-        Continue from the last fit, with its scaling and base, for `max_iter` more updates; the
-        networks must be the same.
-    verbose : int, default=0
-        1 shows a progress bar.
-    random_state : int, RandomState instance or None, default=None
-        Seed. The same seed, machine and thread count give the same bits.
 
     Attributes
     ----------
-    energy_ : torch.nn.Module
-        E on standardized space, nats. `Zero` where training did not improve on the base.
-    base_ : Base or None
-        The fitted base density on standardized space.
-    log_partition_ : LogPartition or None
-        log Z in nats, in standardized space, with standard error, effective sample size and method.
-    offset_ : float
-        Threshold on ``score_samples``, nats.
     history_ : list of dict
-        One row per `eval_every` updates: loss and data energy (nats), held-out log likelihood (nats
+        One row per 25 updates: loss and data energy (nats), held-out log likelihood (nats
         per row, standardized space), its gain over the base and standard error.
-    n_iter_ : int
-        Updates made.
-    validation_gain_ : tuple of float or None
-        Held-out gain over the base and its standard error, nats per row.
-    data_noise_ : ndarray of shape (n_features,)
-        Noise per column, standardized units.
-    temperature_ : float
-        1.
-    n_features_in_ : int
-        Columns seen in ``fit``.
-    feature_names_in_ : ndarray of str
-        Column names, where X had them.
 
     Raises
     ------
@@ -188,11 +112,8 @@ class ScoreMatchingDensity(EnergyDensity):
         data_noise="auto",
         max_iter=600,
         batch_size=256,
-        eval_every=25,
         learning_rate=2e-3,
         optimizer="adam",
-        averaging=True,
-        weight_decay=0.01,
         validation_fraction=0.1,
         n_iter_no_change=12,
         tol=0.0,
@@ -217,11 +138,8 @@ class ScoreMatchingDensity(EnergyDensity):
         self.data_noise = data_noise
         self.max_iter = max_iter
         self.batch_size = batch_size
-        self.eval_every = eval_every
         self.learning_rate = learning_rate
         self.optimizer = optimizer
-        self.averaging = averaging
-        self.weight_decay = weight_decay
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
@@ -234,15 +152,15 @@ class ScoreMatchingDensity(EnergyDensity):
         self.verbose = verbose
         self.random_state = random_state
 
-    def _objectives(self, optimization: Optimization) -> list[Objective]:
+    def _learn(self, table: Table, transform: Transform, run: Run) -> Learned:
+        learned = run.train(run.model(table), [self._objective(run)], table)
+        return learned._replace(draws=ByMoves(run.is_near(learned.model)))
+
+    def _objective(self, run: Run) -> Objective:
         check_choice("method", self.method, METHODS)
-        check_choice("averaging", self.averaging, (True, False))
         if self.method in ("exact", "sliced"):
             probes = (self.n_projections, self.projections)
-            return [ScoreMatching(self.method, *probes, optimization)]
+            return ScoreMatching(self.method, *probes, run.optimization)
         n_levels = self.n_levels if self.method == "multi-level" else 1
-        return [DenoisingScoreMatching(self.noise_std, n_levels, self.max_noise_std, optimization)]
-
-    def _generate(self, n: int, rng: torch.Generator) -> torch.Tensor:
-        """Run chains from the Gaussian of the rows."""
-        return settle(self._model(), self._proposal.sample(n, rng), rng)
+        levels = (self.noise_std, n_levels, self.max_noise_std)
+        return DenoisingScoreMatching(*levels, run.optimization)

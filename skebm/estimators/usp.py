@@ -4,28 +4,35 @@ from __future__ import annotations
 
 __all__ = ["USPDensity"]
 
+import math
 import warnings
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
-from skebm.bases import Base, BaseComponent, Uniform
+from skebm.bases import Uniform
 from skebm.bases.uniform import UniformBase
-from skebm.estimators._base import EnergyDensity
-from skebm.estimators._preparation import Prepared
+from skebm.data import Table, Transform
+from skebm.energies import Model
+from skebm.energies.bounded import bounded_by
+from skebm.estimators._base import DensityEstimator
+from skebm.estimators._run import MOST_ROWS, Learned, Run
+from skebm.estimators._shared import documented, resolved
 from skebm.exceptions import SupportWarning
-from skebm.objectives import ImportanceLikelihood, Objective, Optimization, PartitionLikelihood
-from skebm.samplers import SupportInfo, SupportPartition, support_diagnostics
+from skebm.fitted.draws import FromPoints
+from skebm.objectives import ImportanceLikelihood, Objective, PartitionLikelihood
+from skebm.samplers import support_diagnostics
 from skebm.train import TrainState
 
+Box = tuple[torch.Tensor, torch.Tensor]
 METHODS = ("importance", "ps-usp", "usp")
 IMAGE_SHARE = 5  # points in the sum per row of a batch of images: the paper's 625 to 125
 
 
-class USPDensity(EnergyDensity):
+@documented
+class USPDensity(DensityEstimator):
     r"""Energy-based density :math:`p(x) = e^{-E(x)} p_0(x) / Z` by uniform support partitioning.
 
     Maximum likelihood with the normalizer written as a weighted sum over points, without Markov
@@ -38,31 +45,21 @@ class USPDensity(EnergyDensity):
     method : {"importance", "ps-usp", "usp"}, default="importance"
         ``"importance"`` draws points afresh from the base at each update, with ``base="uniform"``
         uniformly from the box: exact in the limit of many points. ``"ps-usp"`` moves a random part
-        of persistent points at each update, ``"usp"`` all of them. `n_active` to `init` and
-        `weights` are for these two.
+        of persistent points at each update, ``"usp"`` all of them. `epsilon` to
+        `init` are for these two.
     n_points : int, default=2000
         n: points in the sum, at least 2; more lower the noise of the gradient.
-    n_active : int, default=200
-        Size of Lambda: points moved per update, with ``"ps-usp"``.
-    n_neighbors : int, "auto" or None, default="auto"
-        Size of Gamma: points at rest, drawn at random in each inner step, that push the active
-        ones; None looks at all. ``"auto"`` is all up to 8 columns on the CPU, where a k-d tree
-        finds those nearby, else as many as `n_active`. Unused by ``"usp"``, where all are active.
     epsilon : float or "auto", default="auto"
         Distance that points keep, standardized units; smaller is finer and needs more points.
         ``"auto"`` takes it from the nearest-neighbor distances of the rows, see
         `skebm.objectives.PartitionLikelihood`.
-    n_inner : int, default=10
-        N: inner steps per update; more follows the density more closely.
-    n_maximize, n_repel : int, default=1
-        Steps of ascent, then of repulsion, per inner step; need ``combine=False``.
-    combine : bool, default=True
-        Point by point, ascend where no other point is nearer than epsilon, else repel.
-    step_maximize : float, default=0.01
-        Step of ascent that multiplies the score, standardized units squared; steps are never longer
-        than epsilon.
-    step_repel : float or "auto", default="auto"
-        Step of repulsion per unit vector, standardized units; ``"auto"`` is 0.6 epsilon.
+    repulsion : "auto" or SupportPartition, default="auto"
+        How points move: 200 of them at each update, in 10 inner steps, by ``"auto"``; its `epsilon`
+        is that of the estimator, and with ``"usp"`` all points move.
+        ``repulsion__n_active`` works in ``set_params``.
+    n_integration : int or None, default=None
+        n_s: points drawn at random for the sum at each update; None takes all, for images five per
+        row of a batch.
     domain : tuple (low, high) of float or array-like (n_features,), optional
         Box that bounds the points, units of X: the lows of all columns, then their highs. With
         ``base="uniform"`` it is the box of the base too; ``"importance"`` over another base has no
@@ -71,72 +68,6 @@ class USPDensity(EnergyDensity):
     init : {"data", "uniform"} or array-like of shape (m, n_features), default="data"
         Where points start: at training rows, uniformly in the box, or at the given places, units of
         X (drawn with replacement where there are fewer than `n_points`).
-    n_integration : int or None, default=None
-        n_s: points drawn at random for the sum at each update; None takes all, for images five per
-        row of a batch.
-    weights : {"plain", "knn"}, default="plain"
-        ``"plain"`` takes points as evenly dense, as the paper does; ``"knn"`` multiplies each
-        weight by the volume of the ball up to the fifth neighbor, which corrects uneven points in
-        few columns and is noise in many.
-    energy : {"mlp", "conv", "residual", "reconstruction", "ica", "rbm"}, component or callable
-        The energy, ``"mlp"`` by default; ``"conv"`` and ``"residual"`` need `image_shape`;
-        ``"ica"`` and ``"rbm"`` (`LinearICA`, `GaussianBernoulliRBM`) suit ``base=None``. A callable
-        gets the number of columns (or the image shape) and returns a new ``torch.nn.Module`` that
-        maps (n, n_features) to (n,) nats, without batch normalization.
-        ``energy__hidden_sizes`` works in ``set_params``.
-    base : {"mixture", "gaussian", "kernel", "uniform"}, base component or None, default="mixture"
-        The normalized reference density p0. All but None have full support. ``"uniform"`` with an
-        energy from data alone is the paper's setting on a bounded domain; None means p0 = 1, which
-        has no normalizer unless the energy grows (``energy="reconstruction"``).
-    standardize : bool, default=True
-        Shift and scale each column; undone in everything returned.
-    data_noise : float or "auto", default="auto"
-        Standard deviation of Gaussian noise on training rows, standardized units; ``"auto"`` adds
-        none unless columns are constant, repeat values or depend on others, and then says so.
-    max_iter : int, default=1500
-        Energy updates.
-    batch_size : int, default=256
-        Rows per update, drawn with replacement.
-    eval_every : int, default=25
-        Updates between validations; ``history_`` has one row for each.
-    learning_rate : float, default=0.008
-        Step of the optimizer (dimensionless), with half a cosine of decay to 0.
-    optimizer : {"adam", "sgd"} or Optimization, default="adam"
-        Adam, plain gradient descent, or all settings in one: an `Optimization` brings its own
-        learning rate, decay and schedule.
-    averaging : bool, default=True
-        Where nothing is held out or can be judged, keep the mean of the parameters over the second
-        half of the updates instead of the last ones.
-    weight_decay : float, default=0.01
-        Decoupled decay of the energy's weights; larger stays nearer to the base.
-    validation_fraction : float, default=0.1
-        Share of the rows held out to judge progress. Below 20 rows none are, and the model is its
-        base; with 0 the energy is trained unjudged and its parameters are averaged.
-    n_iter_no_change : int or None, default=24
-        Validations without a gain of `tol` after which training stops.
-    tol : float, default=0.0
-        Smallest gain in held-out log likelihood that counts, nats per row.
-    log_partition : {"auto", "quadrature", "importance", "ais", "reverse-ais"}, instance or None
-        How log Z is estimated, by default ``"auto"``; None leaves ``score_samples`` unnormalized.
-    contamination : float or "auto", default="auto"
-        ``"auto"``: ``offset_`` is the 5 % quantile of held-out scores (with fewer than 40 of them
-        the lower of theirs and all rows'), moved up if needed so that at least one row of X is
-        flagged (none where more than 5 % of the rows share the lowest score, as in tables of few
-        values). A float in (0, 0.5]: that fraction of the training rows is flagged.
-    image_shape : tuple of int, optional
-        (channels, height, width) of flattened rows; one global affine map to [-1, 1] then replaces
-        the scaling of columns, and ``log_partition="auto"`` means None.
-    device : str or torch.device, default="auto"
-        ``"auto"`` takes CUDA where it is there, else the CPU.
-    checkpoint_dir : str or Path, optional
-        Folder for the training state; an interrupted fit of the same parameters and rows goes on.
-    warm_start : bool, default=False
-        Continue from the last fit, with its scaling and base, for `max_iter` more updates; the
-        networks must be the same.
-    verbose : int, default=0
-        1 shows a progress bar.
-    random_state : int, RandomState instance or None, default=None
-        Seed. The same seed, machine and thread count give the same bits.
 
     Attributes
     ----------
@@ -151,37 +82,10 @@ class USPDensity(EnergyDensity):
         The distance in use, standardized units; nan with ``"importance"``.
     domain_ : tuple of ndarray of shape (n_features,)
         The box in use, units of X; infinite with ``"importance"`` over a base without a box.
-    energy_ : torch.nn.Module
-        E on standardized space, nats. `Zero` where training did not improve on the base.
-    base_ : Base or None
-        The fitted base density on standardized space.
-    log_partition_ : LogPartition or None
-        log Z in nats, in standardized space, with standard error, effective sample size and method.
-    offset_ : float
-        Threshold on ``score_samples``, nats.
     history_ : list of dict
-        One row per `eval_every` updates: loss and data energy (nats), violation rate, coverage,
+        One row per 25 updates: loss and data energy (nats), violation rate, coverage,
         effective share and largest value of the weights, held-out log likelihood (nats per row,
         standardized space), its gain over the base and standard error.
-    n_iter_ : int
-        Updates made.
-    validation_gain_ : tuple of float or None
-        Held-out gain over the base and its standard error, nats per row.
-    data_noise_ : ndarray of shape (n_features,)
-        Noise per column, standardized units.
-    temperature_ : float
-        1.
-    n_features_in_ : int
-        Columns seen in ``fit``.
-    feature_names_in_ : ndarray of str
-        Column names, where X had them.
-
-    Raises
-    ------
-    ValueError, TypeError
-        From ``fit``, on a bad table or parameter.
-    ConvergenceError
-        From ``fit``, if training diverges in spite of three smaller learning rates.
 
     Warns
     -----
@@ -238,30 +142,19 @@ class USPDensity(EnergyDensity):
         *,
         method="importance",
         n_points=2000,
-        n_active=200,
-        n_neighbors="auto",
         epsilon="auto",
-        n_inner=10,
-        n_maximize=1,
-        n_repel=1,
-        combine=True,
-        step_maximize=0.01,
-        step_repel="auto",
+        repulsion="auto",
+        n_integration=None,
         domain=None,
         init="data",
-        n_integration=None,
-        weights="plain",
         energy="mlp",
         base="mixture",
         standardize=True,
         data_noise="auto",
         max_iter=1500,
         batch_size=256,
-        eval_every=25,
         learning_rate=8e-3,
         optimizer="adam",
-        averaging=True,
-        weight_decay=0.01,
         validation_fraction=0.1,
         n_iter_no_change=24,
         tol=0.0,
@@ -276,30 +169,19 @@ class USPDensity(EnergyDensity):
     ):
         self.method = method
         self.n_points = n_points
-        self.n_active = n_active
-        self.n_neighbors = n_neighbors
         self.epsilon = epsilon
-        self.n_inner = n_inner
-        self.n_maximize = n_maximize
-        self.n_repel = n_repel
-        self.combine = combine
-        self.step_maximize = step_maximize
-        self.step_repel = step_repel
+        self.repulsion = repulsion
+        self.n_integration = n_integration
         self.domain = domain
         self.init = init
-        self.n_integration = n_integration
-        self.weights = weights
         self.energy = energy
         self.base = base
         self.standardize = standardize
         self.data_noise = data_noise
         self.max_iter = max_iter
         self.batch_size = batch_size
-        self.eval_every = eval_every
         self.learning_rate = learning_rate
         self.optimizer = optimizer
-        self.averaging = averaging
-        self.weight_decay = weight_decay
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
@@ -312,146 +194,104 @@ class USPDensity(EnergyDensity):
         self.verbose = verbose
         self.random_state = random_state
 
-    @property
-    def support_points_(self):
-        """The points, ndarray (n_points, n_features), units of X."""
-        check_is_fitted(self)
-        points = self._standardizer.inverse(self._kept["points"])
-        return points if self.method == "importance" else np.clip(points, *self.domain_)
-
-    @property
-    def support_weights_(self):
-        """Weights of the points in Eq. 10, ndarray (n_points,), summing to 1."""
-        check_is_fitted(self)
-        return self._kept["weights"].numpy()
-
-    @property
-    def support_info_(self):
-        """Violation rate, coverage, effective sample size and largest weight, SupportInfo."""
-        check_is_fitted(self)
-        return SupportInfo(*self._kept["info"].tolist())
-
-    @property
-    def epsilon_(self):
-        """Distance that points kept, standardized units."""
-        check_is_fitted(self)
-        return float(self._kept["epsilon"])
-
-    @property
-    def domain_(self):
-        """Lower and upper corner of the box, each ndarray (n_features,), units of X."""
-        check_is_fitted(self)
-        low, high = self._standardizer.inverse(self._kept["box"])
-        if self.domain is not None and np.isfinite(low).all():
-            return _corners(self.domain, self.n_features_in_)  # not rounded to float32
-        return low, high
-
-    def _objectives(self, optimization: Optimization) -> list[Objective]:
+    def _learn(self, table: Table, transform: Transform, run: Run) -> Learned:
         check_choice("method", self.method, METHODS)
         check_number("n_points", self.n_points, low=2, integer=True)
-        check_choice("averaging", self.averaging, (True, False))
+        box = self._box(table, transform, run)
+        objective = self._objective(box, transform, run)
+        learned = run.train(self._model(box, table, run), [objective], table)
+        model, state = learned.model_or_base(), learned.states[0]
+        if isinstance(objective, PartitionLikelihood):
+            points, log_weight, epsilon, box = _partition(model, objective, state)
+        else:
+            points, log_weight, box = _drawn(model, self.n_points, run.local_rng)
+            epsilon = math.nan
+        info = support_diagnostics(points, log_weight, table.rows(MOST_ROWS).x, epsilon)
+        if math.isnan(epsilon):  # no distance is kept
+            info = info._replace(violation_rate=math.nan, coverage=math.nan)
+        weights = log_weight.double().softmax(0)
+        low, high = transform.inverse(box)
+        if self.domain is not None and np.isfinite(low).all():
+            low, high = _corners(self.domain, run.n_features)  # not rounded to float32
+        places = transform.inverse(points)
+        extras = {
+            "support_points_": places if math.isnan(epsilon) else np.clip(places, low, high),
+            "support_weights_": weights.cpu().numpy(),
+            "support_info_": info,
+            "epsilon_": epsilon,
+            "domain_": (low, high),
+        }
+        draws = FromPoints(points, weights, run.is_near(learned.model))
+        return learned._replace(draws=draws, extras=extras)
+
+    def _objective(self, box: Box | None, transform: Transform, run: Run) -> Objective:
         if self.method == "importance":
-            return [ImportanceLikelihood(self.n_points, optimization)]
-        check_number("n_active", self.n_active, low=1, integer=True)
-        everyone = self.method == "usp"
-        partition = SupportPartition(
-            self.epsilon,
-            n_active=None if everyone else self.n_active,
-            n_neighbors=None if everyone else self.n_neighbors,
-            n_inner=self.n_inner,
-            n_maximize=self.n_maximize,
-            n_repel=self.n_repel,
-            combine=self.combine,
-            step_maximize=self.step_maximize,
-            step_repel=self.step_repel,
-        )
+            return ImportanceLikelihood(self.n_points, run.optimization)
+        repulsion = resolved(self, "repulsion").with_params(epsilon=self.epsilon)
+        if self.method == "usp":
+            repulsion = repulsion.with_params(n_active=None, n_neighbors=None)
+        else:
+            check_number("n_active", repulsion.n_active, low=1, integer=True)
         n_integration = self.n_integration
         if n_integration is None and self.image_shape is not None:
             n_integration = IMAGE_SHARE * self.batch_size
-        return [
-            PartitionLikelihood(
-                self.n_points,
-                partition,
-                n_integration=n_integration,
-                start=self._places("init", self.init),
-                box=self._box(),
-                weights=self.weights,
-                optimization=optimization,
-            )
-        ]
+        return PartitionLikelihood(
+            self.n_points,
+            repulsion,
+            n_integration=n_integration,
+            start=run.places("init", self.init, transform),
+            box=box,
+            optimization=run.optimization,
+        )
 
-    def _prepare(self, X: np.ndarray, weight: np.ndarray | None, rng: torch.Generator) -> Prepared:
-        prepared = super()._prepare(X, weight, rng)
-        if self.domain is not None:
-            low, high = _corners(self.domain, self.n_features_in_)
-            outside = ((X < low) | (X > high)).any(1).mean()
-            if outside > 0:
-                warnings.warn(
-                    f"domain must contain the rows of X, got {100 * outside:.3g} % outside. Give "
-                    "it in the units of X, wider than the data.",
-                    SupportWarning,
-                    stacklevel=4,
-                )
-        return prepared
-
-    def _box(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def _box(self, table: Table, transform: Transform, run: Run) -> Box | None:
         """Return the box that `domain` asks for, standardized units; None: from the rows."""
-        d = self.n_features_in_
         if self.domain is None:
-            if self.image_shape is None:
-                return None
-            return torch.full((d,), -1.0), torch.full((d,), 1.0)
-        low, high = _corners(self.domain, d)
-        box = self._standardizer.transform(np.stack([low, high]), self.device_)
-        return box[0], box[1]
+            ones = torch.ones(run.n_features, device=run.device)
+            return None if self.image_shape is None else (-ones, ones)
+        low, high = _corners(self.domain, run.n_features)
+        X = table.originals().X
+        outside = ((X < low) | (X > high)).any(1).mean()
+        if outside > 0:
+            warnings.warn(
+                f"domain must contain the rows of X, got {100 * outside:.3g} % outside. Give "
+                "it in the units of X, wider than the data.",
+                SupportWarning,
+                stacklevel=4,
+            )
+        corners = transform.forward(np.stack([low, high]), run.device)
+        return corners[0], corners[1]
 
-    def _fit_base(
-        self,
-        component: BaseComponent,
-        rows: torch.Tensor,
-        weight: torch.Tensor | None,
-        rng: torch.Generator,
-    ) -> Base:
-        box = self._box()
-        base = super()._fit_base(component, rows, weight, rng)
-        if box is None or not isinstance(component, Uniform):
-            return base
-        low, high = (corner.to(rows) for corner in box)
-        return UniformBase(low, high, component.shoulder * (high - low))
+    def _model(self, box: Box | None, table: Table, run: Run) -> Model:
+        """Return what is to be trained; a uniform base has the box of the points."""
+        component = None if self.base is None else resolved(self, "base")
+        if run.before is not None or box is None or not isinstance(component, Uniform):
+            return run.model(table)
+        low, high = box
+        base = UniformBase(low, high, component.shoulder * (high - low))
+        return Model(bounded_by(run.new_energy(), base), base, run.temperature)
 
-    def _players(
-        self, objective: Objective, state: TrainState, prepared: Prepared
-    ) -> dict[str, torch.Tensor]:
-        model, rows = self._model(), prepared.x
-        if isinstance(objective, PartitionLikelihood):
-            buffers = state.objective.buffers
-            points, epsilon = buffers["points"], float(buffers["epsilon"])
-            log_weight = objective.log_weights(model, state.objective)
-            box = torch.stack([buffers["low"], buffers["high"]])
-        else:
-            assert model.base is not None  # importance likelihood refused None
-            points, epsilon = model.base.sample(self.n_points, state.rng), float("nan")
-            log_weight = -model.energy(points).detach()
-            box = torch.tensor([[-1.0], [1.0]]) * torch.full((points.shape[1],), torch.inf)
-            if isinstance(model.base, UniformBase):
-                box = torch.stack([model.base.low, model.base.high])
-        info = support_diagnostics(points, log_weight, rows, epsilon)
-        if self.method == "importance":  # no distance is kept
-            info = info._replace(violation_rate=float("nan"), coverage=float("nan"))
-        kept = {
-            "points": points,
-            "weights": log_weight.double().softmax(0),
-            "info": torch.tensor(info, dtype=torch.float64),
-            "epsilon": torch.tensor(epsilon),
-            "box": box,
-        }
-        return {name: tensor.detach().cpu() for name, tensor in kept.items()}
 
-    def _generate(self, n: int, rng: torch.Generator) -> torch.Tensor:
-        """Draw from the points by their weights: chains would leave the box that was learnt."""
-        weight = self._kept["weights"].to(self.device_)
-        rows = torch.multinomial(weight, n, replacement=True, generator=rng)
-        return self._kept["points"].to(self.device_)[rows]
+def _partition(
+    model: Model, objective: PartitionLikelihood, state: TrainState
+) -> tuple[torch.Tensor, torch.Tensor, float, torch.Tensor]:
+    """Return the points that training left, their log weights, their distance and box."""
+    buffers = state.objective.buffers
+    box = torch.stack([buffers["low"], buffers["high"]])
+    log_weight = objective.log_weights(model, state.objective)
+    return buffers["points"], log_weight, float(buffers["epsilon"]), box
+
+
+def _drawn(
+    model: Model, n: int, rng: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return draws of the base, their log weights, and the base's box."""
+    assert model.base is not None  # importance likelihood refused None
+    points = model.base.sample(n, rng)
+    box = torch.tensor([[-1.0], [1.0]]) * torch.full((points.shape[1],), torch.inf)
+    if isinstance(model.base, UniformBase):
+        box = torch.stack([model.base.low, model.base.high])
+    return points, -model.energy(points).detach(), box
 
 
 def _corners(domain: Any, d: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ __all__ = ["GeneratorComponent", "GeneratorNetwork", "MLPGenerator"]
 
 import math
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from torch.nn.functional import silu, softplus
@@ -23,6 +24,9 @@ SKIP_SHRINK = 0.1  # of the perceptron beside a linear skip
 class GeneratorComponent(Component):
     """Parameters of a generator, a network from N(0, I) in a latent space to rows.
 
+    A subclass may have ``latent_dim``, ``observation_noise``, ``learning_rate`` and ``betas`` as
+    parameters beside those of the network; their defaults are here.
+
     Examples
     --------
     >>> from skebm.networks import GeneratorComponent, MLPGenerator
@@ -31,6 +35,24 @@ class GeneratorComponent(Component):
     """
 
     flat: bool = False  # whether it takes images as flat rows
+    latent_dim: int | None = None
+    observation_noise: float | str = "auto"
+    learning_rate: float = 2e-3
+    betas: tuple[float, float] | None = None
+
+    def check(self) -> None:
+        """Check the parameters that all generators share."""
+        if self.latent_dim is not None:
+            check_number("latent_dim", self.latent_dim, low=1, integer=True)
+        if self.observation_noise != "auto":
+            remedy = "Or use 'auto'."
+            check_number("observation_noise", self.observation_noise, low=0, remedy=remedy)
+        check_number("learning_rate", self.learning_rate, low=0, open_low=True)
+
+    def optimization(self, energy: Any) -> Any:
+        """Return the settings of its optimizer, given those of the energy's."""
+        betas = energy.betas if self.betas is None else self.betas
+        return energy.with_params(learning_rate=self.learning_rate, betas=betas, weight_decay=0.0)
 
     @abstractmethod
     def build(
@@ -60,6 +82,17 @@ class MLPGenerator(GeneratorComponent):
         running ones else.
     output : {"identity", "tanh"}, default="identity"
         ``"tanh"`` keeps rows in [-1, 1], for images.
+    latent_dim : int, default=None
+        Length d of the latents; None is the number of columns, the case in which the theory holds,
+        and at most 128 for images. With fewer the generator's density lives on a surface: there are
+        no bounds without `observation_noise`, and energy slopes off the surface go unpenalized.
+    observation_noise : float or "auto", default="auto"
+        Standard deviation of Gaussian noise on generated rows, standardized units; it gives the
+        generator a density in the full space. ``"auto"`` is 0.05 for VERA's entropy, else 0.
+    learning_rate : float, default=0.002
+        Step of the generator's optimizer (dimensionless).
+    betas : tuple of float, default=None
+        Adam's decay rates for the generator; None takes those of the energy.
 
     Raises
     ------
@@ -96,6 +129,10 @@ class MLPGenerator(GeneratorComponent):
         linear_skip: bool | str = "auto",
         batch_norm: bool = False,
         output: str = "identity",
+        latent_dim: int | None = None,
+        observation_noise: float | str = "auto",
+        learning_rate: float = 2e-3,
+        betas: tuple[float, float] | None = None,
     ) -> None:
         self.hidden_sizes = hidden_sizes
         self.activation = activation
@@ -103,6 +140,10 @@ class MLPGenerator(GeneratorComponent):
         self.linear_skip = linear_skip
         self.batch_norm = batch_norm
         self.output = output
+        self.latent_dim = latent_dim
+        self.observation_noise = observation_noise
+        self.learning_rate = learning_rate
+        self.betas = betas
 
     @classmethod
     def toy(cls) -> MLPGenerator:

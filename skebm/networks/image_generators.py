@@ -35,6 +35,17 @@ class ConvGenerator(GeneratorComponent):
         Whether to normalize each channel over the batch before ReLU.
     output : {"tanh", "identity"}, default="tanh"
         ``"tanh"`` keeps every value of an image between -1 and 1.
+    latent_dim : int, default=None
+        Length d of the latents; None is the number of columns, the case in which the theory holds,
+        and at most 128 for images. With fewer the generator's density lives on a surface: there are
+        no bounds without `observation_noise`, and energy slopes off the surface go unpenalized.
+    observation_noise : float or "auto", default="auto"
+        Standard deviation of Gaussian noise on generated rows, standardized units; it gives the
+        generator a density in the full space. ``"auto"`` is 0.05 for VERA's entropy, else 0.
+    learning_rate : float, default=0.002
+        Step of the generator's optimizer (dimensionless).
+    betas : tuple of float, default=None
+        Adam's decay rates for the generator; None takes those of the energy.
 
     Raises
     ------
@@ -79,10 +90,18 @@ class ConvGenerator(GeneratorComponent):
         channels: tuple[int, ...] = (512, 256, 128, 64),
         batch_norm: bool = True,
         output: str = "tanh",
+        latent_dim: int | None = None,
+        observation_noise: float | str = "auto",
+        learning_rate: float = 2e-3,
+        betas: tuple[float, float] | None = None,
     ) -> None:
         self.channels = channels
         self.batch_norm = batch_norm
         self.output = output
+        self.latent_dim = latent_dim
+        self.observation_noise = observation_noise
+        self.learning_rate = learning_rate
+        self.betas = betas
 
     def build(
         self, latent_dim: int, shape: tuple[int, ...], rng: torch.Generator
@@ -115,6 +134,17 @@ class ResidualGenerator(GeneratorComponent):
         Whether to normalize each channel over the batch before ReLU.
     output : {"tanh", "identity"}, default="tanh"
         ``"tanh"`` keeps every value of an image between -1 and 1.
+    latent_dim : int, default=None
+        Length d of the latents; None is the number of columns, the case in which the theory holds,
+        and at most 128 for images. With fewer the generator's density lives on a surface: there are
+        no bounds without `observation_noise`, and energy slopes off the surface go unpenalized.
+    observation_noise : float or "auto", default="auto"
+        Standard deviation of Gaussian noise on generated rows, standardized units; it gives the
+        generator a density in the full space. ``"auto"`` is 0.05 for VERA's entropy, else 0.
+    learning_rate : float, default=0.002
+        Step of the generator's optimizer (dimensionless).
+    betas : tuple of float, default=None
+        Adam's decay rates for the generator; None takes those of the energy.
 
     Raises
     ------
@@ -148,10 +178,18 @@ class ResidualGenerator(GeneratorComponent):
         channels: tuple[int, ...] = (1024, 512, 256, 128, 64),
         batch_norm: bool = True,
         output: str = "tanh",
+        latent_dim: int | None = None,
+        observation_noise: float | str = "auto",
+        learning_rate: float = 2e-3,
+        betas: tuple[float, float] | None = None,
     ) -> None:
         self.channels = channels
         self.batch_norm = batch_norm
         self.output = output
+        self.latent_dim = latent_dim
+        self.observation_noise = observation_noise
+        self.learning_rate = learning_rate
+        self.betas = betas
 
     def build(
         self, latent_dim: int, shape: tuple[int, ...], rng: torch.Generator

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Draw", "Objective", "Optimization", "State", "descend"]
+__all__ = ["Draw", "HeldOut", "Likelihood", "Objective", "Optimization", "State", "descend"]
 
 import math
 from abc import abstractmethod
@@ -13,11 +13,40 @@ import torch
 
 from skebm._components import Component, check_choice, check_number
 from skebm.energies import Model
-from skebm.objectives._held_out import HeldOut
+
+
+class HeldOut(NamedTuple):
+    """A model on held-out rows, nats per row in standardized space.
+
+    Parameters
+    ----------
+    value : float
+        What chooses the snapshot, larger is better: mean log density minus the standard error of
+        log Z, so that a vague log Z does not look good, and minus infinity where log Z cannot be
+        trusted; `LearnedStein` has minus its held-out discrepancy here.
+    gain : float
+        Mean log density minus the base's on the same rows; where it falls 5 nats below that of the
+        best snapshot, training goes back. NaN where it is unknown.
+    stderr : float
+        Standard error of the gain: rows and log Z together.
+    ess : float
+        Effective number of reference draws behind log Z; infinite where log Z is exact.
+
+    Examples
+    --------
+    >>> from skebm.objectives import HeldOut
+    >>> HeldOut(-2.0, 0.1, 0.02, 9000.0).gain
+    0.1
+    """
+
+    value: float
+    gain: float
+    stderr: float
+    ess: float
+
 
 Draw = Callable[[], torch.Tensor]
-
-
+Likelihood = Callable[[], HeldOut | None]
 METHODS = ("adam", "sgd")
 SCHEDULES = ("cosine", "constant")
 
@@ -37,6 +66,9 @@ class Optimization(Component):
         ``"sgd"`` is gradient descent without momentum.
     schedule : {"cosine", "constant"}, default="cosine"
         Half a cosine down to 0 over the updates of a fit, or no decay.
+    averaging : bool, default=True
+        Where nothing is held out or can be judged, keep the mean of the parameters over the second
+        half of the updates instead of the last ones.
 
     Raises
     ------
@@ -62,12 +94,14 @@ class Optimization(Component):
         weight_decay: float = 0.01,
         method: str = "adam",
         schedule: str = "cosine",
+        averaging: bool = True,
     ) -> None:
         self.learning_rate = learning_rate
         self.betas = betas
         self.weight_decay = weight_decay
         self.method = method
         self.schedule = schedule
+        self.averaging = averaging
 
     def build(self, module: torch.nn.Module) -> torch.optim.Optimizer:
         """Return an optimizer of the module's parameters."""
@@ -160,11 +194,15 @@ class Objective(Component):
     ) -> tuple[State, dict[str, torch.Tensor]]:
         """Make one energy update; return the next state and a row of 0-d tensors."""
 
-    @abstractmethod
-    def validate(
-        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
+    def judge(
+        self, model: Model, state: State, rows: torch.Tensor, likelihood: Likelihood
     ) -> HeldOut | None:
-        """Judge the model on held-out rows; None: fixed length and parameter averaging."""
+        """Judge the model on held-out rows by their likelihood, or by a statistic of its own.
+
+        ``likelihood()`` gives the mean log density. None: nothing can be judged, so training has a
+        fixed length and averages the parameters.
+        """
+        return likelihood()
 
     def recover(self, model: Model, state: State, x: torch.Tensor, rng: torch.Generator) -> State:
         """Return a sound state after training went astray and the energy was put back."""

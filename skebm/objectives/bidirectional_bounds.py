@@ -8,7 +8,7 @@ import math
 
 import torch
 
-from skebm._components import check_choice, check_number
+from skebm._components import check_number
 from skebm.energies import Model, differentiable_score, directional_derivative
 from skebm.networks import (
     FeedForward,
@@ -18,20 +18,25 @@ from skebm.networks import (
     value_and_jacobian,
 )
 from skebm.networks.jacobian import MOST_EXACT, push_forward
-from skebm.objectives._base import Draw, Objective, Optimization, State, descend
+from skebm.objectives._base import (
+    Draw,
+    HeldOut,
+    Likelihood,
+    Objective,
+    Optimization,
+    State,
+    descend,
+)
 from skebm.objectives._generator_entropy import (
     EntropyTerm,
     information_term,
     jacobian_term,
     posterior_term,
 )
-from skebm.objectives._held_out import HeldOut
+from skebm.objectives.game_settings import BY_JACOBIAN, GeneratorEntropy, UpperBound
 
-BOUNDS = ("bidirectional", "zero-centered-gp", "wgan-gp", "wgan-0gp")
-BY_JACOBIAN = ("logdet", "singular-value", "hutchinson")
-ENTROPIES = (*BY_JACOBIAN, "mutual-information", "variational")
-PROBES = ("gaussian", "sphere")
 WEIGHTS = {"zero-centered-gp": 0.01, "wgan-gp": 10.0, "wgan-0gp": 0.01}  # of "auto"
+IMAGE_LATENTS = 128
 BIDIRECTIONAL_WEIGHT = 0.001  # over the latent dimension: appendix C
 MOST_TANGENTS = 4096  # columns of Jacobians per update: beyond, fewer rows carry the entropy
 FEWEST_ROWS = 16
@@ -55,45 +60,25 @@ class BidirectionalBounds(Objective):
 
     Parameters
     ----------
-    bound : {"bidirectional", "zero-centered-gp", "wgan-gp", "wgan-0gp"}, default="bidirectional"
-        What holds the energy back: P; the squared slope at the data (the paper's EBM-0GP); or a
-        Wasserstein critic's penalty, with interpolated rows (``"wgan-gp"``) or the data
-        (``"wgan-0gp"``), and no entropy: then the energy is a critic and no density.
-    entropy : {"logdet", "singular-value", "hutchinson", "mutual-information", "variational"}
-        The generator's entropy: the exact log determinant (default), the paper's bound
-        :math:`d \log s_1`, Hutchinson's estimate, an estimate of information by a further network
-        (MEG), or the posterior gradient of VERA. The last two give no density for P and go with
-        ``bound="zero-centered-gp"``.
+    bound : UpperBound or {"bidirectional", "zero-centered-gp", "wgan-gp", "wgan-0gp"}
+        What holds the energy back: P (default); the squared slope at the data (the paper's
+        EBM-0GP); or a Wasserstein critic's penalty, and no entropy: then the energy is a critic and
+        no density.
+    entropy : GeneratorEntropy or str, default="logdet"
+        The generator's entropy: ``"logdet"``, ``"singular-value"``, ``"hutchinson"``,
+        ``"mutual-information"`` or ``"variational"``. The last two give no density for P and go
+        with ``bound="zero-centered-gp"``.
     generator : GeneratorComponent, default=None
-        The generator; None means `MLPGenerator`.
-    latent_dim : int, default=None
-        d; None means the width of a row.
-    observation_noise : float or "auto", default="auto"
-        Standard deviation of Gaussian noise on generated rows, standardized units; ``"auto"`` is
-        0.05 for ``"variational"``, which needs it, else 0.
-    margin : float, default=0.0
-        :math:`\zeta`, nats. With the paper's 1 the penalty seldom acts.
+        The generator with its latents, noise and optimizer; None means `MLPGenerator`.
     penalty_weight : float or "auto", default="auto"
         w; ``"auto"`` is 0.001 / d for ``"bidirectional"`` (0.001 with ``probe="sphere"``), 10 for
         ``"wgan-gp"`` and 0.01 for the others.
-    penalty_exponent : float, default=2.0
-        p, at least 1. For 2 one random direction estimates P; else its whole vector is computed, at
-        twice the cost or more.
-    probe : {"gaussian", "sphere"}, default="gaussian"
-        Directions v of Hutchinson's estimate; ``"sphere"`` divides by :math:`|v|^2`.
-    entropy_weight : float, default=1.0
-        Factor on the generator's entropy; any other than 1 trains a tempered density.
-    fold_penalty : float, default=10.0
-        How hard latents whose Jacobian has the rarer orientation are pushed back, for a square
-        generator with ``"logdet"``; 0 is the paper.
-    n_lobpcg : int, default=10
-        Iterations for :math:`s_1` beyond 64 latent dimensions.
+    margin : float, default=0.0
+        :math:`\zeta`, nats. With the paper's 1 the penalty seldom acts.
     image_shape : tuple of int, default=None
         (channels, height, width) of flattened rows, for generators of images.
     optimization : Optimization, default=None
         Of the energy; None means the defaults.
-    generator_optimization : Optimization, default=None
-        Of the generator; None means that of the energy.
 
     Raises
     ------
@@ -114,7 +99,7 @@ class BidirectionalBounds(Objective):
     latent dimensions those of ``"singular-value"`` are LOBPCG's, too large where it is unfinished),
     the mean energies of data and generated rows, ``information`` of MEG (nats) and
     ``posterior_width`` of VERA.
-    ``validate`` judges nothing: a game has no best snapshot.
+    ``judge`` judges nothing: a game has no best snapshot.
 
     VERA's score of the generator's density rests on 20 draws per row and is too small, the more so
     with many latents. The energy's slope is taken at
@@ -135,87 +120,82 @@ class BidirectionalBounds(Objective):
 
     def __init__(
         self,
-        bound: str = "bidirectional",
-        entropy: str = "logdet",
+        bound: UpperBound | str = "bidirectional",
+        entropy: GeneratorEntropy | str = "logdet",
         generator: GeneratorComponent | None = None,
-        latent_dim: int | None = None,
-        observation_noise: float | str = "auto",
-        margin: float = 0.0,
         penalty_weight: float | str = "auto",
-        penalty_exponent: float = 2.0,
-        probe: str = "gaussian",
-        entropy_weight: float = 1.0,
-        fold_penalty: float = 10.0,
-        n_lobpcg: int = 10,
+        margin: float = 0.0,
         image_shape: tuple[int, ...] | None = None,
         optimization: Optimization | None = None,
-        generator_optimization: Optimization | None = None,
     ) -> None:
         self.bound = bound
         self.entropy = entropy
         self.generator = generator
-        self.latent_dim = latent_dim
-        self.observation_noise = observation_noise
-        self.margin = margin
         self.penalty_weight = penalty_weight
-        self.penalty_exponent = penalty_exponent
-        self.probe = probe
-        self.entropy_weight = entropy_weight
-        self.fold_penalty = fold_penalty
-        self.n_lobpcg = n_lobpcg
+        self.margin = margin
         self.image_shape = image_shape
         self.optimization = optimization
-        self.generator_optimization = generator_optimization
 
     def check(self) -> None:
         """Raise the house's errors on a bad parameter."""
-        check_choice("bound", self.bound, BOUNDS)
-        check_choice("entropy", self.entropy, ENTROPIES)
-        check_choice("probe", self.probe, PROBES)
-        if self.latent_dim is not None:
-            check_number("latent_dim", self.latent_dim, low=1, integer=True)
-        for name in ("observation_noise", "penalty_weight"):
-            value = getattr(self, name)
-            if not (isinstance(value, str) and value == "auto"):
-                check_number(name, value, low=0, remedy="Or use 'auto'.")
+        self.upper.check()
+        self.spread.check()
+        self.maker.check()
+        if self.penalty_weight != "auto":
+            check_number("penalty_weight", self.penalty_weight, low=0, remedy="Or use 'auto'.")
         check_number("margin", self.margin, low=0)
-        check_number("penalty_exponent", self.penalty_exponent, low=1)
-        check_number("entropy_weight", self.entropy_weight, low=0)
-        check_number("fold_penalty", self.fold_penalty, low=0)
-        check_number("n_lobpcg", self.n_lobpcg, low=1, integer=True)
-        if self.bound == "bidirectional" and self.entropy not in BY_JACOBIAN:
+        if self.upper.kind == "bidirectional" and not self.spread.by_jacobian:
             raise ValueError(
                 f"entropy must be one of {list(BY_JACOBIAN)} with bound='bidirectional', got "
-                f"{self.entropy!r}, which gives no density of the generator. Use "
+                f"{self.spread.kind!r}, which gives no density of the generator. Use "
                 "bound='zero-centered-gp'."
             )
-        if self.entropy == "variational" and self.noise() == 0:
+        if self.spread.kind == "variational" and self.noise() == 0:
             raise ValueError(
                 "observation_noise must be > 0 with entropy='variational', got 0. Use 'auto'."
             )
 
+    @property
+    def upper(self) -> UpperBound:
+        """What `bound` stands for."""
+        return self.bound if isinstance(self.bound, UpperBound) else UpperBound(self.bound)
+
+    @property
+    def spread(self) -> GeneratorEntropy:
+        """What `entropy` stands for."""
+        known = isinstance(self.entropy, GeneratorEntropy)
+        return self.entropy if known else GeneratorEntropy(self.entropy)  # type: ignore
+
+    @property
+    def maker(self) -> GeneratorComponent:
+        """What `generator` stands for."""
+        return MLPGenerator() if self.generator is None else self.generator
+
     def noise(self) -> float:
         """Return the standard deviation of the noise on generated rows, standardized units."""
-        if self.observation_noise == "auto":
-            return VARIATIONAL_NOISE if self.entropy == "variational" else 0.0
-        return float(self.observation_noise)
+        if self.maker.observation_noise == "auto":
+            return VARIATIONAL_NOISE if self.spread.kind == "variational" else 0.0
+        return float(self.maker.observation_noise)
 
     def latents(self, shape: tuple[int, ...]) -> int:
-        """Return d for rows of this shape."""
-        return math.prod(shape) if self.latent_dim is None else self.latent_dim
+        """Return d for rows of this shape: their width, and at most 128 for images."""
+        if self.maker.latent_dim is not None:
+            return self.maker.latent_dim
+        d = math.prod(shape)
+        return d if self.image_shape is None else min(IMAGE_LATENTS, d)
 
     def weight(self, latent_dim: int) -> float:
         """Return w."""
         if self.penalty_weight != "auto":
             return float(self.penalty_weight)
-        if self.bound != "bidirectional":
-            return WEIGHTS[self.bound]
-        divided = self.probe == "sphere" and self.penalty_exponent == 2  # by |v|^2 already
+        if self.upper.kind != "bidirectional":
+            return WEIGHTS[self.upper.kind]
+        divided = self.upper.probe == "sphere" and self.upper.exponent == 2  # by |v|^2 already
         return BIDIRECTIONAL_WEIGHT / (1 if divided else latent_dim)
 
     def build_generator(self, shape: tuple[int, ...], rng: torch.Generator) -> torch.nn.Module:
         """Return a fresh generator that maps latents to flat rows of this shape."""
-        component = self.generator or MLPGenerator()
+        component = self.maker
         latent_dim = self.latents(shape)
         if latent_dim > math.prod(shape):
             raise ValueError(
@@ -232,16 +212,16 @@ class BidirectionalBounds(Objective):
         shape = tuple(self.image_shape or x.shape[1:])
         module = self.build_generator(shape, rng).train()
         settings = self.optimization or Optimization()
-        generator_settings = self.generator_optimization or settings
+        generator_settings = self.maker.optimization(settings)
         modules: dict[str, torch.nn.Module] = {"generator": module}
         optimizers = {
             "energy": settings.build(model.energy),
             "generator": generator_settings.build(module),
         }
         d = self.latents(shape)
-        if self.entropy == "mutual-information":
+        if self.spread.kind == "mutual-information":
             modules["statistics"] = FeedForward(x.shape[1] + d, STATISTICS, "silu", rng)
-        if self.entropy == "variational":
+        if self.spread.kind == "variational":
             modules["posterior"] = LogWidth(d).to(x.device)
         for name in ("statistics", "posterior"):
             if name in modules:
@@ -261,16 +241,16 @@ class BidirectionalBounds(Objective):
         at_data, at_fake = energy[: len(x)].mean(), energy[len(x) :].mean()
         penalty = self._penalty(model, network, x, fake, z, rng)
         weighted = self.weight(d) * penalty
-        hinge = (weighted - self.margin).relu() if self.bound == "bidirectional" else weighted
+        hinge = (weighted - self.margin).relu() if self.upper.kind == "bidirectional" else weighted
         descend(state.optimizers["energy"], at_data - at_fake + hinge)
         row = self._improve(model, state, len(x), x, rng)
         generated = row.pop("potential")
-        if self.entropy in BY_JACOBIAN and not self.bound.startswith("wgan"):
+        if self.spread.by_jacobian and not self.upper.is_wasserstein:
             mean_potential = model.potential(x).mean()
             prior = 0.5 * d * (1 + math.log(2 * math.pi))
             row["lower_bound"] = mean_potential - generated + prior + row["volume"]
         row.pop("volume")
-        if self.bound == "bidirectional":
+        if self.upper.kind == "bidirectional":
             row["hinge_open"] = (weighted.detach() > self.margin).to(x.dtype)
         return state, row | {
             "data_energy": at_data.detach(),
@@ -278,8 +258,8 @@ class BidirectionalBounds(Objective):
             "penalty": penalty.detach(),
         }
 
-    def validate(
-        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
+    def judge(
+        self, model: Model, state: State, rows: torch.Tensor, likelihood: Likelihood
     ) -> HeldOut | None:
         """Judge nothing: the players of a game have no best snapshot."""
         return None
@@ -300,7 +280,7 @@ class BidirectionalBounds(Objective):
         rng: torch.Generator,
     ) -> torch.Tensor:
         """Return the terms (n,) whose mean estimates P, with a graph to the energy alone."""
-        if self.penalty_exponent != 2:
+        if self.upper.exponent != 2:
             return self._whole_penalty(model, network, z, rng)
         v = torch.empty_like(z).normal_(generator=rng)
         x, along, slope = self._directions(network, z, v, rng)
@@ -309,7 +289,7 @@ class BidirectionalBounds(Objective):
         if model.base is not None:
             residual = residual - (model.base.log_prob_and_score(x)[1] * along).sum(1)
         terms = residual.square()
-        return terms if self.probe == "gaussian" else terms / v.square().sum(1)
+        return terms if self.upper.probe == "gaussian" else terms / v.square().sum(1)
 
     def _improve(
         self,
@@ -328,19 +308,19 @@ class BidirectionalBounds(Objective):
         row["potential"] = potential.mean()
         loss = -(score * x).sum(1).mean()
         players = ["generator"]
-        if self.bound.startswith("wgan"):
+        if self.upper.is_wasserstein:
             pass
-        elif self.entropy in BY_JACOBIAN:
+        elif self.spread.by_jacobian:
             term = self._entropy(network, z, rng)
-            loss = loss + self.entropy_weight * term.loss
+            loss = loss + self.spread.weight * term.loss
             low, median = term.smallest.quantile(z.new_tensor([0.05, 0.5])).unbind()
             row |= {"volume": term.volume.mean(), "fold": term.fold}
             row |= {"s1_low": low, "s1_median": median}
-        elif self.entropy == "mutual-information":
+        elif self.spread.kind == "mutual-information":
             statistics = state.modules["statistics"]
             assert isinstance(statistics, FeedForward)
             information = information_term(statistics, x, z)
-            loss, players = loss + self.entropy_weight * information, [*players, "statistics"]
+            loss, players = loss + self.spread.weight * information, [*players, "statistics"]
             row["information"] = 2 * math.log(2) - information.detach()
         else:
             posterior = state.modules["posterior"]
@@ -350,7 +330,7 @@ class BidirectionalBounds(Objective):
                     network, posterior.log_width, x, z, self.noise(), rng
                 )
             descend(state.optimizers["posterior"], width_loss)
-            loss = loss + self.entropy_weight * entropy_loss
+            loss = loss + self.spread.weight * entropy_loss
             row["posterior_width"] = posterior.log_width.detach().exp().mean()
         for name in players:
             state.optimizers[name].zero_grad(set_to_none=True)
@@ -364,7 +344,9 @@ class BidirectionalBounds(Objective):
     ) -> EntropyTerm:
         z = self._some(z)
         with evaluating(network):
-            return jacobian_term(network, z, self.entropy, self.n_lobpcg, self.fold_penalty, rng)
+            return jacobian_term(
+                network, z, self.spread.kind, self.spread.n_lobpcg, self.spread.fold_penalty, rng
+            )
 
     def _penalty(
         self,
@@ -375,9 +357,9 @@ class BidirectionalBounds(Objective):
         z: torch.Tensor,
         rng: torch.Generator,
     ) -> torch.Tensor:
-        if self.bound == "bidirectional":
+        if self.upper.kind == "bidirectional":
             return self.penalty_terms(model, network, self._some(z), rng).mean()
-        if self.bound == "wgan-gp":
+        if self.upper.kind == "wgan-gp":
             u = torch.rand(len(x), 1, generator=rng, device=x.device)
             return (_slope(model, torch.lerp(fake, x, u)).norm(dim=1) - 1).square().mean()
         return _slope(model, x).square().sum(1).mean()
@@ -393,24 +375,24 @@ class BidirectionalBounds(Objective):
         z = z.detach().requires_grad_(True)
         with evaluating(network):
             x, jacobian = value_and_jacobian(network, z)
-            volume = log_volume(network, z, self.entropy, n_iter=self.n_lobpcg, rng=rng)
+            volume = log_volume(network, z, self.spread.kind, n_iter=self.spread.n_lobpcg, rng=rng)
             (by_z,) = torch.autograd.grad(volume.sum(), z, materialize_grads=True)
         slope = _slope(model, x.detach())
         vector = torch.einsum("nD,nDd->nd", slope, jacobian.detach()) - z.detach() - by_z
-        return (vector.square().sum(1) + FLOOR**2).pow(0.5 * self.penalty_exponent)
+        return (vector.square().sum(1) + FLOOR**2).pow(0.5 * self.upper.exponent)
 
     def _directions(
         self, network: torch.nn.Module, z: torch.Tensor, v: torch.Tensor, rng: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return G(z), J v and the derivative of the log volume along v, as constants."""
         written_out = getattr(network, "jacobian_and_change", None)
-        if self.entropy == "logdet" and written_out is not None:
+        if self.spread.kind == "logdet" and written_out is not None:
             x, jacobian, change = written_out(z, v)
             along = torch.einsum("nDd,nd->nD", jacobian, v)
             return x, along, volume_change(jacobian, change)
         z = z.detach().requires_grad_(True)
         with evaluating(network):
-            volume = log_volume(network, z, self.entropy, n_iter=self.n_lobpcg, rng=rng)
+            volume = log_volume(network, z, self.spread.kind, n_iter=self.spread.n_lobpcg, rng=rng)
             slope = torch.zeros_like(z)
             if volume.requires_grad:  # not where it is the same everywhere
                 (slope,) = torch.autograd.grad(volume.sum(), z, materialize_grads=True)
@@ -426,8 +408,8 @@ class BidirectionalBounds(Objective):
 
     def _some(self, z: torch.Tensor) -> torch.Tensor:
         """Return the rows that carry Jacobians."""
-        iterated = self.entropy == "singular-value" and z.shape[1] > MOST_EXACT
-        if self.entropy == "hutchinson" or iterated:
+        iterated = self.spread.kind == "singular-value" and z.shape[1] > MOST_EXACT
+        if self.spread.kind == "hutchinson" or iterated:
             return z  # no Jacobian is formed
         return z[: max(MOST_TANGENTS // z.shape[1], FEWEST_ROWS)]
 

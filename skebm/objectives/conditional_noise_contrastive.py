@@ -10,12 +10,6 @@ from torch.nn.functional import softplus
 from skebm._components import check_number
 from skebm.energies import Model
 from skebm.objectives._base import Draw, Objective, Optimization, State, descend
-from skebm.objectives._held_out import (
-    HeldOut,
-    held_out_likelihood,
-    proposal_for,
-    reference_draws,
-)
 
 
 class ConditionalNoiseContrastive(Objective):
@@ -72,8 +66,7 @@ class ConditionalNoiseContrastive(Objective):
         check_number("noise_std", self.noise_std, low=0, open_low=True)
         check_number("n_noise", self.n_noise, low=1, integer=True)
         optimizer = (self.optimization or Optimization()).build(model.energy)
-        proposal = proposal_for(model, x, rng)
-        return State({"energy": optimizer}, {}, reference_draws(model, proposal, rng))
+        return State({"energy": optimizer}, {}, {})
 
     def step(
         self, model: Model, state: State, draw: Draw, rng: torch.Generator
@@ -94,9 +87,3 @@ class ConditionalNoiseContrastive(Objective):
         accuracy = (gain > 0).float().mean()
         row = {"loss": loss.detach(), "data_energy": -at_data.detach().mean()}
         return state, row | {"accuracy": accuracy}
-
-    def validate(
-        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
-    ) -> HeldOut | None:
-        """Held-out log likelihood by importance weights from the base or a mixture on the rows."""
-        return held_out_likelihood(model, state.buffers, batch)

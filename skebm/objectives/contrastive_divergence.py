@@ -8,21 +8,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from skebm._components import check_choice, check_number
+from skebm._components import check_number
 from skebm.energies import Model
 from skebm.objectives._base import Draw, Objective, Optimization, State, descend
-from skebm.objectives._held_out import (
-    HeldOut,
-    held_out_likelihood,
-    proposal_for,
-    reference_draws,
-)
+from skebm.objectives.chain_start import ChainStart
 from skebm.objectives.energy_step import EnergyStep
 from skebm.samplers import MALA, SampleBank, Sampler, SamplerInfo, run
 from skebm.samplers._metropolis import robbins_monro
 
-STARTS = ("data", "noise", "hybrid", "persistent")
-NOISES = ("auto", "base", "normal", "uniform")
 GAIN = 0.1  # of the step-size adaptation, once per update: slow against a chain, fast against E
 
 
@@ -47,7 +40,7 @@ class ContrastiveDivergence(Objective):
 
     Parameters
     ----------
-    start : {"hybrid", "data", "noise", "persistent"}, default="hybrid"
+    start : ChainStart or {"hybrid", "data", "noise", "persistent"}, default="hybrid"
         Where chains start (the estimator's ``init``).
     cd_weight : float, default=25.0
         lambda (dimensionless): weight of the data-started bracket in ``"hybrid"``; larger favors
@@ -56,22 +49,11 @@ class ContrastiveDivergence(Objective):
         None means ``MALA()``. Its `step_size` is stated for E.
     n_steps : int, default=10
         Chain length L per update.
-    noise_share : float, default=0.25
-        With ``start="hybrid"``, chains from noise per row of the batch (dimensionless): their
-        bracket has the weight 1 against lambda, so fewer of them do.
     adapt_step : bool, default=True
         With a Metropolis test, move the step size after each update toward the sampler's
         `target_accept`; otherwise the sampler's own step stays.
     energy_step : EnergyStep, default=None
         Sets the step size from the energies of the data instead.
-    bank : SampleBank, default=None
-        For ``start="persistent"``; None means ``SampleBank()``.
-    noise : {"auto", "base", "normal", "uniform"} or Tensor of shape (m, d), default="auto"
-        What noise is: draws from the base, N(0, s^2 I) or uniform on [-s, s]^d in standardized
-        space, or the given rows drawn with replacement; ``"auto"`` is the base where there is one,
-        else ``"normal"``.
-    noise_scale : float, default=1.0
-        s, standardized units.
     optimization : Optimization, default=None
         Optimizer settings; None means the defaults.
 
@@ -107,43 +89,32 @@ class ContrastiveDivergence(Objective):
 
     def __init__(
         self,
-        start: str = "hybrid",
+        start: ChainStart | str = "hybrid",
         cd_weight: float = 25.0,
         sampler: Sampler | None = None,
         n_steps: int = 10,
-        noise_share: float = 0.25,
         adapt_step: bool = True,
         energy_step: EnergyStep | None = None,
-        bank: SampleBank | None = None,
-        noise: str | torch.Tensor = "auto",
-        noise_scale: float = 1.0,
         optimization: Optimization | None = None,
     ) -> None:
         self.start = start
         self.cd_weight = cd_weight
         self.sampler = sampler
         self.n_steps = n_steps
-        self.noise_share = noise_share
         self.adapt_step = adapt_step
         self.energy_step = energy_step
-        self.bank = bank
-        self.noise = noise
-        self.noise_scale = noise_scale
         self.optimization = optimization
 
     def init(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> State:
-        """Make the optimizer, the reference draws, the step size and the bank."""
+        """Make the optimizer, the step size and the bank."""
         self._check(model)
         optimizer = (self.optimization or Optimization()).build(model.energy)
-        proposal = proposal_for(model, x, rng)
-        buffers = reference_draws(model, proposal, rng)
         sampler = self._sampler().for_energy(model.temperature)
-        buffers["log_step"] = torch.tensor(float(sampler.step_size), device=x.device).log()
-        buffers["mean_energy"] = torch.zeros((), device=x.device)
-        if self.start == "persistent":
+        log_step = torch.tensor(float(sampler.step_size), device=x.device).log()
+        buffers = {"log_step": log_step, "mean_energy": torch.zeros((), device=x.device)}
+        if self._start().scheme == "persistent":
             buffers["bank"] = self._new_bank(model, x, rng)
-        modules: dict[str, torch.nn.Module] = {} if proposal is None else {"proposal": proposal}
-        return State({"energy": optimizer}, modules, buffers)
+        return State({"energy": optimizer}, {}, buffers)
 
     def step(
         self, model: Model, state: State, draw: Draw, rng: torch.Generator
@@ -155,7 +126,7 @@ class ContrastiveDivergence(Objective):
         starts = torch.cat([bracket.start for bracket in brackets])
         ends, info, state = self._run_chains(model, state, starts, rng)
         if rows is not None:
-            (self.bank or SampleBank()).write(state.buffers["bank"], rows, ends)
+            self._bank().write(state.buffers["bank"], rows, ends)
         sizes = [len(x), *(len(bracket.start) for bracket in brackets)]
         data, *lows = model.energy(torch.cat([x, ends])).split(sizes)
         pairs = list(zip(brackets, lows, strict=True))
@@ -168,12 +139,6 @@ class ContrastiveDivergence(Objective):
             row |= _statistics(bracket.name, data.detach(), low.detach())
         return state, row
 
-    def validate(
-        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
-    ) -> HeldOut | None:
-        """Held-out log likelihood by importance weights."""
-        return held_out_likelihood(model, state.buffers, batch)
-
     def recover(self, model: Model, state: State, x: torch.Tensor, rng: torch.Generator) -> State:
         """Forget moments, step size and bank: all may have followed a broken energy."""
         state = super().recover(model, state, x, rng)
@@ -185,49 +150,24 @@ class ContrastiveDivergence(Objective):
             fresh["bank"] = self._new_bank(model, x, rng)
         return state._replace(buffers={**state.buffers, **fresh})
 
-    def noise_starts(
-        self, model: Model, like: torch.Tensor, n: int, rng: torch.Generator
-    ) -> torch.Tensor:
-        """Return n starts of noise, rows shaped as those of `like`, standardized space."""
-        if isinstance(self.noise, torch.Tensor):
-            m = len(self.noise)
-            rows = torch.randint(m, (n,), generator=rng, device=rng.device)
-            return self.noise.to(like)[rows]
-        if model.base is not None and self.noise in ("auto", "base"):
-            return model.base.sample(n, rng)
-        noise = like.new_empty(n, *like.shape[1:])
-        if self.noise == "uniform":
-            return noise.uniform_(-self.noise_scale, self.noise_scale, generator=rng)
-        return noise.normal_(generator=rng).mul_(self.noise_scale)
-
     def current_sampler(self, model: Model, state: State) -> Sampler:
         """Return the sampler of U with the step size that training has come to."""
         sampler = self._sampler().for_energy(model.temperature)
         return sampler.with_params(step_size=float(state.buffers["log_step"].exp()))
 
     def _check(self, model: Model) -> None:
-        check_choice("init", self.start, STARTS)
+        self._start().check(model)
         check_number("cd_weight", self.cd_weight, low=0)
         check_number("n_steps", self.n_steps, low=0, integer=True)
-        check_number("noise_share", self.noise_share, low=0, high=1, open_low=True)
-        check_number("noise_scale", self.noise_scale, low=0, open_low=True)
-        if not isinstance(self.noise, torch.Tensor):
-            self._check_noise(model)
-        if self.bank is not None and self.start != "persistent":
-            raise ValueError(
-                f"bank must be None with start={self.start!r}, got {self.bank!r}. A bank belongs "
-                "to start='persistent'."
-            )
         if self.energy_step is not None:
             self.energy_step.check()
         check_number("step_size", self._sampler().step_size, low=0, open_low=True)
 
-    def _check_noise(self, model: Model) -> None:
-        check_choice("noise", self.noise, NOISES, "Or pass an array of rows.")
-        if self.noise == "base" and model.base is None:
-            raise ValueError(
-                "noise must be 'normal' or 'uniform' without a base, got 'base'. Set a base."
-            )
+    def _start(self) -> ChainStart:
+        return self.start if isinstance(self.start, ChainStart) else ChainStart(self.start)
+
+    def _bank(self) -> SampleBank:
+        return self._start().bank or SampleBank()
 
     def _sampler(self) -> Sampler:
         sampler = MALA() if self.sampler is None else self.sampler
@@ -236,27 +176,27 @@ class ContrastiveDivergence(Objective):
         return sampler
 
     def _new_bank(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-        bank = self.bank or SampleBank()
-        return bank.init(lambda n: self.noise_starts(model, x, n, rng))
+        start = self._start()
+        return self._bank().init(lambda n: start.draw(model, tuple(x.shape[1:]), n, rng))
 
     def _brackets(
         self, model: Model, state: State, x: torch.Tensor, rng: torch.Generator
     ) -> tuple[torch.Tensor | None, list[Bracket]]:
         """Return the brackets of Eq. 6 and, for persistent chains, their rows in the bank."""
+        start = self._start()
 
         def noise(n: int) -> torch.Tensor:
-            return self.noise_starts(model, x, n, rng)
+            return start.draw(model, tuple(x.shape[1:]), n, rng)
 
-        if self.start == "persistent":
-            bank, points = self.bank or SampleBank(), state.buffers["bank"]
-            rows, starts = bank.draw(points, len(x), noise, rng)
+        if start.scheme == "persistent":
+            rows, starts = self._bank().draw(state.buffers["bank"], len(x), noise, rng)
             return rows, [Bracket("bank", 1.0, starts)]
         brackets = []
-        if self.start != "data":
-            n = len(x) if self.start == "noise" else max(2, round(self.noise_share * len(x)))
+        if start.scheme != "data":
+            n = len(x) if start.scheme == "noise" else max(2, round(start.noise_share * len(x)))
             brackets.append(Bracket("noise", 1.0, noise(n)))
-        if self.start != "noise":
-            brackets.append(Bracket("cd", self.cd_weight if self.start == "hybrid" else 1.0, x))
+        if start.scheme != "noise":
+            brackets.append(Bracket("cd", self.cd_weight if start.scheme == "hybrid" else 1.0, x))
         return None, brackets
 
     def _set_step(self, model: Model, state: State, x: torch.Tensor) -> State:

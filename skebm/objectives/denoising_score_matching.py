@@ -9,12 +9,6 @@ import torch
 from skebm._components import check_number
 from skebm.energies import Model
 from skebm.objectives._base import Draw, Objective, Optimization, State, descend
-from skebm.objectives._held_out import (
-    HeldOut,
-    held_out_likelihood,
-    proposal_for,
-    reference_draws,
-)
 from skebm.objectives.score_matching import model_score
 
 SPAN = 10.0  # of max_noise_std over noise_std, where it is not given
@@ -91,8 +85,7 @@ class DenoisingScoreMatching(Objective):
             remedy = "It is the largest level, noise_std the smallest."
             check_number("max_noise_std", self.max_noise_std, low=self.noise_std, remedy=remedy)
         optimizer = (self.optimization or Optimization()).build(model.energy)
-        proposal = proposal_for(model, x, rng)
-        return State({"energy": optimizer}, {}, reference_draws(model, proposal, rng))
+        return State({"energy": optimizer}, {}, {})
 
     def step(
         self, model: Model, state: State, draw: Draw, rng: torch.Generator
@@ -126,12 +119,6 @@ class DenoisingScoreMatching(Objective):
         high = SPAN * self.noise_std if self.max_noise_std is None else self.max_noise_std
         share = torch.linspace(0, 1, self.n_levels, dtype=x.dtype, device=x.device)
         return low * (high / self.noise_std) ** share
-
-    def validate(
-        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
-    ) -> HeldOut | None:
-        """Held-out log likelihood of rows without noise, by importance weights."""
-        return held_out_likelihood(model, state.buffers, batch)
 
 
 def _precision(noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,6 @@ import torch
 
 from skebm.energies import Model
 from skebm.objectives._base import Draw, Objective, Optimization, State, descend
-from skebm.objectives._held_out import HeldOut, held_out_likelihood
 
 
 class ExactLikelihood(Objective):
@@ -75,9 +74,3 @@ class ExactLikelihood(Objective):
         loss = model.energy(draw()).mean()
         descend(state.optimizers["energy"], loss)
         return state, {"loss": loss.detach(), "data_energy": loss.detach()}
-
-    def validate(
-        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
-    ) -> HeldOut | None:
-        """Held-out log likelihood, without error but for the choice of rows."""
-        return held_out_likelihood(model, state.buffers, batch)

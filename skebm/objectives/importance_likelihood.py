@@ -12,12 +12,6 @@ from skebm._components import check_number
 from skebm.bases import Base
 from skebm.energies import Model
 from skebm.objectives._base import Draw, Objective, Optimization, State, descend
-from skebm.objectives._held_out import (
-    HeldOut,
-    held_out_likelihood,
-    reference_draws,
-    relative_log_prob,
-)
 
 
 class ImportanceLikelihood(Objective):
@@ -70,7 +64,7 @@ class ImportanceLikelihood(Objective):
         self.proposal = proposal
 
     def init(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> State:
-        """Make the optimizer and the reference draws."""
+        """Make the optimizer."""
         check_number("n_points", self.n_points, low=2, integer=True)
         if model.base is None and self.proposal is None:
             raise ValueError(
@@ -78,7 +72,7 @@ class ImportanceLikelihood(Objective):
                 "Use base='mixture' or 'uniform'."
             )
         optimizer = (self.optimization or Optimization()).build(model.energy)
-        return State({"energy": optimizer}, {}, reference_draws(model, self.proposal, rng))
+        return State({"energy": optimizer}, {}, {})
 
     def step(
         self, model: Model, state: State, draw: Draw, rng: torch.Generator
@@ -102,8 +96,9 @@ class ImportanceLikelihood(Objective):
             "ess_share": 1 / (weight.square().sum() * len(u)),
         }
 
-    def validate(
-        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
-    ) -> HeldOut | None:
-        """Held-out log likelihood by importance weights from the base or the proposal."""
-        return held_out_likelihood(model, state.buffers, batch)
+
+@torch.no_grad()
+def relative_log_prob(proposal: Base, base: Base | None, x: torch.Tensor) -> torch.Tensor:
+    """Return log q(x) - log p0(x), shape (n,), with p0 = 1 where there is no base."""
+    log_prob = proposal.log_prob(x)
+    return log_prob if base is None else log_prob - base.log_prob(x)

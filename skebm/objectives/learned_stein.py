@@ -11,12 +11,14 @@ import torch
 from skebm._components import check_choice, check_number
 from skebm.energies import Model, directional_derivative
 from skebm.networks import Critic, CriticNetwork
-from skebm.objectives._base import Draw, Objective, Optimization, State, descend
-from skebm.objectives._held_out import (
+from skebm.objectives._base import (
+    Draw,
     HeldOut,
-    held_out_likelihood,
-    proposal_for,
-    reference_draws,
+    Likelihood,
+    Objective,
+    Optimization,
+    State,
+    descend,
 )
 from skebm.objectives.score_matching import ScoreMatching, kink_in
 
@@ -108,7 +110,7 @@ class LearnedStein(Objective):
         self.critic_optimization = critic_optimization
 
     def init(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> State:
-        """Make the critic, both optimizers and the reference draws."""
+        """Make the critic and both optimizers."""
         check_number("critic_steps", self.critic_steps, low=1, integer=True)
         check_number("l2", self.l2, low=0, open_low=True)
         check_choice("trace", self.trace, TRACES)
@@ -120,8 +122,7 @@ class LearnedStein(Objective):
             "energy": settings.build(model.energy),
             "critic": (self.critic_optimization or settings).build(critic),
         }
-        buffers = reference_draws(model, proposal_for(model, x, rng), rng)
-        return State(optimizers, {"critic": critic}, buffers)
+        return State(optimizers, {"critic": critic}, {})
 
     def step(
         self, model: Model, state: State, draw: Draw, rng: torch.Generator
@@ -144,18 +145,18 @@ class LearnedStein(Objective):
             "data_energy": energy.detach().mean() / model.temperature,
         }
 
-    def validate(
-        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
+    def judge(
+        self, model: Model, state: State, rows: torch.Tensor, likelihood: Likelihood
     ) -> HeldOut | None:
         """Minus the held-out discrepancy up to a constant; the gain is that in log likelihood."""
         if kink_in(model.energy) is None:
-            value = -_fisher_loss(model, batch) / self.l2
+            value = -_fisher_loss(model, rows) / self.l2
         else:
-            value = -self._penalized(_critic(state), model, batch)
-        likelihood = held_out_likelihood(model, state.buffers, batch)
-        if likelihood is None or not math.isfinite(likelihood.gain):
+            value = -self._penalized(_critic(state), model, rows)
+        held_out = likelihood()
+        if held_out is None or not math.isfinite(held_out.gain):
             return HeldOut(value, math.nan, math.nan, 0.0)
-        return likelihood._replace(value=value)
+        return held_out._replace(value=value)
 
     def _improve(
         self,

@@ -13,12 +13,6 @@ from skebm._components import check_number
 from skebm.bases import Base
 from skebm.energies import Model
 from skebm.objectives._base import Draw, Objective, Optimization, State, descend
-from skebm.objectives._held_out import (
-    HeldOut,
-    held_out_likelihood,
-    proposal_for,
-    reference_draws,
-)
 
 FASTER = 10.0  # step of log Z beside the network's: it has far to go with a single number
 N_BISECTIONS = 60
@@ -87,8 +81,7 @@ class NoiseContrastive(Objective):
         )
         log_z = LogZ(self.estimate_log_z(model, x, rng), x)
         optimizers = {"energy": settings.build(model.energy), "log_z": faster.build(log_z)}
-        proposal = proposal_for(model, x, rng)
-        return State(optimizers, {"log_z": log_z}, reference_draws(model, proposal, rng))
+        return State(optimizers, {"log_z": log_z}, {})
 
     def step(
         self, model: Model, state: State, draw: Draw, rng: torch.Generator
@@ -143,12 +136,6 @@ class NoiseContrastive(Objective):
         if not isinstance(noise, Base):
             raise ValueError(f"noise must be a fitted density, got {noise!r}. Fit it to rows.")
         return noise
-
-    def validate(
-        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
-    ) -> HeldOut | None:
-        """Held-out log likelihood by importance weights from the base or a mixture on the rows."""
-        return held_out_likelihood(model, state.buffers, batch)
 
 
 class LogZ(torch.nn.Module):

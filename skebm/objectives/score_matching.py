@@ -9,12 +9,6 @@ import torch
 from skebm._components import check_choice, check_number
 from skebm.energies import Model, differentiable_score, laplacian
 from skebm.objectives._base import Draw, Objective, Optimization, State, descend
-from skebm.objectives._held_out import (
-    HeldOut,
-    held_out_likelihood,
-    proposal_for,
-    reference_draws,
-)
 
 METHODS = ("exact", "sliced")
 PROJECTIONS = ("gaussian", "rademacher")
@@ -86,8 +80,7 @@ class ScoreMatching(Objective):
         check_choice("projections", self.projections, PROJECTIONS)
         check_smooth(model.energy)
         optimizer = (self.optimization or Optimization()).build(model.energy)
-        proposal = proposal_for(model, x, rng)
-        return State({"energy": optimizer}, {}, reference_draws(model, proposal, rng))
+        return State({"energy": optimizer}, {}, {})
 
     def step(
         self, model: Model, state: State, draw: Draw, rng: torch.Generator
@@ -116,12 +109,6 @@ class ScoreMatching(Objective):
             for _ in range(self.n_projections)
         ]
         return torch.stack(draws).mean(0)
-
-    def validate(
-        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
-    ) -> HeldOut | None:
-        """Held-out log likelihood by importance weights from the base or a mixture on the rows."""
-        return held_out_likelihood(model, state.buffers, batch)
 
 
 def model_score(model: Model, x: torch.Tensor) -> torch.Tensor:

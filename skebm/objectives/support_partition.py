@@ -15,12 +15,6 @@ from skebm.bases.uniform import UniformBase
 from skebm.energies import Model
 from skebm.exceptions import SupportWarning
 from skebm.objectives._base import Draw, Objective, Optimization, State, descend
-from skebm.objectives._held_out import (
-    HeldOut,
-    held_out_likelihood,
-    proposal_for,
-    reference_draws,
-)
 from skebm.samplers import SupportPartition, support_diagnostics
 from skebm.samplers.support_partition import (
     SupportInfo,
@@ -124,21 +118,18 @@ class PartitionLikelihood(Objective):
         self.optimization = optimization
 
     def init(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> State:
-        """Make the optimizer, the reference draws, epsilon, the box and the points."""
+        """Make the optimizer, epsilon, the box and the points."""
         self._check()
         optimizer = (self.optimization or Optimization()).build(model.energy)
-        proposal = proposal_for(model, x, rng)
-        buffers = reference_draws(model, proposal, rng)
         low, high = self._box(model, x)
         epsilon = (self.partition or SupportPartition()).epsilon
         if isinstance(epsilon, str):
             epsilon = automatic_epsilon(x, self.n_points, low, high, rng)
-        buffers |= {"epsilon": torch.tensor(epsilon, dtype=x.dtype, device=x.device)}
-        buffers |= {"low": low, "high": high}
+        epsilon = torch.tensor(epsilon, dtype=x.dtype, device=x.device)
+        buffers = {"epsilon": epsilon, "low": low, "high": high}
         buffers["points"] = self._starts(x, buffers, rng)
-        check_room(self.n_points, epsilon, low, high, entropy_of_rows(x, rng))
-        modules: dict[str, torch.nn.Module] = {} if proposal is None else {"proposal": proposal}
-        return State({"energy": optimizer}, modules, buffers)
+        check_room(self.n_points, float(epsilon), low, high, entropy_of_rows(x, rng))
+        return State({"energy": optimizer}, {}, buffers)
 
     def step(
         self, model: Model, state: State, draw: Draw, rng: torch.Generator
@@ -166,12 +157,6 @@ class PartitionLikelihood(Objective):
             "ess_share": 1 / (weight.square().sum() * len(u)),
             "largest_weight": weight.max(),
         }
-
-    def validate(
-        self, model: Model, state: State, batch: torch.Tensor, rng: torch.Generator
-    ) -> HeldOut | None:
-        """Held-out log likelihood by importance weights."""
-        return held_out_likelihood(model, state.buffers, batch)
 
     def recover(self, model: Model, state: State, x: torch.Tensor, rng: torch.Generator) -> State:
         """Forget moments and points: both may have followed a broken energy."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["NO_REPORT", "Bound", "Bounds", "GeneratorReport", "potential_of", "report_generator"]
+__all__ = ["Bound", "Bounds", "GeneratorReport", "report_generator"]
 
 import math
 from typing import NamedTuple
@@ -22,7 +22,6 @@ N_CHECKED = 256  # latents where only the rank is looked at, and the fewest
 N_COLUMNS = 1 << 17  # of Jacobians behind a report: fewer latents where they are long
 MOST_DENSE = 512  # latents of a square generator up to which its Jacobian is formed
 N_CENTERS = 8192  # fresh latents behind one log density of a noisy generator
-BLOCK = 1024  # rows
 COLUMNS_AT_ONCE, IMAGE_COLUMNS = 1 << 15, 1 << 12  # of Jacobians
 
 
@@ -41,7 +40,7 @@ class Bound(NamedTuple):
 
     Examples
     --------
-    >>> from skebm.estimators import Bound
+    >>> from skebm.fitted import Bound
     >>> Bound(1.5, 0.01, 16384.0).value
     1.5
     """
@@ -70,7 +69,7 @@ class Bounds(NamedTuple):
 
     Examples
     --------
-    >>> from skebm.estimators import Bound, Bounds
+    >>> from skebm.fitted import Bound, Bounds
     >>> b = Bound(1.0, 0.1, 10.0)
     >>> Bounds(b, b, b, b, 0.0).ais.value
     1.0
@@ -96,9 +95,6 @@ class GeneratorReport(NamedTuple):
     degenerate: float  # share of latents with a singular value below the floor
 
 
-NO_REPORT = GeneratorReport(NO_BOUND, NO_BOUND, NO_BOUND, math.nan, 0.0)
-
-
 class _Draws(NamedTuple):
     potential: torch.Tensor  # (n,) U at generated rows
     volume: torch.Tensor  # (n,) the entropy's Jacobian term
@@ -112,13 +108,13 @@ def report_generator(
     model: Model,
     objective: BidirectionalBounds,
     network: torch.nn.Module,
-    latent_dim: int,
-    rows: torch.Tensor,
-    shift: float,
+    n_features: int,
+    at_rows: torch.Tensor,
     rng: torch.Generator,
 ) -> GeneratorReport:
-    """Evaluate bounds on held-out rows (m, D); `shift` is the log volume of standardization."""
-    square = latent_dim == rows.shape[1]
+    """Evaluate bounds, given the negative log densities but for log Z of held-out rows (m,)."""
+    latent_dim = objective.latents((n_features,))
+    square = latent_dim == n_features
     exact = latent_dim <= MOST_EXACT or (square and latent_dim <= MOST_DENSE)
     dense = square or objective.noise() > 0  # a density among all rows
     many = N_ITERATED
@@ -130,26 +126,20 @@ def report_generator(
     degenerate = float(draws.flat.double().mean())
     if not dense:
         return GeneratorReport(NO_BOUND, NO_BOUND, NO_BOUND, fold, degenerate)
-    at_rows = potential_of(model, rows)
     if square:
         entropy = draws.volume - _log_prior(draws.latent)
     else:
         entropy = -_noisy(network, objective.noise(), latent_dim, len(draws.volume), rng)
     gain = entropy.double() - draws.potential
-    lower = _mean_bound(at_rows, gain, shift)
+    lower = _mean_bound(at_rows, gain)
     surrogate, cubo = NO_BOUND, NO_BOUND
     if square:
-        if objective.bound == "bidirectional":
+        if objective.upper.kind == "bidirectional":
             penalty = objective.weight(latent_dim) * float(draws.penalty.double().mean())
             surrogate = lower._replace(value=lower.value + max(penalty - objective.margin, 0.0))
         if exact and degenerate == 0 and objective.noise() == 0:
-            cubo = _second_moment(at_rows, draws, shift)
+            cubo = _second_moment(at_rows, draws)
     return GeneratorReport(lower, surrogate, cubo, fold, degenerate)
-
-
-def potential_of(model: Model, rows: torch.Tensor) -> torch.Tensor:
-    """Return U (n,) in double precision, block by block."""
-    return torch.cat([model.potential(block) for block in rows.split(BLOCK)]).double()
 
 
 def _draw(
@@ -175,14 +165,14 @@ def _draw(
                 else:
                     x = network(block)
                     volume = log_volume(
-                        network, block, "singular-value", n_iter=objective.n_lobpcg, rng=rng
+                        network, block, "singular-value", n_iter=objective.spread.n_lobpcg, rng=rng
                     )
                     flat = (volume / d).exp() < 1.001 * FLOOR  # floored values round
                 signs = orientation(jacobian) if square else torch.zeros_like(flat)
                 x = x + noise * torch.empty_like(x).normal_(generator=rng)
                 potential = model.potential(x)
             penalty = torch.zeros_like(potential)
-            if objective.bound == "bidirectional":
+            if objective.upper.kind == "bidirectional":
                 penalty = objective.penalty_terms(model, network, block, rng).detach()
             parts.append((potential, volume, penalty, flat, signs))
     potential, volume, penalty, flat, signs = (torch.cat(p) for p in zip(*parts, strict=True))
@@ -212,13 +202,13 @@ def _spread(at_rows: torch.Tensor) -> float:
     return float(at_rows.var()) / len(at_rows) if len(at_rows) > 1 else math.nan
 
 
-def _mean_bound(at_rows: torch.Tensor, gain: torch.Tensor, shift: float) -> Bound:
+def _mean_bound(at_rows: torch.Tensor, gain: torch.Tensor) -> Bound:
     spread = float(gain.var()) / len(gain) + _spread(at_rows)
-    value = float(at_rows.mean()) + float(gain.mean()) + shift
+    value = float(at_rows.mean()) + float(gain.mean())
     return Bound(value, math.sqrt(spread), float(len(gain)))
 
 
-def _second_moment(at_rows: torch.Tensor, draws: _Draws, shift: float) -> Bound:
+def _second_moment(at_rows: torch.Tensor, draws: _Draws) -> Bound:
     """Return the bound by half the log second moment of exp(-U) / p_g."""
     log_weight = -draws.potential + draws.volume - _log_prior(draws.latent)
     n = len(log_weight)
@@ -226,4 +216,4 @@ def _second_moment(at_rows: torch.Tensor, draws: _Draws, shift: float) -> Bound:
     log_z = 0.5 * (second - math.log(n))
     ess = float((-(4 * log_weight).logsumexp(0) + 2 * second).exp())  # of the squared weights
     spread = 0.25 / max(ess, 1.0) + _spread(at_rows)
-    return Bound(float(at_rows.mean() + log_z) + shift, math.sqrt(spread), ess)
+    return Bound(float(at_rows.mean() + log_z), math.sqrt(spread), ess)

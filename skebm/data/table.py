@@ -1,0 +1,188 @@
+"""Rows as a fit sees them: split, standardized and noised once."""
+
+from __future__ import annotations
+
+__all__ = ["ArrayTable", "Originals", "Rows", "Table"]
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from skebm.data.transform import Transform
+
+FEWEST_FOR_VALIDATION = 20  # rows below which nothing is held out
+
+
+class Rows(NamedTuple):
+    """Training rows x (m, d) in standardized space and their weights (m,), or None."""
+
+    x: torch.Tensor
+    weight: torch.Tensor | None
+
+
+class Originals(NamedTuple):
+    """Rows X (m, d) as the user gave them, weights (m,) or None, and which are held out.
+
+    `held_out` are row numbers; heavy rows repeat.
+    """
+
+    X: np.ndarray
+    weight: np.ndarray | None
+    held_out: np.ndarray
+
+
+class Table(ABC):
+    """What a fit may ask of its rows; nobody reads all of them.
+
+    Attributes
+    ----------
+    n_rows : int
+        Training rows.
+    held_out : Tensor of shape (m, d) or None
+        Rows that are never drawn, with their share of the noise, standardized space.
+    noise : ndarray of shape (d,)
+        Standard deviation of the noise on each column, standardized units.
+    """
+
+    n_rows: int
+    held_out: torch.Tensor | None
+    noise: np.ndarray
+
+    @abstractmethod
+    def draw(self, n: int, rng: torch.Generator) -> torch.Tensor:
+        """Return a fresh batch (n, d): rows in proportion to their weights, with fresh noise."""
+
+    @abstractmethod
+    def rows(self, most: int | None = None, *, noised: bool = True) -> Rows:
+        """Return at most so many training rows, always the same ones, in random order if fewer."""
+
+    @abstractmethod
+    def originals(self) -> Originals:
+        """Return the rows that thresholds are read from, training and held out."""
+
+    @property
+    def mask(self) -> torch.Tensor | None:
+        """Which values are observed, (n_rows, d); None where all are."""
+        return None
+
+
+class ArrayTable(Table):
+    """Rows that lie in memory.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, ...)
+        Training rows, standardized space.
+    weight : Tensor of shape (n,), optional
+        Nonnegative weights.
+    held_out : Tensor of shape (m, ...), optional
+        Validation rows.
+    noise : ndarray of shape (d,), optional
+        Standard deviation of Gaussian noise on each column, standardized units.
+    originals : Originals, optional
+        The same rows in the units of X.
+    rng : torch.Generator, optional
+        Draws the noise of `rows` and their order; needed where there is noise.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skebm.data import ArrayTable, torch_generator
+    >>> table = ArrayTable(torch.arange(6.0).reshape(3, 2))
+    >>> table.draw(4, torch_generator(0)).shape
+    torch.Size([4, 2])
+    """
+
+    def __init__(
+        self,
+        x: torch.Tensor,
+        weight: torch.Tensor | None = None,
+        *,
+        held_out: torch.Tensor | None = None,
+        noise: np.ndarray | None = None,
+        originals: Originals | None = None,
+        rng: torch.Generator | None = None,
+    ) -> None:
+        self.n_rows, self.held_out = len(x), held_out
+        self.noise = np.zeros(x.shape[1:]) if noise is None else noise
+        self._x, self._weight, self._originals = x, weight, originals
+        self._cumulative = None if weight is None else weight.double().cumsum(0)
+        self._noised = x if rng is None else self._with_noise(x, rng)
+        rng = rng or torch.Generator(x.device).manual_seed(0)
+        self._order = torch.randperm(len(x), generator=rng, device=x.device)
+
+    @classmethod
+    def of(
+        cls,
+        X: np.ndarray,
+        weight: np.ndarray | None,
+        transform: Transform,
+        *,
+        noise: np.ndarray,
+        held_out: np.ndarray,
+        rng: torch.Generator,
+    ) -> ArrayTable:
+        """Split rows (n, d) in the units of X; `held_out` are row numbers (see `split`)."""
+        keep = np.ones(len(X), dtype=bool)
+        keep[held_out] = False
+        x = transform.forward(X, rng.device)
+        w = None if weight is None else torch.from_numpy(weight[keep]).to(rng.device)
+        if weight is not None and len(held_out):  # judge in proportion to the weights
+            held_out = held_out[_in_proportion(weight[held_out], rng)]
+        table = cls(
+            x[torch.from_numpy(keep).to(x.device)],
+            w,
+            noise=noise,
+            originals=Originals(X, weight, held_out),
+            rng=rng,
+        )
+        if len(held_out):
+            table.held_out = table._with_noise(x[torch.from_numpy(held_out).to(x.device)], rng)
+        return table
+
+    def draw(self, n: int, rng: torch.Generator) -> torch.Tensor:
+        """Return a fresh batch (n, d): rows in proportion to their weights, with fresh noise."""
+        if self._cumulative is None:
+            index = torch.randint(self.n_rows, (n,), generator=rng, device=rng.device)
+        else:
+            u = torch.rand(n, generator=rng, device=rng.device, dtype=torch.float64)
+            index = torch.searchsorted(self._cumulative, u * self._cumulative[-1], right=True)
+            index.clamp_(max=self.n_rows - 1)
+        return self._with_noise(self._x[index], rng)
+
+    def rows(self, most: int | None = None, *, noised: bool = True) -> Rows:
+        """Return at most so many training rows, always the same ones, in random order if fewer."""
+        x = self._noised if noised else self._x
+        if most is None or most >= self.n_rows:
+            return Rows(x, self._weight)
+        chosen = self._order[:most]
+        return Rows(x[chosen], None if self._weight is None else self._weight[chosen])
+
+    def originals(self) -> Originals:
+        """Return all rows."""
+        assert self._originals is not None  # only a fit asks, and it made the table from them
+        return self._originals
+
+    def _with_noise(self, x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        if not self.noise.any():
+            return x
+        scale = torch.from_numpy(self.noise).to(x)
+        return x + scale * torch.empty_like(x).normal_(generator=rng)
+
+
+def split(n: int, fraction: float, rng: torch.Generator) -> np.ndarray:
+    """Return the numbers of the rows to hold out: that share, none of few."""
+    if fraction == 0 or n < FEWEST_FOR_VALIDATION:
+        return np.arange(0)
+    order = torch.randperm(n, generator=rng, device=rng.device).cpu().numpy()
+    return np.sort(order[: min(max(int(np.ceil(fraction * n)), 2), n - 2)])
+
+
+def _in_proportion(weight: np.ndarray, rng: torch.Generator) -> np.ndarray:
+    """Return as many row numbers as weights, each repeated in proportion (systematic)."""
+    u = float(torch.rand(1, generator=rng, device=rng.device, dtype=torch.float64))
+    cumulative = np.cumsum(weight / weight.max())
+    marks = (np.arange(len(weight)) + u) / len(weight) * cumulative[-1]
+    return np.searchsorted(cumulative, marks, side="right").clip(max=len(weight) - 1)

@@ -1,0 +1,124 @@
+"""Maps between the units of X and standardized space, column by column."""
+
+from __future__ import annotations
+
+__all__ = ["Affine", "Transform"]
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+
+LARGEST = 1e15  # a clipped coordinate squares to 1e30, which float32 still holds
+
+
+class Transform(ABC):
+    """An increasing map of each column, with its slope: what a log density needs to travel.
+
+    ``log p(x) = log p(z) + log_slope.sum(1)``. Slopes stay apart by column, because rows with holes
+    and conditionals need those of some columns alone.
+    """
+
+    @abstractmethod
+    def forward(
+        self, X: np.ndarray, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> torch.Tensor:
+        """Map rows (n, d) in the units of X to rows of standardized space."""
+
+    @abstractmethod
+    def inverse(self, z: torch.Tensor) -> np.ndarray:
+        """Map standardized rows (n, d) to float64 rows in the units of X."""
+
+    @abstractmethod
+    def log_slope(self, X: np.ndarray) -> np.ndarray:
+        """Return log dz/dx at rows (n, d), nats: (n, d), or (1, d) where it is the same for all."""
+
+    @abstractmethod
+    def slope_gradient(self, X: np.ndarray) -> np.ndarray:
+        """Return the derivative of `log_slope` by x, nats per unit of X: (n, d) or (1, d)."""
+
+    @abstractmethod
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the arrays that ``type(self)(**state)`` is made of, for files."""
+
+
+class Affine(Transform):
+    """Per-column map ``z = (x - location) / scale``.
+
+    Parameters
+    ----------
+    location : ndarray of shape (d,)
+        Column means, units of X.
+    scale : ndarray of shape (d,)
+        Column standard deviations, units of X; 1 for constant columns.
+
+    Notes
+    -----
+    Coordinates beyond 1e15 standard deviations are clipped so that float32 energies stay finite
+    there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skebm.data import Affine
+    >>> affine = Affine.from_table(np.array([[0.0], [4.0]]))
+    >>> affine.scale, affine.forward(np.array([[6.0]]))
+    (array([2.]), tensor([[2.]]))
+    """
+
+    def __init__(self, location: np.ndarray, scale: np.ndarray) -> None:
+        self.location = location
+        self.scale = scale
+
+    @classmethod
+    def from_table(cls, X: np.ndarray, weight: np.ndarray | None = None) -> Affine:
+        """Estimate location and scale from rows, weighted when `weight` is given."""
+        if weight is not None:
+            X, weight = X[weight > 0], weight[weight > 0]
+        shift = X[0]  # differences first: exact for large offsets
+        mean = np.average(X - shift, axis=0, weights=weight)
+        centered = (X - shift) - mean
+        largest = np.abs(centered).max(axis=0)
+        spread = largest > 1e-12 * np.abs(X).max(axis=0)  # below: rounding noise of a constant
+        unit = np.where(spread, largest, 1.0)  # so that squares neither overflow nor vanish
+        scale = unit * np.sqrt(np.average((centered / unit) ** 2, axis=0, weights=weight))
+        return cls(mean + shift, np.where(spread & (scale > 0), scale, 1.0))
+
+    @classmethod
+    def from_images(cls, X: np.ndarray) -> Affine:
+        """Return one map to [-1, 1] for all columns."""
+        low, high = float(X.min()), float(X.max())
+        half = (high - low) / 2 if high > low else 1.0
+        d = X.shape[1]
+        return cls(np.full(d, (high + low) / 2), np.full(d, half))
+
+    @classmethod
+    def identity(cls, n_features: int) -> Affine:
+        """Return the map that changes nothing."""
+        return cls(np.zeros(n_features), np.ones(n_features))
+
+    def forward(
+        self, X: np.ndarray, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> torch.Tensor:
+        """Map rows (n, d) in the units of X to rows of standardized space."""
+        with np.errstate(over="ignore"):  # the largest doubles: clipped below
+            z = np.asarray(X, dtype=np.float64) - self.location
+            z /= self.scale
+        z = np.ascontiguousarray(z.clip(-LARGEST, LARGEST, out=z))
+        return torch.from_numpy(z).to(dtype).to(device)
+
+    def inverse(self, z: torch.Tensor) -> np.ndarray:
+        """Map standardized rows (n, d) to float64 rows in the units of X."""
+        return z.detach().cpu().numpy().astype(np.float64) * self.scale + self.location
+
+    def log_slope(self, X: np.ndarray) -> np.ndarray:
+        """Return minus the log scales, (1, d)."""
+        return -np.log(self.scale)[None]
+
+    def slope_gradient(self, X: np.ndarray) -> np.ndarray:
+        """Return zeros (1, d): a straight line's slope does not change."""
+        return np.zeros((1, len(self.scale)))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return location and scale."""
+        return {"location": self.location, "scale": self.scale}

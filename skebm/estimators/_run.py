@@ -1,0 +1,242 @@
+"""One fit's means and result: randomness, device, checkpoint, callbacks; what was learnt."""
+
+from __future__ import annotations
+
+__all__ = ["Before", "Learned", "Run"]
+
+import copy
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.utils import check_array
+
+from skebm.bases import Base, BaseComponent
+from skebm.data import Table, Transform, resolve_device
+from skebm.energies import Model, Zero, build_energy
+from skebm.energies.aliases import ENERGIES
+from skebm.energies.bounded import bounded_by
+from skebm.estimators._callbacks import FitTask
+from skebm.estimators._checkpoint import Checkpoint
+from skebm.estimators._shared import resolved
+from skebm.fitted import Draws
+from skebm.fitted.energy import EnergySource
+from skebm.fitted.normalization import MOST_COLUMNS, near
+from skebm.objectives import HeldOut, Objective, Optimization
+from skebm.train import HeldOutLikelihood, Settings, TrainState, train
+
+MOST_ROWS = 100_000  # that a base is fitted to
+
+
+class Before(NamedTuple):
+    """What a warm start goes on from."""
+
+    states: list[TrainState]
+    transform: Transform
+    structure: dict[str, Any]  # the parameters that it cannot change
+
+
+class Learned(NamedTuple):
+    """What training leaves.
+
+    Parameters
+    ----------
+    model : Model
+        With the best energy.
+    states : list of TrainState
+        Of the phases.
+    held_out : HeldOut or None
+        What the model is worth on rows that it has not seen; None where nothing was judged.
+    judged : bool
+        Whether an energy could earn its place; with too few rows to hold out, it cannot.
+    proposal : Base, optional
+        Normalized density near the model, where it has one beside its base.
+    draws : Draws, optional
+        How it is drawn from; None is by weights.
+    extras : dict, optional
+        Further fitted attributes.
+    """
+
+    model: Model
+    states: list[TrainState]
+    held_out: HeldOut | None
+    judged: bool
+    proposal: Base | None = None
+    draws: Draws | None = None
+    extras: dict[str, Any] = {}  # noqa: RUF012  (never changed)
+
+    @property
+    def earned(self) -> bool:
+        """Whether the energy stays: it gains more than a standard error on its base."""
+        if self.model.base is None:
+            return True
+        gains = self.held_out is None or self.held_out.gain > self.held_out.stderr
+        return self.judged and gains
+
+    def model_or_base(self) -> Model:
+        """Return the model, or its base where the energy does not improve on it."""
+        return self.model if self.earned else self.model._replace(energy=Zero())
+
+    def proposal_for(self, model: Model, table: Table, rng: torch.Generator) -> Base:
+        """Return a normalized density near the model."""
+        if self.proposal is None or (isinstance(model.energy, Zero) and model.base is not None):
+            return near(model, table, rng)
+        return self.proposal
+
+    @property
+    def gain(self) -> tuple[float, float] | None:
+        """Held-out gain over the base and its standard error."""
+        if not self.earned:
+            return 0.0, 0.0
+        return None if self.held_out is None else (self.held_out.gain, self.held_out.stderr)
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The rows of all phases, counted on."""
+        rows, done = [], 0
+        for state in self.states:
+            rows += [{**row, "iteration": row["iteration"] + done} for row in state.history]
+            done += state.iteration
+        return rows
+
+
+class Run:
+    """What a fit works with; nothing of it is kept.
+
+    Attributes
+    ----------
+    rng : torch.Generator
+        Of decisions: splits, base, judging, log Z.
+    local_rng : torch.Generator
+        Of batches and chains. The same object as `rng`: where several processes fit one model, each
+        has its own.
+    before : Before or None
+        What a warm start goes on from.
+    """
+
+    def __init__(
+        self, estimator: Any, X: np.ndarray, weight: np.ndarray | None, before: Before | None
+    ) -> None:
+        self.params: Any = estimator
+        self.before, self.n_features = before, X.shape[1]
+        self.device = resolve_device(estimator.device)
+        self.temperature = float(getattr(estimator, "temperature", 1.0))
+        self.task = FitTask(estimator, X, weight)
+        self.checkpoint = Checkpoint.of(estimator, X, weight)
+        self.rng = torch.Generator(self.device).manual_seed(self.checkpoint.seed)
+        self.local_rng = self.rng
+
+    @property
+    def source(self) -> EnergySource:
+        """What builds the energy."""
+        shape = self.params.image_shape
+        return EnergySource(
+            copy.deepcopy(self.params.energy), (self.n_features,) if shape is None else tuple(shape)
+        )
+
+    @property
+    def optimization(self) -> Optimization:
+        """Return the optimizer's settings: those of an instance, else the estimator's own."""
+        if isinstance(self.params.optimizer, Optimization):
+            return self.params.optimizer
+        chosen = resolved(self.params, "optimizer")
+        own = self.params.optimizer_defaults
+        return chosen.with_params(learning_rate=self.params.learning_rate, **own)
+
+    def model(self, table: Table) -> Model:
+        """Return what is to be trained: that of a warm start, else base and energy anew."""
+        if self.before is not None:
+            return copy.deepcopy(self.before.states[-1].model)
+        return self.new_model(table)
+
+    def new_model(self, table: Table) -> Model:
+        """Fit the base and build an energy, kept to the box of a uniform base."""
+        chosen = None if self.params.base is None else resolved(self.params, "base")
+        base = None if chosen is None else self.fit_base(chosen, table)
+        return Model(bounded_by(self.new_energy(), base), base, self.temperature)
+
+    def new_energy(self) -> torch.nn.Module:
+        """Build a fresh energy."""
+        return build_energy(self.source.energy, ENERGIES, self.source.shape, self.rng)
+
+    def fit_base(self, component: BaseComponent, table: Table) -> Base:
+        """Fit a normalized density to the training rows."""
+        return component.fit(*table.rows(MOST_ROWS), self.rng)
+
+    def is_near(self, model: Model) -> bool:
+        """Whether draws of a proposal can be weighed: without a base in few columns alone."""
+        return model.base is not None or self.n_features <= MOST_COLUMNS
+
+    def places(self, name: str, value: Any, transform: Transform) -> Any:
+        """Return rows that a parameter holds as standardized rows; a choice as it is."""
+        if value is None or isinstance(value, str):
+            return value
+        rows = check_array(value, dtype=np.float64, input_name=name)
+        if rows.shape[1] != self.n_features:
+            raise ValueError(
+                f"{name} must have the {self.n_features} columns of X, got shape {rows.shape}. "
+                "Give places in the units of X."
+            )
+        return transform.forward(rows, self.device)
+
+    def can_judge(self, table: Table, model: Model) -> bool:
+        """Whether an energy could earn its place."""
+        asked = model.base is not None and self.params.validation_fraction > 0
+        return table.held_out is not None or not asked
+
+    def settings(self, **changes: Any) -> Settings:
+        """Return what the loop is told."""
+        p = self.params
+        told = Settings(
+            max_iter=p.max_iter,
+            batch_size=p.batch_size,
+            n_iter_no_change=p.n_iter_no_change,
+            tol=p.tol,
+            average=self.optimization.averaging,
+            verbose=bool(p.verbose),
+        )
+        return told._replace(**changes)
+
+    def train(self, model: Model, objectives: Sequence[Objective], table: Table) -> Learned:
+        """Train by one principle after the other; one update where no energy could stay."""
+        judged = self.can_judge(table, model)
+        settings = self.settings() if judged else self.settings(max_iter=1)
+        states = [
+            self.phase(i, model, objective, table, settings)
+            for i, objective in enumerate(objectives)
+        ]
+        best = states[-1].best
+        return Learned(model, states, None if best is None else best.held_out, judged)
+
+    def phase(
+        self,
+        i: int,
+        model: Model,
+        objective: Objective,
+        table: Table,
+        settings: Settings,
+        *,
+        judge: HeldOutLikelihood | None = None,
+        state: int | None = None,
+    ) -> TrainState:
+        """Train by one principle, numbered for the checkpoint; `state` numbers the earlier one."""
+        earlier = [] if self.before is None else self.before.states
+        at = i if state is None else state
+        model.energy.requires_grad_(True).eval()  # dropout would draw from torch's global state
+        return train(
+            model,
+            objective,
+            table,
+            settings=settings,
+            rng=self.local_rng,
+            state=earlier[at] if at < len(earlier) else None,
+            judge=judge,
+            callbacks=[self.task.on_validation],
+            checkpoint=self.checkpoint.phase(i),
+        )
+
+    def end(self) -> None:
+        """Forget the checkpoint of a fit without a seed, and tell the callbacks."""
+        self.checkpoint.close()
+        self.task.end()

@@ -1,0 +1,53 @@
+"""From a trained model to log Z."""
+
+from __future__ import annotations
+
+__all__ = ["MOST_COLUMNS", "near", "normalize"]
+
+import warnings
+
+import torch
+
+from skebm.bases import Base, Defensive, Gaussian
+from skebm.data import Table
+from skebm.energies import Model, Zero
+from skebm.exceptions import NormalizationWarning
+from skebm.fitted.draws import settle
+from skebm.partition import LogPartition, PartitionMethod
+
+PROPOSAL_ROWS = 4000
+MOST_ROWS = 100_000
+MOST_COLUMNS = Defensive().max_columns  # beyond, nothing fitted in seconds is near the model
+
+
+def near(model: Model, table: Table, rng: torch.Generator) -> Base:
+    """Return the normalized density that log Z and samples are reached from.
+
+    Without a base it is fitted to chains of the model that start at the data.
+    """
+    if model.base is not None:
+        return model.base
+    rows = table.rows(MOST_ROWS)
+    if rows.x.shape[1] > MOST_COLUMNS:
+        return Gaussian().fit(rows.x, rows.weight, rng)
+    return Defensive().fit(settle(model, table.rows(PROPOSAL_ROWS).x, rng), None, rng)
+
+
+def normalize(
+    model: Model, proposal: Base, method: PartitionMethod | None, rng: torch.Generator
+) -> LogPartition | None:
+    """Estimate log Z, and warn if the estimate is vague; None where no method is asked for."""
+    if method is None:
+        return None
+    if isinstance(model.energy, Zero) and model.base is not None:
+        return LogPartition(0.0, 0.0, float("inf"), "exact")
+    result = method.estimate(model, proposal, rng)
+    if not result.trusted:
+        warnings.warn(
+            f"log Z is {result.value:.3f} with a standard error of {result.stderr:.2g} nats "
+            f"(effective sample size {result.ess:.0f}, by {result.method}), which is too vague "
+            "to compare models. Use a base nearer to the data, or AIS with more chains.",
+            NormalizationWarning,
+            stacklevel=4,
+        )
+    return result

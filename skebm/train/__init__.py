@@ -1,0 +1,7 @@
+"""The one optimization loop, what it is told, what it carries, and how it judges."""
+
+__all__ = ["Best", "HeldOutLikelihood", "Settings", "TrainState", "train"]
+
+from skebm.train.judge import HeldOutLikelihood
+from skebm.train.loop import train
+from skebm.train.state import Best, Settings, TrainState

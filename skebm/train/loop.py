@@ -1,0 +1,307 @@
+"""The one optimization loop. It knows no paper."""
+
+from __future__ import annotations
+
+__all__ = ["train"]
+
+import copy
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from skebm.data import Table
+from skebm.energies import Model
+from skebm.exceptions import ConvergenceError
+from skebm.objectives import HeldOut, Objective
+from skebm.train.judge import HeldOutLikelihood
+from skebm.train.state import Best, Settings, TrainState
+
+EXPLODED = 1e6  # mean energy of data, nats, that no model of standardized rows needs
+RUNAWAY = 5.0  # held-out nats lost against the best snapshot
+RESCUED_RATE = 0.3  # of the learning rate, after a rescue
+MOST_ROWS = 100_000  # of a table, that an objective sees at its start
+SECONDS_BETWEEN_CHECKPOINTS = 1.0
+
+Callback = Callable[[TrainState], bool | None]
+
+
+def train(
+    model: Model,
+    objective: Objective,
+    table: Table,
+    *,
+    settings: Settings,
+    rng: torch.Generator,
+    state: TrainState | None = None,
+    judge: HeldOutLikelihood | None = None,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: Path | None = None,
+) -> TrainState:
+    """Train a model's energy in place and leave the best parameters in it.
+
+    Parameters
+    ----------
+    model : Model
+        Energy, base and temperature.
+    objective : Objective
+        The training principle.
+    table : Table
+        Batches and held-out rows in standardized space. Without the latter, or where the objective
+        cannot judge, training runs its length and the parameters of the second half are averaged
+        (or the last ones kept, see `Settings`).
+    settings : Settings
+        Length, batches, stopping.
+    rng : torch.Generator
+        Source of all randomness.
+    state : TrainState, optional
+        Continue from its optimizers and buffers, and the parameters of `model`, for
+        `settings.max_iter` further updates.
+    judge : HeldOutLikelihood, optional
+        What held-out rows are judged by; None makes one from the base, or near the rows.
+    callbacks : sequence of callable
+        Each gets the state after every validation and may return True to stop.
+    checkpoint : Path, optional
+        File that holds the state; training resumes from it where it exists.
+
+    Returns
+    -------
+    TrainState
+        With history; ``model.energy`` holds the best parameters.
+
+    Raises
+    ------
+    ConvergenceError
+        If training diverges more than `settings.max_retries` times.
+
+    Notes
+    -----
+    The learning rate follows half a cosine to 0, unless its optimizer says otherwise. The
+    parameters before the first update are the first snapshot. Whatever stops the loop, Ctrl-C too,
+    leaves by its own exception, after the state was written to `checkpoint`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skebm.bases import Gaussian
+    >>> from skebm.data import ArrayTable
+    >>> from skebm.energies import MLP, Model
+    >>> from skebm.objectives import ImportanceLikelihood
+    >>> from skebm.train import Settings, train
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> x = torch.randn(100, 1, generator=rng)
+    >>> model = Model(MLP((8,)).build((1,), rng), Gaussian().fit(x, None, rng), 1.0)
+    >>> objective = ImportanceLikelihood(64)
+    >>> train(model, objective, ArrayTable(x), settings=Settings(50), rng=rng).iteration
+    50
+    """
+    if judge is None and table.held_out is not None:
+        judge = HeldOutLikelihood(model, table.rows(MOST_ROWS, noised=False).x, rng)
+    if state is None:
+        x = table.rows(MOST_ROWS, noised=False).x
+        state = TrainState(0, model, objective.init(model, x, rng), rng)
+        if checkpoint is not None and checkpoint.exists():
+            state.load(torch.load(checkpoint, map_location=rng.device, weights_only=True))
+    else:
+        state = _continued(state, model, rng)
+    if not state.finished:
+        _Loop(objective, state, table, settings, judge, callbacks, checkpoint).run()
+    _finish(state)
+    if model.energy is not state.model.energy:
+        model.energy.load_state_dict(state.model.energy.state_dict())
+    return state
+
+
+def _continued(state: TrainState, model: Model, rng: torch.Generator) -> TrainState:
+    """Return a copy that goes on from the parameters of `model`, with rescues and judgment anew."""
+    state = copy.deepcopy(state)
+    state.model.energy.load_state_dict(model.energy.state_dict())
+    state.rng, state.finished = rng, False
+    state.best = state.average = None  # of rows that may have been others
+    state.retries, state.lr_factor = 0, 1.0
+    state.start, state.history_start = state.iteration, len(state.history)
+    return state
+
+
+class _Loop:
+    """One call of `train`: what is fixed while the state moves."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        state: TrainState,
+        table: Table,
+        settings: Settings,
+        judge: HeldOutLikelihood | None,
+        callbacks: Sequence[Callback],
+        checkpoint: Path | None,
+    ) -> None:
+        self.objective, self.state, self.settings, self.table = objective, state, settings, table
+        self.judge, self.callbacks, self.checkpoint = judge, callbacks, checkpoint
+        self.held_out = table.held_out
+        if state.best is not None and state.best.held_out is None:
+            self.held_out = None  # resumed: the objective had said that it cannot judge
+        self.draw = partial(table.draw, settings.batch_size, state.rng)
+        self.rows: list[dict[str, torch.Tensor]] = []
+        self.written, self.pending = -math.inf, False
+
+    def run(self) -> None:
+        """Update and validate up to the end, or until validation says to stop."""
+        state, settings = self.state, self.settings
+        end, stop = state.start + settings.max_iter, False
+        with tqdm(
+            total=settings.max_iter,
+            initial=state.iteration - state.start,
+            disable=not settings.verbose,
+            desc="training",
+        ) as bar:
+            try:
+                if state.best is None:
+                    self._validate(bar)
+                while state.iteration < end and not stop:
+                    self._update()
+                    bar.update()
+                    if state.iteration % settings.eval_every == 0 or state.iteration == end:
+                        stop = self._validate(bar)
+                state.finished = True
+            finally:  # an update that was cut short cannot be gone on from
+                if not self.pending:
+                    self._write(now=True)
+
+    def _update(self) -> None:
+        state, self.pending = self.state, True
+        done = (state.iteration - state.start) / self.settings.max_iter
+        decay = 0.5 * (1 + math.cos(math.pi * done))
+        for optimizer in state.objective.optimizers.values():
+            for group in optimizer.param_groups:
+                factor = decay if group.get("decays", True) else 1.0
+                group["lr"] = group["initial_lr"] * state.lr_factor * factor
+        state.objective, row = self.objective.step(
+            state.model, state.objective, self.draw, state.rng
+        )
+        state.iteration += 1
+        self.rows.append(row)
+        if self.held_out is None and self.settings.average and done >= 0.5:
+            state.average = state.average or AveragedModel(state.model.energy)
+            state.average.update_parameters(state.model.energy)
+
+    def _validate(self, bar: Any) -> bool:
+        """Write a history row, judge it and act on the verdict; return whether to stop."""
+        state, row = self.state, self._row()
+        sound = _is_sound(row, state.model)
+        held_out = self._judged() if sound else None
+        if not sound or _ran_away(held_out, state):
+            stop, self.pending = self._rescue(row, sound), False
+            return stop
+        if held_out is not None:
+            row |= {"validation": held_out.value, "validation_gain": held_out.gain}
+            row |= {"validation_stderr": held_out.stderr, "validation_ess": held_out.ess}
+            bar.set_postfix(validation=f"{held_out.value:.3f}")
+        state.history.append(row)
+        if _is_best(held_out, state.best):
+            snapshot = {k: v.detach().clone() for k, v in state.model.energy.state_dict().items()}
+            state.best = Best(state.iteration, held_out, snapshot)
+        self.pending = False
+        self._write()
+        stops = [callback(state) for callback in self.callbacks]
+        return _exhausted(state, self.settings) or any(stop is True for stop in stops)
+
+    def _row(self) -> dict[str, float]:
+        """Return the means over the updates since the last row."""
+        row: dict[str, float] = {"iteration": self.state.iteration}
+        if self.rows:
+            names = list(self.rows[0])
+            means = torch.stack([torch.stack([r[k] for r in self.rows]).mean() for k in names])
+            row |= dict(zip(names, means.tolist(), strict=True))
+        self.rows = []
+        return row
+
+    def _judged(self) -> HeldOut | None:
+        if self.held_out is None:
+            return None
+        model, rows, judge = self.state.model, self.held_out, self.judge
+        assert judge is not None  # made where rows are held out
+        likelihood = partial(judge, model, rows)
+        held_out = self.objective.judge(model, self.state.objective, rows, likelihood)
+        if held_out is None:
+            self.held_out = None  # nothing can be judged: average instead
+        return held_out
+
+    def _rescue(self, row: dict[str, float], sound: bool) -> bool:
+        """Go back to the best snapshot with a smaller learning rate; give up in the end."""
+        state, settings = self.state, self.settings
+        state.retries += 1
+        if state.retries > settings.max_retries or state.best is None:
+            if not sound or state.best is None:
+                raise ConvergenceError(
+                    f"training diverged {state.retries} times, last after {state.iteration} "
+                    f"updates (mean data energy {row.get('data_energy', math.nan):.3g} nats). "
+                    "Lower learning_rate, raise data_noise, or use base='mixture'."
+                )
+            return True  # runs away from a sound best snapshot: keep that one
+        state.model.energy.load_state_dict(state.best.energy)
+        state.average = None
+        state.lr_factor *= RESCUED_RATE
+        x = self.table.rows(MOST_ROWS, noised=False).x
+        state.objective = self.objective.recover(state.model, state.objective, x, state.rng)
+        return False
+
+    def _write(self, now: bool = False) -> None:
+        if self.checkpoint is None:
+            return
+        if not now and time.monotonic() - self.written < SECONDS_BETWEEN_CHECKPOINTS:
+            return
+        self.written = time.monotonic()
+        with tempfile.NamedTemporaryFile(dir=self.checkpoint.parent, delete=False) as file:
+            torch.save(self.state.state_dict(), file)
+        os.replace(file.name, self.checkpoint)  # atomic: a killed fit leaves the old file
+
+
+def _is_sound(row: dict[str, float], model: Model) -> bool:
+    """Whether all numbers and parameters are finite, and energies of a size that can be."""
+    parameters = torch.stack([p.sum() for p in model.energy.parameters()])
+    small = abs(row.get("data_energy", 0.0)) < EXPLODED
+    return small and all(map(math.isfinite, row.values())) and bool(parameters.isfinite().all())
+
+
+def _ran_away(held_out: HeldOut | None, state: TrainState) -> bool:
+    """Whether a model has left its best snapshot for good."""
+    if held_out is None or state.best is None or state.best.held_out is None:
+        return False
+    if state.model.base is None:
+        return False  # nothing sound to fall back to: a young model comes and goes
+    return held_out.gain < state.best.held_out.gain - RUNAWAY
+
+
+def _is_best(held_out: HeldOut | None, best: Best | None) -> bool:
+    if best is None or held_out is None or best.held_out is None:
+        return True  # the start; or nothing to compare: the last sound one
+    if best.held_out.value == held_out.value == -math.inf:
+        return True  # neither can be judged: the later one
+    return held_out.value > best.held_out.value
+
+
+def _exhausted(state: TrainState, settings: Settings) -> bool:
+    """Whether patience has come to its end."""
+    patience = settings.n_iter_no_change
+    rows = state.history[state.history_start :]
+    values = [row["validation"] for row in rows if "validation" in row]
+    if patience is None or len(values) <= patience or max(values) == -math.inf:
+        return False
+    return max(values[-patience:]) <= max(values[:-patience]) + settings.tol
+
+
+def _finish(state: TrainState) -> None:
+    """Put the best snapshot, or the average, into the model."""
+    if state.best is not None and state.best.held_out is not None:
+        state.model.energy.load_state_dict(state.best.energy)
+    elif state.average is not None:
+        state.model.energy.load_state_dict(state.average.module.state_dict())
