@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = [
     "Component",
+    "as_finite",
     "check_choice",
     "check_number",
     "decode",
@@ -88,6 +89,21 @@ def resolve(value: Any, choices: Mapping[str, Callable[[], Any]], kind: type, na
         f"{name} must be one of {sorted(choices)} or an instance of {kind.__name__}, got "
         f"{value!r}. Use an alias or build the component yourself."
     )
+
+
+def as_finite(name: str, value: Any) -> np.ndarray:
+    """Return a copy of `value` as a float64 array, all of it finite.
+
+    Raises
+    ------
+    ValueError
+        If an entry is NaN or infinite.
+    """
+    array = np.array(value, dtype=np.float64)
+    n_bad = array.size - np.count_nonzero(np.isfinite(array))
+    if n_bad:
+        raise ValueError(f"{name} must be finite, got {n_bad} non-finite values. Remove them.")
+    return array
 
 
 def check_number(

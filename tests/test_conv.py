@@ -311,7 +311,7 @@ def test_flat_rows_reach_it_as_images():
 def test_chains_run_on_it():
     energy = build_energy(Conv((4,), output="quadratic"), {}, (1, 6, 6), gen(0))
     x = torch.randn(8, 36, generator=gen(1))
-    state, _ = run(Langevin(0.01), Model(energy, None, 1.0).potential_and_score, x, 5, gen(2))
+    state, _ = run(Langevin(0.01), Model(energy, None, 1.0), x, 5, gen(2))
     assert state.x.shape == x.shape and state.x.isfinite().all()
 
 

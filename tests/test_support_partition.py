@@ -151,7 +151,7 @@ def test_climbing_goes_to_the_mode():
     energy = Quadratic(2.0, mean=0.3)
     points = torch.tensor([[0.9, 0.1]])
     partition = SupportPartition(1.0, n_inner=7, step_maximize=0.1)
-    rate = partition.move(Model(energy, None, 1.0).potential_and_score, points, *box(2), gen(0))
+    rate = partition.move(Model(energy, None, 1.0), points, *box(2), gen(0))
     expected = 0.3 + torch.tensor([[0.6, -0.2]]) * (1 - 0.1 * 2.0) ** 7
     torch.testing.assert_close(points, expected)
     assert rate == 0

@@ -28,7 +28,7 @@ from sklearn.mixture import GaussianMixture
 from skebm import HybridCDDensity
 from skebm.bases.mixture import MixtureBase
 from skebm.datasets import checkerboard
-from skebm.energies import Model
+from skebm.energies import Energy, Model
 from skebm.partition import AIS, ImportanceSampling, Quadrature
 
 METHODS = {"importance": ImportanceSampling, "ais": AIS}
@@ -39,7 +39,7 @@ NEAR = {2: (0.5, 1.5, 1.0), 5: (0.5, 1.5, 1.0), 10: (0.7, 1.4, 1.0), 20: (0.7, 1
 NEAREST = (0.8, 1.25, 0.5)
 
 
-class GaussianEnergy(torch.nn.Module):
+class GaussianEnergy(Energy):
     """E such that exp(-E) N(0, I) is proportional to N(mean, covariance), peak of exp(-U) 1."""
 
     def __init__(self, mean: np.ndarray, covariance: np.ndarray) -> None:

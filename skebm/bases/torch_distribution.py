@@ -4,9 +4,12 @@ from __future__ import annotations
 
 __all__ = ["TorchDistribution"]
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from skebm.bases._base import Base, BaseComponent
 
@@ -30,7 +33,8 @@ class TorchDistribution(BaseComponent):
 
     Notes
     -----
-    The score is taken by autograd. Draws fork torch's global generator and put it back. An
+    The score is taken by autograd. ``double()`` and ``to()`` convert a copy of the distribution,
+    with every tensor in it. Draws fork torch's global generator and put it back. An
     estimator with this base pickles where the distribution does; ``save`` refuses it.
 
     Examples
@@ -77,6 +81,13 @@ class TorchDistributionBase(Base):
         self.distribution = distribution
         self.n_features = n_features
 
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        """Convert the distribution too where it is no module, as ``double`` and ``to`` ask for."""
+        if not isinstance(self.distribution, torch.nn.Module):
+            with _Converted(fn):
+                self.distribution = copy.deepcopy(self.distribution)
+        return super()._apply(fn, recurse)
+
     @torch.no_grad()
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Return log p0(x), shape (n,), nats."""
@@ -97,3 +108,17 @@ class TorchDistributionBase(Base):
         with torch.random.fork_rng(devices=devices), torch.no_grad():
             torch.manual_seed(seed)
             return self.distribution.sample((n,)).to(rng.device)
+
+
+class _Converted(TorchFunctionMode):
+    """Deep copies inside hold ``fn(tensor)`` in place of each tensor, and of each parameter."""
+
+    def __init__(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.fn = fn
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        copies = (torch.Tensor.__deepcopy__, torch.Tensor.clone)  # parameters clone their data
+        return self.fn(args[0].detach()) if func in copies else func(*args, **(kwargs or {}))

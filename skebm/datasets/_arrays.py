@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_array
 
-from skebm._components import check_number
+from skebm._components import as_finite, check_number
 
 BLOCK_VALUES = 2**18  # 2 MiB of float64 in each temporary array: stays in the processor's cache
 
@@ -43,21 +43,6 @@ def as_rows(X: Any, n_features: int) -> np.ndarray:
             "Pass rows of the space that the density lives in."
         )
     return X
-
-
-def as_finite(name: str, value: Any) -> np.ndarray:
-    """Return a copy of `value` as a float64 array, all of it finite.
-
-    Raises
-    ------
-    ValueError
-        If an entry is NaN or infinite.
-    """
-    array = np.array(value, dtype=np.float64)
-    n_bad = array.size - np.count_nonzero(np.isfinite(array))
-    if n_bad:
-        raise ValueError(f"{name} must be finite, got {n_bad} non-finite values. Remove them.")
-    return array
 
 
 def as_labels(name: str, y: np.ndarray, n: int) -> np.ndarray:

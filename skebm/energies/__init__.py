@@ -3,6 +3,7 @@
 __all__ = [
     "MLP",
     "Conv",
+    "Energy",
     "EnergyComponent",
     "GaussianBernoulliRBM",
     "LinearICA",
@@ -10,20 +11,17 @@ __all__ = [
     "Reconstruction",
     "Residual",
     "Zero",
+    "as_energy",
     "build_energy",
-    "differentiable_score",
-    "directional_derivative",
     "energy_and_score",
-    "laplacian",
 ]
 
 from skebm.energies._base import (
+    Energy,
     EnergyComponent,
+    as_energy,
     build_energy,
-    differentiable_score,
-    directional_derivative,
     energy_and_score,
-    laplacian,
 )
 from skebm.energies._model import Model
 from skebm.energies.conv import Conv

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "EnergyComponent",
-    "build_energy",
-    "differentiable_score",
-    "directional_derivative",
-    "energy_and_score",
-    "laplacian",
-]
+__all__ = ["Energy", "EnergyComponent", "as_energy", "build_energy", "energy_and_score"]
 
+import copy
 import math
 from abc import abstractmethod
 from collections.abc import Callable
@@ -20,8 +14,82 @@ from typing import Any
 import torch
 
 from skebm._components import Component, resolve
+from skebm.networks._evaluating import evaluating
 
 _BATCH_NORM = torch.nn.modules.batchnorm._BatchNorm
+
+
+class Energy(torch.nn.Module):
+    r"""Module that maps rows (n, ...) to energies (n,), nats; autograd finds what it does not know.
+
+    A subclass writes ``forward`` and overrides the derivatives that it has in closed form. One
+    row's energy may not depend on the others, and ``double()`` makes it compute in float64.
+
+    Notes
+    -----
+    By autograd a loss of the score or of a directional derivative costs about twice a loss of the
+    energy and its gradient. The Laplacian takes one backward pass through the gradient for each
+    column; with probes it takes one.
+
+    References
+    ----------
+    .. [1] W. Grathwohl, K.-C. Wang, J.-H. Jacobsen, D. Duvenaud and R. Zemel, "Cutting out the
+       Middle-Man: Training and Evaluating Energy-Based Models without Sampling". Eq. 16.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skebm.energies import Energy
+    >>> class Quadratic(Energy):
+    ...     def forward(self, x):
+    ...         return 0.5 * x.square().sum(-1)
+    >>> energy, x, v = Quadratic(), torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, -1.0]])
+    >>> energy.value_and_gradient(x)
+    (tensor([2.5000]), tensor([[1., 2.]]))
+    >>> energy.directional_derivative(x, v).tolist(), energy.laplacian(x).tolist()
+    ([1.0], [2.0])
+    """
+
+    def value_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return E(x) (n,) and its gradient (n, ...), without a graph."""
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_(True)
+            value = self(leaf)
+            (gradient,) = torch.autograd.grad(value.sum(), leaf)
+        return value.detach(), gradient
+
+    def score(self, x: torch.Tensor) -> torch.Tensor:
+        """Return minus the gradient of E (n, ...) with a graph through parameters and x."""
+        with torch.enable_grad():
+            leaf = x if x.requires_grad else x.detach().requires_grad_(True)
+            return -_gradient(self(leaf), leaf)
+
+    def directional_derivative(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Return the gradient of E times directions v (n, ...), shape (n,), with a graph."""
+        return -(self.score(x) * v).flatten(1).sum(1)
+
+    def laplacian(self, x: torch.Tensor, probes: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the trace of the Hessian H of E (n,) with a graph, or v H v with probes v.
+
+        Probes (n, ...) with mean 0 and covariance I make it an unbiased estimate of the trace.
+        """
+        with torch.enable_grad():
+            leaf = x if x.requires_grad else x.detach().requires_grad_(True)
+            if probes is not None:
+                along = self.directional_derivative(leaf, probes)
+                return (_gradient(along, leaf) * probes).flatten(1).sum(1)
+            columns = -self.score(leaf).flatten(1)
+            second = [_gradient(g, leaf).flatten(1)[:, i] for i, g in enumerate(columns.unbind(1))]
+            return torch.stack(second, 1).sum(1)
+
+    @property
+    def twice_differentiable(self) -> bool:
+        """Whether the Laplacian is all of the second derivative: not where E has kinks."""
+        return True
+
+    def exact_log_partition(self) -> float | None:
+        """Return log of the integral of exp(-E), nats; None where it is not known."""
+        return None
 
 
 class EnergyComponent(Component):
@@ -37,13 +105,37 @@ class EnergyComponent(Component):
         """Return a fresh module for rows of this shape, ``(d,)`` for tables."""
 
 
+def as_energy(module: torch.nn.Module) -> Energy:
+    """Return an energy as it is, and any other module with autograd's derivatives.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Maps rows (n, ...) to (n,) nats.
+
+    Returns
+    -------
+    Energy
+        Shares the module's parameters.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skebm.energies import as_energy
+    >>> linear = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Flatten(0))
+    >>> as_energy(linear).laplacian(torch.ones(3, 2)).tolist()
+    [0.0, 0.0, 0.0]
+    """
+    return module if isinstance(module, Energy) else Adapted(module)
+
+
 def energy_and_score(energy: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     r"""Return E(x) and the score :math:`-\nabla_x E(x)`, without a graph through the parameters.
 
     Parameters
     ----------
     energy : torch.nn.Module
-        Closed form is used where the module has ``value_and_gradient``; autograd otherwise.
+        An `Energy`, or any module that maps rows to nats.
     x : Tensor of shape (n, ...)
         Rows in standardized space.
 
@@ -64,148 +156,8 @@ def energy_and_score(energy: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Te
     >>> energy_and_score(Quadratic(), torch.tensor([[1.0, 2.0]]))
     (tensor([2.5000]), tensor([[-1., -2.]]))
     """
-    if isinstance(energy, Reshaped):
-        value, score = energy_and_score(energy.module, x.view(-1, *energy.shape))
-        return value, score.reshape(x.shape)
-    closed_form = getattr(energy, "value_and_gradient", None)
-    if closed_form is not None:
-        value, gradient = closed_form(x)
-        return value, -gradient
-    with torch.enable_grad():
-        leaf = x.detach().requires_grad_(True)
-        value = energy(leaf)
-        (gradient,) = torch.autograd.grad(value.sum(), leaf)
-    return value.detach(), -gradient
-
-
-def differentiable_score(energy: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    r"""Return the score :math:`-\nabla_x E(x)` with a graph through the parameters.
-
-    Parameters
-    ----------
-    energy : torch.nn.Module
-        Maps rows to nats.
-    x : Tensor of shape (n, ...)
-        Rows in standardized space; the graph reaches them where they ask for gradients.
-
-    Returns
-    -------
-    Tensor of shape (n, ...)
-        Nats per standardized unit.
-
-    Notes
-    -----
-    Double backward: a loss of the score costs about twice a loss of the energy and its gradient.
-    Where the score is needed along one direction alone, `directional_derivative` is cheaper.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skebm.energies import MLP, differentiable_score
-    >>> energy = MLP((4,)).build((2,), torch.Generator().manual_seed(0))
-    >>> differentiable_score(energy, torch.ones(3, 2)).requires_grad
-    True
-    """
-    with torch.enable_grad():
-        leaf = x if x.requires_grad else x.detach().requires_grad_(True)
-        return -_gradient(energy(leaf), leaf)
-
-
-def directional_derivative(
-    energy: torch.nn.Module, x: torch.Tensor, v: torch.Tensor
-) -> torch.Tensor:
-    r"""Return :math:`\nabla_x E(x) \cdot v` with a graph through the parameters.
-
-    Parameters
-    ----------
-    energy : torch.nn.Module
-        Closed form is used where the module has ``directional_derivative(x, v)``; double backward
-        otherwise.
-    x : Tensor of shape (n, ...)
-        Rows in standardized space.
-    v : Tensor of shape (n, ...)
-        One direction for each row; the graph reaches it too.
-
-    Returns
-    -------
-    Tensor of shape (n,)
-        Nats per unit of v.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skebm.energies import directional_derivative
-    >>> class Quadratic(torch.nn.Module):
-    ...     def forward(self, x):
-    ...         return 0.5 * x.square().sum(-1)
-    >>> x, v = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, -1.0]])
-    >>> directional_derivative(Quadratic(), x, v).tolist()
-    [1.0]
-    """
-    if isinstance(energy, Reshaped):
-        shape = (-1, *energy.shape)
-        return directional_derivative(energy.module, x.view(shape), v.view(shape))
-    closed_form = getattr(energy, "directional_derivative", None)
-    if closed_form is not None:
-        return closed_form(x, v)
-    return -(differentiable_score(energy, x) * v).flatten(1).sum(1)
-
-
-def laplacian(
-    energy: torch.nn.Module, x: torch.Tensor, probes: torch.Tensor | None = None
-) -> torch.Tensor:
-    r"""Return the trace of the Hessian of E, or :math:`v^T H v`, differentiable in the parameters.
-
-    Parameters
-    ----------
-    energy : torch.nn.Module
-        Twice differentiable. Closed form is used for the trace where the module has
-        ``laplacian(x)``.
-    x : Tensor of shape (n, ...)
-        Rows in standardized space.
-    probes : Tensor of shape (n, ...), optional
-        Directions v, one for each row. With mean 0 and covariance I, :math:`v^T H v` is an unbiased
-        estimate of the trace. None gives the trace itself.
-
-    Returns
-    -------
-    Tensor of shape (n,)
-        Nats per standardized unit squared.
-
-    Notes
-    -----
-    The trace takes one backward pass through the gradient for each column; a probe takes one.
-
-    References
-    ----------
-    .. [1] W. Grathwohl, K.-C. Wang, J.-H. Jacobsen, D. Duvenaud and R. Zemel, "Cutting out the
-       Middle-Man: Training and Evaluating Energy-Based Models without Sampling". Eq. 16.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skebm.energies import laplacian
-    >>> class Quadratic(torch.nn.Module):
-    ...     def forward(self, x):
-    ...         return 0.5 * x.square().sum(-1)
-    >>> laplacian(Quadratic(), torch.tensor([[1.0, 2.0]])).tolist()
-    [2.0]
-    """
-    if isinstance(energy, Reshaped):
-        shape = (-1, *energy.shape)
-        probes = None if probes is None else probes.view(shape)
-        return laplacian(energy.module, x.view(shape), probes)
-    closed_form = getattr(energy, "laplacian", None)
-    if probes is None and closed_form is not None:
-        return closed_form(x)
-    with torch.enable_grad():
-        leaf = x if x.requires_grad else x.detach().requires_grad_(True)
-        if probes is not None:
-            along = directional_derivative(energy, leaf, probes)
-            return (_gradient(along, leaf) * probes).flatten(1).sum(1)
-        columns = -differentiable_score(energy, leaf).flatten(1)
-        second = [_gradient(g, leaf).flatten(1)[:, i] for i, g in enumerate(columns.unbind(1))]
-        return torch.stack(second, 1).sum(1)
+    value, gradient = as_energy(energy).value_and_gradient(x)
+    return value, -gradient
 
 
 def _gradient(values: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
@@ -248,7 +200,8 @@ def build_energy(
     TypeError
         If the factory returns no module, or is a module itself.
     ValueError
-        If the module holds batch normalization or maps n rows to anything but n finite numbers.
+        If the module holds batch normalization, maps n rows to anything but n finite numbers, or
+        cannot compute in float64 once converted.
 
     Examples
     --------
@@ -280,7 +233,19 @@ def build_energy(
     return module if len(shape) == 1 else Reshaped(module, shape)
 
 
-class Reshaped(torch.nn.Module):
+class Adapted(Energy):
+    """Any module as an energy."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (n, ...) to (n,)."""
+        return self.module(x)
+
+
+class Reshaped(Energy):
     """An energy of images behind the contract of flat rows."""
 
     def __init__(self, module: torch.nn.Module, shape: tuple[int, ...]) -> None:
@@ -290,7 +255,28 @@ class Reshaped(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map flat rows (n, d) to (n,)."""
-        return self.module(x.view(-1, *self.shape))
+        return self.module(self._images(x))
+
+    def value_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the energy (n,) and its gradient (n, d)."""
+        value, gradient = as_energy(self.module).value_and_gradient(self._images(x))
+        return value, gradient.reshape(x.shape)
+
+    def directional_derivative(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Return gradient . v (n,) at flat rows x (n, d), with a graph."""
+        return as_energy(self.module).directional_derivative(self._images(x), self._images(v))
+
+    def laplacian(self, x: torch.Tensor, probes: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the trace of the Hessian, or its product with probes (n, d) on both sides."""
+        probes = None if probes is None else self._images(probes)
+        return as_energy(self.module).laplacian(self._images(x), probes)
+
+    def exact_log_partition(self) -> float | None:
+        """Return that of the energy of images."""
+        return as_energy(self.module).exact_log_partition()
+
+    def _images(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(-1, *self.shape)
 
 
 def _check_contract(module: torch.nn.Module, shape: tuple[int, ...], device: torch.device) -> None:
@@ -302,13 +288,31 @@ def _check_contract(module: torch.nn.Module, shape: tuple[int, ...], device: tor
                 "LayerNorm or none."
             )
     probe = torch.zeros(3, *shape, device=device)
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(module):
         out = module(probe)
     if not isinstance(out, torch.Tensor) or out.shape != (3,) or not out.isfinite().all():
         got = f"shape {tuple(out.shape)}" if isinstance(out, torch.Tensor) else repr(out)
         raise ValueError(
             f"energy must map (n, {', '.join(map(str, shape))}) to n finite numbers, got {got} for "
             "3 rows of zeros. Squeeze the last axis."
+        )
+    _check_double(module, probe)
+
+
+def _check_double(module: torch.nn.Module, probe: torch.Tensor) -> None:
+    """Raise unless a copy of the module in float64 maps float64 rows to float64 energies."""
+    if probe.device.type == "mps":  # has no float64
+        probe = probe.cpu()
+    twin = copy.deepcopy(module).to(probe.device).double().eval()
+    try:
+        with torch.no_grad():
+            got = str(twin(probe.double()).dtype)
+    except RuntimeError as error:
+        got = str(error)
+    if got != "torch.float64":
+        raise ValueError(
+            f"energy must compute in float64 too, once converted by double(), got {got}. Make its "
+            "constants from x (x.new_tensor) or register them as buffers."
         )
 
 

@@ -43,6 +43,10 @@ class Model(NamedTuple):
         potential = self.energy(x) / self.temperature
         return potential if self.base is None else potential - self.base.log_prob(x)
 
+    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return U(x) (n,) and the score of the model: what a sampler's target is."""
+        return self.potential_and_score(x)
+
     def potential_and_score(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return U(x) (n,) and the score of the model, minus its gradient, (n, ...)."""
         energy, score = energy_and_score(self.energy, x)

@@ -8,10 +8,10 @@ import torch
 
 from skebm.bases import Base
 from skebm.bases.uniform import UniformBase
-from skebm.energies._base import directional_derivative, energy_and_score
+from skebm.energies._base import Energy, as_energy
 
 
-class Bounded(torch.nn.Module):
+class Bounded(Energy):
     """An energy that takes, outside a box, its value at the nearest point of the box.
 
     Beside a uniform base the log density then falls with the squared distance to the box, whatever
@@ -34,13 +34,14 @@ class Bounded(torch.nn.Module):
     def value_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the energy (n,) and its gradient (n, d), 0 in the columns that are outside."""
         inside = x.clamp(self.low, self.high)
-        value, score = energy_and_score(self.module, inside)
-        return value, torch.where(inside == x, -score, 0)
+        value, gradient = as_energy(self.module).value_and_gradient(inside)
+        return value, torch.where(inside == x, gradient, 0)
 
     def directional_derivative(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Return gradient . v (n,) at rows x (n, d), with a graph through the parameters."""
         inside = x.clamp(self.low, self.high)
-        return directional_derivative(self.module, inside, torch.where(inside == x, v, 0))
+        v = torch.where(inside == x, v, 0)
+        return as_energy(self.module).directional_derivative(inside, v)
 
 
 def bounded_by(energy: torch.nn.Module, base: Base | None) -> torch.nn.Module:

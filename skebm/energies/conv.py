@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from skebm._components import check_choice, check_number
-from skebm.energies._base import EnergyComponent
+from skebm.energies._base import Energy, EnergyComponent
 from skebm.energies.mlp import OUTPUTS, with_output
 from skebm.networks import ConvNet
 from skebm.networks.feed_forward import ACTIVATIONS
@@ -62,9 +62,7 @@ class Conv(EnergyComponent):
     -----
     Convolutions start Kaiming normal without bias; weights and biases of fully connected layers
     start at N(0, 0.01^2), so E is small at the start, but not stationary. There is no batch
-    normalization, which would mix rows, and no dropout. Without attention the score is written
-    out: on one CPU thread and 64 images of 28 x 28 it took 0.70 to 0.87 (`strided`) and 0.71 to
-    0.85 (`pyramid` of width 16) of autograd's time. A non-local block holds positions^2 numbers
+    normalization, which would mix rows, and no dropout. A non-local block holds positions^2 numbers
     for each image.
 
     The network of [3]_ is ``Conv((32, 64, 128), 3, strides=1, pooling="average",
@@ -228,7 +226,7 @@ class Conv(EnergyComponent):
         n = len(self.channels)
         parts = (self.kernel_sizes, self.strides, self.paddings)
         each = (part if isinstance(part, tuple | list) else (part,) * n for part in parts)
-        network = ConvNet(
+        network = ConvEnergy(
             tuple(shape),
             tuple(zip(self.channels, *each, strict=True)),
             tuple(self.hidden_sizes),
@@ -260,6 +258,10 @@ class Conv(EnergyComponent):
         check_number("negative_slope", self.negative_slope, low=0, high=1)
         check_choice("output", self.output, OUTPUTS)
         check_choice("learn_gamma", self.learn_gamma, (False, True))
+
+
+class ConvEnergy(ConvNet, Energy):
+    """A convolutional network whose output is the energy."""
 
 
 def _check_sizes(name: str, value: Any, *, low: float, high: float = math.inf) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from skebm._components import check_choice
-from skebm.energies._base import EnergyComponent
+from skebm.energies._base import Energy, EnergyComponent
 from skebm.energies.rbm import given, log_two_cosh
 
 SOURCES = ("logistic", "laplace")
@@ -87,7 +87,7 @@ class LinearICA(EnergyComponent):
         return ICAEnergy(B, self.source)
 
 
-class ICAEnergy(torch.nn.Module):
+class ICAEnergy(Energy):
     """Minus log density of sources x B; the derivatives are those of one source, by hand."""
 
     def __init__(self, B: torch.Tensor, source: str) -> None:
@@ -110,8 +110,10 @@ class ICAEnergy(torch.nn.Module):
         s = x @ self.B
         return self._value(s), self._slope(s) @ self.B.T
 
-    def laplacian(self, x: torch.Tensor) -> torch.Tensor:
+    def laplacian(self, x: torch.Tensor, probes: torch.Tensor | None = None) -> torch.Tensor:
         """Return the trace of the Hessian of E at each row, (n,), with a graph."""
+        if probes is not None:
+            return super().laplacian(x, probes)
         s = x @ self.B
         if self.source == "laplace":
             curvature = torch.zeros_like(s)

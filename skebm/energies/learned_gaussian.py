@@ -8,10 +8,10 @@ import torch
 
 from skebm.bases import Base
 from skebm.bases.mixture import MixtureBase
-from skebm.energies._base import directional_derivative, energy_and_score
+from skebm.energies._base import Energy, as_energy
 
 
-class LearnedGaussian(torch.nn.Module):
+class LearnedGaussian(Energy):
     r"""``E(x)`` and the quadratic that turns the base into a Gaussian with learned moments.
 
     In the coordinates y in which the base is N(0, I), it adds
@@ -41,18 +41,19 @@ class LearnedGaussian(torch.nn.Module):
     @torch.no_grad()
     def value_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the energy (n,) and its gradient (n, d)."""
-        value, score = energy_and_score(self.module, x)
+        value, gradient = as_energy(self.module).value_and_gradient(x)
         y = (x - self.center) @ self.factor
         u = (y - self.shift) * (-self.log_scale).exp()
         value = value + 0.5 * (u.square() - y.square()).sum(1) + self.log_scale.sum()
         pull = u * (-self.log_scale).exp() - y
-        return value, torch.addmm(-score, pull, self.factor.T)
+        return value, torch.addmm(gradient, pull, self.factor.T)
 
     def directional_derivative(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Return grad E(x) . v, (n,), differentiable in the parameters."""
         y, along = (x - self.center) @ self.factor, v @ self.factor
         pull = (y - self.shift) * (-2 * self.log_scale).exp() - y
-        return directional_derivative(self.module, x, v) + (pull * along).sum(1)
+        inner = as_energy(self.module).directional_derivative(x, v)
+        return inner + (pull * along).sum(1)
 
 
 def with_learned_gaussian(energy: torch.nn.Module, base: Base | None) -> torch.nn.Module:

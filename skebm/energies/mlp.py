@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from skebm._components import check_choice, check_number
-from skebm.energies._base import EnergyComponent, directional_derivative
-from skebm.networks import ConvNet, FeedForward
+from skebm.energies._base import Energy, EnergyComponent
+from skebm.networks import FeedForward
 from skebm.networks.feed_forward import ACTIVATIONS
 
 FREQUENCIES, FEW_COLUMNS = 64, 3  # of "auto"
@@ -125,7 +125,7 @@ class MLP(EnergyComponent):
         self._check()
         automatic = FREQUENCIES if shape[0] <= FEW_COLUMNS else 0
         n_frequencies = automatic if self.n_frequencies == "auto" else int(self.n_frequencies)
-        network = FeedForward(
+        network = Perceptron(
             shape[0],
             tuple(self.hidden_sizes),
             self.activation,
@@ -161,18 +161,22 @@ def check_hidden(sizes: Any, activation: Any, negative_slope: Any) -> None:
     check_number("negative_slope", negative_slope, low=0, high=1)
 
 
-def with_output(network: FeedForward | ConvNet, output: str, learn_gamma: bool) -> torch.nn.Module:
+def with_output(network: Energy, output: str, learn_gamma: bool) -> Energy:
     """Return the energy that one of ``OUTPUTS``, and gamma where wanted, make of a network."""
-    energy: FeedForward | ConvNet | SquaredOutput = network
+    energy = network
     if output != "identity":
         energy = SquaredOutput(network, learn_beta=output == "linear-quadratic")
     return PlusSquaredNorm(energy) if learn_gamma else energy
 
 
-class SquaredOutput(torch.nn.Module):
+class Perceptron(FeedForward, Energy):
+    """A perceptron whose output is the energy, with its gradient written out."""
+
+
+class SquaredOutput(Energy):
     """``f^2 / 2`` or ``f + beta f^2 / 2`` of a network with one output; the chain rule by hand."""
 
-    def __init__(self, network: FeedForward | ConvNet, *, learn_beta: bool) -> None:
+    def __init__(self, network: Energy, *, learn_beta: bool) -> None:
         super().__init__()
         self.network = network
         self.learn_beta = learn_beta
@@ -196,17 +200,16 @@ class SquaredOutput(torch.nn.Module):
 
     def directional_derivative(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Return gradient . v (n,) at rows x (n, ...), with a graph through the parameters."""
-        if isinstance(self.network, FeedForward):
-            f, along = self.network.value_and_directional(x, v)
-        else:
-            f, along = self.network(x), directional_derivative(self.network, x, v)
+        if not isinstance(self.network, FeedForward):
+            return super().directional_derivative(x, v)
+        f, along = self.network.value_and_directional(x, v)
         return (1 + self.beta * f) * along if self.learn_beta else f * along
 
 
-class PlusSquaredNorm(torch.nn.Module):
+class PlusSquaredNorm(Energy):
     """``E + gamma sqrt(n) |x|^2``, with n numbers in a row x; the sum rule by hand."""
 
-    def __init__(self, energy: FeedForward | ConvNet | SquaredOutput) -> None:
+    def __init__(self, energy: Energy) -> None:
         super().__init__()
         self.energy = energy
         device = next(energy.parameters()).device
@@ -226,7 +229,7 @@ class PlusSquaredNorm(torch.nn.Module):
 
     def directional_derivative(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Return gradient . v (n,) at rows x (n, ...), with a graph through the parameters."""
-        along = directional_derivative(self.energy, x, v)
+        along = self.energy.directional_derivative(x, v)
         return along + 2 * self._factor(x) * (x * v).flatten(1).sum(1)
 
     def _factor(self, x: torch.Tensor) -> torch.Tensor:

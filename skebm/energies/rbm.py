@@ -4,18 +4,17 @@ from __future__ import annotations
 
 __all__ = ["GaussianBernoulliRBM", "RBMEnergy"]
 
+import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn.functional import softplus
 
-from skebm._components import check_number
-from skebm.datasets._arrays import as_finite, log_sum_exp
-from skebm.datasets._rbm import MOST_LISTED, enumerate_states
-from skebm.energies._base import EnergyComponent
+from skebm._components import as_finite, check_number
+from skebm.energies._base import Energy, EnergyComponent
 
 INITIAL_SCALE = 0.01
+MOST_LISTED = 15  # hidden units whose 2^h states are listed
 LINEAR_ABOVE = 40.0  # exp(-40) is nothing beside 40, in float64 too
 
 
@@ -100,10 +99,8 @@ class GaussianBernoulliRBM(EnergyComponent):
         return RBMEnergy(B, b, c)
 
 
-class RBMEnergy(torch.nn.Module):
+class RBMEnergy(Energy):
     """Free energy of weights B (d, h), visible bias b (d,) and hidden bias c (h,)."""
-
-    twice_differentiable = True
 
     def __init__(self, B: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
         super().__init__()
@@ -119,8 +116,10 @@ class RBMEnergy(torch.nn.Module):
         a = self._activation(x)
         return self._value(x, a), torch.addmm(x - self.b, a.tanh(), self.B.T, alpha=-0.5)
 
-    def laplacian(self, x: torch.Tensor) -> torch.Tensor:
+    def laplacian(self, x: torch.Tensor, probes: torch.Tensor | None = None) -> torch.Tensor:
         """Return the trace of the Hessian of E at each row, (n,), with a graph."""
+        if probes is not None:
+            return super().laplacian(x, probes)
         curvature = 1 - self._activation(x).tanh().square()
         return x.shape[1] - 0.25 * curvature @ self.B.square().sum(0)
 
@@ -142,9 +141,11 @@ class RBMEnergy(torch.nn.Module):
         """Return log of the integral of exp(-E), nats; None above 15 hidden units."""
         if len(self.c) > MOST_LISTED:
             return None
-        B, b, c = (part.double().cpu().numpy() for part in (self.B, self.b, self.c))
-        with np.errstate(invalid="ignore", over="ignore"):  # nan where training ran away
-            return float(log_sum_exp(enumerate_states(B, b, c)[1]))
+        B, b, c = (part.double() for part in (self.B, self.b, self.c))
+        units = torch.arange(len(c), device=c.device)
+        signs = 2.0 * (torch.arange(2 ** len(c), device=c.device)[:, None] >> units & 1).to(c) - 1
+        log_mass = signs @ c + 0.5 * torch.addmm(b, signs, B.T, alpha=0.5).square().sum(1)
+        return float(log_mass.logsumexp(0)) + 0.5 * len(b) * math.log(2 * math.pi)
 
     def _activation(self, x: torch.Tensor) -> torch.Tensor:
         return torch.addmm(self.c, x, self.B, alpha=0.5)

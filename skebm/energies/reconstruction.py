@@ -6,7 +6,7 @@ __all__ = ["Reconstruction"]
 
 import torch
 
-from skebm.energies._base import EnergyComponent
+from skebm.energies._base import Energy, EnergyComponent
 from skebm.energies.mlp import check_hidden
 from skebm.networks.feed_forward import (
     activation_of,
@@ -99,7 +99,7 @@ class Reconstruction(EnergyComponent):
         return SquaredResidual(sizes, self.activation, self.negative_slope, rng)
 
 
-class SquaredResidual(torch.nn.Module):
+class SquaredResidual(Energy):
     """``|x - g(x)|^2`` with g a perceptron back to the first width; the chain rule by hand."""
 
     def __init__(
@@ -121,6 +121,11 @@ class SquaredResidual(torch.nn.Module):
         for layer in inner:
             a = value(layer(a))
         return (x - last(a)).square().sum(1)
+
+    @property
+    def twice_differentiable(self) -> bool:
+        """Whether the activation has no kink."""
+        return self.activation != "leaky_relu"
 
     @torch.no_grad()
     def value_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

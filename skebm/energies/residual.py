@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 
 from skebm._components import check_number
-from skebm.energies._base import EnergyComponent
+from skebm.energies._base import Energy, EnergyComponent
 from skebm.networks.image_generators import check_images, convolution, drawn
 
 
@@ -82,7 +82,7 @@ class Residual(EnergyComponent):
         return ResidualNetwork(widths, self.negative_slope, rng)
 
 
-class ResidualNetwork(torch.nn.Module):
+class ResidualNetwork(Energy):
     """Residual blocks between these widths, a sum over positions and a linear output."""
 
     def __init__(

@@ -7,10 +7,10 @@ __all__ = ["Reweighted"]
 import torch
 
 from skebm.bases.mixture import MixtureBase
-from skebm.energies._base import energy_and_score
+from skebm.energies._base import Energy, as_energy
 
 
-class Reweighted(torch.nn.Module):
+class Reweighted(Energy):
     """``E(x) - a . r(x)`` with r the responsibilities of a mixture; no longer trained.
 
     Where modes are apart, a moves mass between them and leaves each one's shape as it is.
@@ -31,6 +31,6 @@ class Reweighted(torch.nn.Module):
     @torch.no_grad()
     def value_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the energy (n,) and its gradient (n, d)."""
-        value, score = energy_and_score(self.module, x)
+        value, inner = as_energy(self.module).value_and_gradient(x)
         lift, gradient = self.mixture.averaged(x, self.lifts)
-        return value - lift, -score - gradient
+        return value - lift, inner - gradient

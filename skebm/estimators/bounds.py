@@ -28,10 +28,11 @@ from skebm.fitted.bounds import IMAGE_COLUMNS, MOST_DENSE, GeneratorReport, repo
 from skebm.fitted.draws import UNKNOWN, ByGenerator
 from skebm.fitted.normalization import MOST_COLUMNS
 from skebm.networks import value_and_jacobian
+from skebm.networks._evaluating import evaluating
 from skebm.networks.jacobian import MOST_EXACT
 from skebm.objectives import BidirectionalBounds, ImportanceLikelihood, Optimization
 from skebm.objectives._generator_entropy import minority, orientation
-from skebm.objectives.bidirectional_bounds import FlatRows, evaluating
+from skebm.objectives.bidirectional_bounds import FlatRows
 from skebm.partition import AIS, ImportanceSampling
 from skebm.train import HeldOutLikelihood, TrainState
 from skebm.train.judge import held_out_given

@@ -1,4 +1,4 @@
-"""Convolutional network and non-local block; the network's input gradient is written out."""
+"""Convolutional network and non-local block."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import math
 from itertools import pairwise
 
 import torch
-from torch.nn.functional import avg_pool2d, conv_transpose2d, fold, interpolate, pad
+from torch.nn.functional import avg_pool2d
 
-from skebm.networks.feed_forward import SLOPE, Activation, activation_of
+from skebm.networks.feed_forward import SLOPE, activation_of
 
 POOL = 2  # side and stride of an average pooling window
-FEW_CHANNELS = 3  # up to here a matrix product and fold beat a transposed convolution
 LINEAR_STD = 0.01  # of initial linear weights and biases: the released code of SP's image nets
 
 
@@ -102,8 +101,7 @@ class ConvNet(torch.nn.Module):
 
     Notes
     -----
-    ``value_and_gradient`` builds no autograd graph and keeps the maps channels-last on a CPU; with
-    attention it is autograd.
+    Maps are kept channels-last on a CPU.
 
     Examples
     --------
@@ -113,9 +111,8 @@ class ConvNet(torch.nn.Module):
     >>> net = ConvNet((1, 8, 8), ((4, 3, 2, 1), (6, 3, 2, 1)), (5,), "silu", rng)
     >>> net.map_shapes
     [(4, 4, 4), (6, 2, 2)]
-    >>> value, gradient = net.value_and_gradient(torch.zeros(3, 1, 8, 8))
-    >>> value.shape, gradient.shape
-    (torch.Size([3]), torch.Size([3, 1, 8, 8]))
+    >>> net(torch.zeros(3, 1, 8, 8)).shape
+    torch.Size([3])
     """
 
     def __init__(
@@ -147,70 +144,22 @@ class ConvNet(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (n, c, h, w) to (n,)."""
-        value = self._activation().value
+        value = activation_of(self.activation, self.negative_slope).value
         x = x.contiguous(memory_format=_layout(x.device))
-        for i, convolution in enumerate(self._convolutions(), start=1):
+        for i, convolution in enumerate(self.convolutions, start=1):
             x = value(convolution(x))
             x = avg_pool2d(x, POOL) if self.pooled else x
             x = self.attention[str(i)](x) if str(i) in self.attention else x
-        *inner, last = self._linear()
+        *inner, last = self.layers
         x = x.flatten(1)
         for layer in inner:
             x = value(layer(x))
         return last(x).squeeze(-1)
 
-    def value_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the output (n,) and its gradient with respect to the input (n, c, h, w)."""
-        return self._by_autograd(x) if len(self.attention) else self._by_hand(x)
-
-    def _by_autograd(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_(True)
-            value = self(leaf)
-            (gradient,) = torch.autograd.grad(value.sum(), leaf)
-        return value.detach(), gradient
-
-    @torch.no_grad()
-    def _by_hand(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        activate = self._activation().with_derivative
-        layout = _layout(x.device)
-        shapes, derivatives, a = [], [], x
-        for convolution in self._convolutions():
-            shapes.append(a.shape)
-            a = convolution(a).contiguous(memory_format=layout)
-            derivatives.append(torch.empty_like(a))
-            activate(a, derivatives[-1])
-            a = avg_pool2d(a, POOL) if self.pooled else a
-        value, gradient = self._head(a.flatten(1))
-        gradient = gradient.view(a.shape)
-        parts = zip(self._convolutions(), shapes, derivatives, strict=True)
-        for convolution, shape, derivative in reversed(list(parts)):
-            if self.pooled:
-                gradient = _spread(gradient, derivative.shape)
-            gradient = _pull_back(derivative.mul_(gradient), convolution, shape)
-        return value, gradient.contiguous()
-
-    def _head(self, a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        activate = self._activation().with_derivative
-        *inner, last = self._linear()
-        derivatives = []
-        for layer in inner:
-            a = layer(a)
-            derivatives.append(torch.empty_like(a))
-            activate(a, derivatives[-1])
-        gradient = last.weight.expand(len(a), -1)
-        for layer, derivative in reversed(list(zip(inner, derivatives, strict=True))):
-            gradient = derivative.mul_(gradient) @ layer.weight
-        return last(a).squeeze(-1), gradient
-
-    def _convolutions(self) -> list[torch.nn.Conv2d]:
-        return list(self.convolutions)  # type: ignore[arg-type]
-
-    def _linear(self) -> list[torch.nn.Linear]:
-        return list(self.layers)  # type: ignore[arg-type]
-
-    def _activation(self) -> Activation:
-        return activation_of(self.activation, self.negative_slope)
+    @property
+    def twice_differentiable(self) -> bool:
+        """Whether the activation has no kink."""
+        return self.activation != "leaky_relu"
 
 
 def _map_shapes(
@@ -259,25 +208,3 @@ def _linear(n_in: int, n_out: int, rng: torch.Generator) -> torch.nn.Linear:
         layer.weight.normal_(0, LINEAR_STD, generator=rng)
         layer.bias.normal_(0, LINEAR_STD, generator=rng)
     return layer
-
-
-def _pull_back(
-    gradient: torch.Tensor, convolution: torch.nn.Conv2d, shape: torch.Size
-) -> torch.Tensor:
-    """Turn the gradient at a convolution's output into that at its input of this shape."""
-    weight, kernel = convolution.weight, convolution.kernel_size[0]
-    stride, padding = convolution.stride[0], int(convolution.padding[0])
-    if shape[1] <= FEW_CHANNELS:
-        patches = weight.flatten(1).T @ gradient.flatten(2)
-        return fold(patches, shape[2:], kernel, padding=padding, stride=stride)
-    sides = zip(shape[2:], gradient.shape[2:], strict=True)
-    # rows and columns that no kernel reached: the stride stepped over them
-    left_over = [m - ((k - 1) * stride - 2 * padding + kernel) for m, k in sides]
-    return conv_transpose2d(gradient, weight, None, stride, padding, left_over)
-
-
-def _spread(gradient: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """Turn the gradient at the output of average pooling into that at its input."""
-    gradient = interpolate(gradient / POOL**2, scale_factor=POOL)
-    height, width = (size - g for size, g in zip(shape[2:], gradient.shape[2:], strict=True))
-    return pad(gradient, (0, width, 0, height)) if height or width else gradient

@@ -216,6 +216,11 @@ class FeedForward(torch.nn.Module):
         """Return the output (n,) and its gradient with respect to the input (n, d)."""
         return in_chunks(self._chunk, x, max(layer.out_features for layer in self._linear()))
 
+    @property
+    def twice_differentiable(self) -> bool:
+        """Whether the activation has no kink."""
+        return self.activation != "leaky_relu"
+
     def directional_derivative(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Return gradient . v (n,) at rows x (n, d), with a graph through parameters, x and v."""
         return self.value_and_directional(x, v)[1]

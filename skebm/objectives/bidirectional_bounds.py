@@ -9,14 +9,16 @@ import math
 import torch
 
 from skebm._components import check_number
-from skebm.energies import Model, differentiable_score, directional_derivative
+from skebm.energies import Model, as_energy
 from skebm.networks import (
     FeedForward,
     GeneratorComponent,
+    GeneratorNetwork,
     MLPGenerator,
     log_volume,
     value_and_jacobian,
 )
+from skebm.networks._evaluating import evaluating
 from skebm.networks.jacobian import MOST_EXACT, push_forward
 from skebm.objectives._base import (
     Draw,
@@ -284,7 +286,7 @@ class BidirectionalBounds(Objective):
             return self._whole_penalty(model, network, z, rng)
         v = torch.empty_like(z).normal_(generator=rng)
         x, along, slope = self._directions(network, z, v, rng)
-        residual = directional_derivative(model.energy, x, along) / model.temperature
+        residual = as_energy(model.energy).directional_derivative(x, along) / model.temperature
         residual = residual - (z * v).sum(1) - slope
         if model.base is not None:
             residual = residual - (model.base.log_prob_and_score(x)[1] * along).sum(1)
@@ -385,9 +387,8 @@ class BidirectionalBounds(Objective):
         self, network: torch.nn.Module, z: torch.Tensor, v: torch.Tensor, rng: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return G(z), J v and the derivative of the log volume along v, as constants."""
-        written_out = getattr(network, "jacobian_and_change", None)
-        if self.spread.kind == "logdet" and written_out is not None:
-            x, jacobian, change = written_out(z, v)
+        if self.spread.kind == "logdet" and isinstance(network, GeneratorNetwork):
+            x, jacobian, change = network.jacobian_and_change(z, v)
             along = torch.einsum("nDd,nd->nD", jacobian, v)
             return x, along, volume_change(jacobian, change)
         z = z.detach().requires_grad_(True)
@@ -437,21 +438,6 @@ class FlatRows(torch.nn.Module):
         return self.module(z).flatten(1)
 
 
-class evaluating:
-    """Put a module into evaluation mode for a while: batch normalization would mix rows."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        self.module, self.training = module, module.training
-
-    def __enter__(self) -> None:
-        if self.training:
-            self.module.eval()
-
-    def __exit__(self, *error: object) -> None:
-        if self.training:
-            self.module.train()
-
-
 def volume_change(jacobian: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
     """Return the derivative of half log det J^T J (n,) given that of J (n, D, d); 0 where flat."""
     d = jacobian.shape[-1]
@@ -471,5 +457,5 @@ def volume_change(jacobian: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
 
 def _slope(model: Model, x: torch.Tensor) -> torch.Tensor:
     """Return the gradient of the potential (n, D) with a graph to the energy's parameters."""
-    slope = -differentiable_score(model.energy, x) / model.temperature
+    slope = -as_energy(model.energy).score(x) / model.temperature
     return slope if model.base is None else slope - model.base.log_prob_and_score(x)[1]

@@ -171,7 +171,7 @@ class ContrastiveDivergence(Objective):
 
     def _sampler(self) -> Sampler:
         sampler = MALA() if self.sampler is None else self.sampler
-        if not isinstance(sampler, Sampler) or not hasattr(sampler, "step_size"):
+        if not isinstance(sampler, Sampler) or sampler.step_size is None:
             raise TypeError(f"sampler must be a Sampler with a step_size, got {sampler!r}.")
         return sampler
 
@@ -213,15 +213,15 @@ class ContrastiveDivergence(Objective):
         self, model: Model, state: State, starts: torch.Tensor, rng: torch.Generator
     ) -> tuple[torch.Tensor, SamplerInfo, State]:
         sampler: Any = self._sampler()
-        target, at_start = model.potential_and_score, None
+        at_start = None
         adapts = self.adapt_step and self.energy_step is None and self.n_steps > 0
         if sampler.metropolis:
-            at_start = sampler.init(target, starts, state.buffers["log_step"])
+            at_start = sampler.init(model, starts, state.buffers["log_step"])
         elif self.energy_step is not None:
             sampler = self.current_sampler(model, state)
         else:
             sampler = sampler.for_energy(model.temperature)
-        chains, info = run(sampler, target, starts, self.n_steps, rng, state=at_start)
+        chains, info = run(sampler, model, starts, self.n_steps, rng, state=at_start)
         if sampler.metropolis and adapts:
             log_step = robbins_monro(
                 state.buffers["log_step"], info.acceptance, sampler.target_accept, GAIN

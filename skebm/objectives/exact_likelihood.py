@@ -4,18 +4,16 @@ from __future__ import annotations
 
 __all__ = ["ExactLikelihood"]
 
-from typing import Any
-
 import torch
 
-from skebm.energies import Model
+from skebm.energies import Model, as_energy
 from skebm.objectives._base import Draw, Objective, Optimization, State, descend
 
 
 class ExactLikelihood(Objective):
     r"""Minimize :math:`\mathrm{mean}\, E(x)` where :math:`\int e^{-E} = 1` for all parameters.
 
-    Such an energy says so: its module has ``exact_log_partition()``, which returns 0.
+    Such an `Energy` says so: its ``exact_log_partition()`` returns 0.
 
     Parameters
     ----------
@@ -49,8 +47,7 @@ class ExactLikelihood(Objective):
 
     def init(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> State:
         """Check that the energy is normalized and make its optimizer."""
-        known: Any = getattr(model.energy, "exact_log_partition", None)
-        log_z = None if known is None else known()
+        log_z = as_energy(model.energy).exact_log_partition()
         if log_z != 0:
             raise ValueError(
                 "energy must be normalized for exact likelihood (exact_log_partition() of 0), got "

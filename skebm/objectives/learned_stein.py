@@ -9,7 +9,7 @@ import math
 import torch
 
 from skebm._components import check_choice, check_number
-from skebm.energies import Model, directional_derivative
+from skebm.energies import Model, as_energy
 from skebm.networks import Critic, CriticNetwork
 from skebm.objectives._base import (
     Draw,
@@ -134,7 +134,9 @@ class LearnedStein(Objective):
         x = draw()
         with torch.no_grad():
             direction = critic(x)
-        loss = -directional_derivative(model.energy, x, direction).mean() / model.temperature
+        loss = (
+            -as_energy(model.energy).directional_derivative(x, direction).mean() / model.temperature
+        )
         energy = model.energy(x) if self.energy_l2 else model.energy(x).detach()
         loss = loss + self.energy_l2 * energy.square().mean()
         descend(state.optimizers["energy"], loss, self.max_norm)

@@ -7,7 +7,8 @@ __all__ = ["ScoreMatching"]
 import torch
 
 from skebm._components import check_choice, check_number
-from skebm.energies import Model, differentiable_score, laplacian
+from skebm.energies import Energy, Model, as_energy
+from skebm.networks import ConvNet, FeedForward
 from skebm.objectives._base import Draw, Objective, Optimization, State, descend
 
 METHODS = ("exact", "sliced")
@@ -103,9 +104,9 @@ class ScoreMatching(Objective):
         self, energy: torch.nn.Module, x: torch.Tensor, rng: torch.Generator
     ) -> torch.Tensor:
         if self.method == "exact":
-            return laplacian(energy, x)
+            return as_energy(energy).laplacian(x)
         draws = [
-            laplacian(energy, x, probes_like(x, self.projections, rng))
+            as_energy(energy).laplacian(x, probes_like(x, self.projections, rng))
             for _ in range(self.n_projections)
         ]
         return torch.stack(draws).mean(0)
@@ -113,7 +114,7 @@ class ScoreMatching(Objective):
 
 def model_score(model: Model, x: torch.Tensor) -> torch.Tensor:
     """Return the score of the model, base included, with a graph through the parameters."""
-    score = differentiable_score(model.energy, x) / model.temperature
+    score = as_energy(model.energy).score(x) / model.temperature
     if model.base is None:
         return score
     with torch.no_grad():
@@ -131,8 +132,8 @@ def probes_like(x: torch.Tensor, projections: str, rng: torch.Generator) -> torc
 def kink_in(energy: torch.nn.Module) -> torch.nn.Module | None:
     """Return a part of the energy without second derivatives for the loss; None: it has them."""
     for part in energy.modules():
-        kinked = isinstance(part, _KINKED) or getattr(part, "activation", None) == "leaky_relu"
-        if kinked or getattr(part, "twice_differentiable", True) is False:
+        smooth = not isinstance(part, Energy | FeedForward | ConvNet) or part.twice_differentiable
+        if isinstance(part, _KINKED) or not smooth:
             return part
     return None
 

@@ -138,9 +138,7 @@ class PartitionLikelihood(Objective):
         x, buffers = draw(), state.buffers
         points, epsilon = buffers["points"], float(buffers["epsilon"])
         partition = (self.partition or SupportPartition()).with_params(epsilon=epsilon)
-        rate = partition.move(
-            model.potential_and_score, points, buffers["low"], buffers["high"], rng
-        )
+        rate = partition.move(model, points, buffers["low"], buffers["high"], rng)
         u = self._chosen(points, rng)
         energy = model.energy(torch.cat([x, u])) / model.temperature
         at_data, at_points = energy[: len(x)], energy[len(x) :]

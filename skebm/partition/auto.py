@@ -11,7 +11,7 @@ import torch
 
 from skebm.bases import Base
 from skebm.bases.kernel import KernelBase
-from skebm.energies import Model
+from skebm.energies import Model, as_energy
 from skebm.exceptions import NormalizationWarning
 from skebm.partition._base import LogPartition, PartitionMethod
 from skebm.partition.ais import AIS
@@ -25,8 +25,8 @@ FEWEST_DRAWS, MANY = 50, 2**20  # effective draws that make more draws worth the
 class Auto(PartitionMethod):
     """The exact value where there is one, else quadrature, importance sampling or annealing.
 
-    Without a base and at temperature 1, an energy with ``exact_log_partition()`` (see `LinearICA`
-    and `GaussianBernoulliRBM`) is asked first.
+    Without a base and at temperature 1, an `Energy` whose ``exact_log_partition()`` is known (see
+    `LinearICA` and `GaussianBernoulliRBM`) is asked first.
 
     Up to two columns the quadrature is compared with importance sampling, and gives way to it where
     the grid has not settled; a disagreement beyond four standard errors (plus 0.02 nats) warns with
@@ -74,10 +74,9 @@ class Auto(PartitionMethod):
 
 def exact_log_partition(model: Model) -> LogPartition | None:
     """Return log Z where the energy itself knows it: without a base, at temperature 1."""
-    exact = getattr(model.energy, "exact_log_partition", None)
-    if exact is None or model.base is not None or model.temperature != 1:
+    if model.base is not None or model.temperature != 1:
         return None
-    value = exact()
+    value = as_energy(model.energy).exact_log_partition()
     return None if value is None else LogPartition(float(value), 0.0, math.inf, "exact")
 
 

@@ -12,9 +12,9 @@ import torch
 from tqdm import tqdm
 
 from skebm._components import Component
-from skebm.energies import Model, energy_and_score
+from skebm.energies import Model
 
-Target = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+Target = Model | Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class SamplerInfo(NamedTuple):
@@ -51,12 +51,14 @@ class Sampler(Component):
     """Parameters of a Markov chain; ``init`` and ``step`` hold the algorithm.
 
     A *target* is a callable ``x -> (U, score)`` with U (n,) the potential in nats and the score
-    (n, ...) minus its gradient. Chains sample ``exp(-U)``. With ``metropolis = True`` the sampler
+    (n, ...) minus its gradient. Chains sample ``exp(-U)``. A `Model` is one, and is passed as it
+    is: a sampler of one kind of model may look into it. With ``metropolis = True`` the sampler
     tests its proposals, ``init`` takes a `log_step` carried over from earlier chains, and there is
     a `target_accept`.
     """
 
     metropolis = False
+    step_size: Any = None  # None: its steps have no size
 
     @abstractmethod
     def init(self, target: Target, x: torch.Tensor) -> Any:
@@ -73,17 +75,17 @@ class Sampler(Component):
         """Advance every chain once."""
 
 
-def as_target(target: Model | torch.nn.Module | Target) -> Target:
-    """Return ``x -> (U, score)`` for a model, an energy module or such a callable.
+def as_target(target: torch.nn.Module | Target) -> Target:
+    """Return what samplers take: a model, or a callable ``x -> (U, score)``.
 
     Parameters
     ----------
     target : Model, torch.nn.Module or callable
-        A module is taken as an energy at temperature 1.
+        A module is taken as the energy of a model without a base at temperature 1.
 
     Returns
     -------
-    callable
+    Model or callable
         ``x -> (U, score)``.
 
     Examples
@@ -94,16 +96,12 @@ def as_target(target: Model | torch.nn.Module | Target) -> Target:
     >>> target(torch.ones(1, 2))
     (tensor([1.]), tensor([[-1., -1.]]))
     """
-    if isinstance(target, Model):
-        return target.potential_and_score
-    if isinstance(target, torch.nn.Module):
-        return lambda x: energy_and_score(target, x)
-    return target
+    return Model(target, None, 1.0) if isinstance(target, torch.nn.Module) else target
 
 
 def run(
     sampler: Sampler,
-    target: Model | torch.nn.Module | Target,
+    target: torch.nn.Module | Target,
     x: torch.Tensor,
     n_steps: int,
     rng: torch.Generator,

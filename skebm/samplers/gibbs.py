@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Gibbs", "GibbsState"]
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -75,7 +75,7 @@ class Gibbs(Sampler):
 
     def init(self, target: Target, x: torch.Tensor) -> GibbsState:
         """Check the target and stand at x (n, d)."""
-        return GibbsState(x, _machine_behind(target))
+        return GibbsState(x, _machine_of(target))
 
     def step(
         self, target: Target, state: GibbsState, rng: torch.Generator
@@ -91,19 +91,17 @@ class Gibbs(Sampler):
         return state._replace(x=x), SamplerInfo(one, one * 0, energy, score)
 
 
-def _machine_behind(target: Any) -> RBMEnergy:
-    """Return the energy of the model whose potential and score the target is."""
-    model = getattr(target, "__self__", target)
-    if not isinstance(model, Model):
+def _machine_of(target: Target) -> RBMEnergy:
+    if not isinstance(target, Model):
         got = type(target).__name__
-    elif not isinstance(model.energy, RBMEnergy):
-        got = f"the energy {type(model.energy).__name__}"
-    elif model.base is not None:
-        got = f"the base {type(model.base).__name__}"
-    elif model.temperature != 1:
-        got = f"temperature {model.temperature:g}"
+    elif not isinstance(target.energy, RBMEnergy):
+        got = f"the energy {type(target.energy).__name__}"
+    elif target.base is not None:
+        got = f"the base {type(target.base).__name__}"
+    elif target.temperature != 1:
+        got = f"temperature {target.temperature:g}"
     else:
-        return model.energy
+        return target.energy
     raise TypeError(
         "target must be a Model of a GaussianBernoulliRBM without a base at temperature 1, got "
         f"{got}. Use another sampler, MALA say."
