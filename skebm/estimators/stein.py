@@ -394,7 +394,9 @@ class SteinEBM(EnergyDensity):
                 f"critic must be a Critic or None, got {self.critic!r}. "
                 "Use skebm.networks.Critic(hidden_sizes=(300, 300))."
             )
-        critic_optimization = None
+        critic = self.critic or CRITIC
+        if self.trace != "exact":
+            critic = critic.with_params(trace=self.trace)
         if self.critic_learning_rate is not None:
             remedy = "Or None for learning_rate."
             check_number(
@@ -404,16 +406,10 @@ class SteinEBM(EnergyDensity):
                 open_low=True,
                 remedy=remedy,
             )
-            critic_optimization = optimization.with_params(learning_rate=self.critic_learning_rate)
+            critic = critic.with_params(learning_rate=self.critic_learning_rate)
         return [
             LearnedStein(
-                self.critic or CRITIC,
-                self.critic_steps,
-                self.l2,
-                self.trace,
-                self.energy_l2,
-                optimization=optimization,
-                critic_optimization=critic_optimization,
+                critic, self.critic_steps, self.l2, self.energy_l2, optimization=optimization
             )
         ]
 
