@@ -4,14 +4,14 @@ from __future__ import annotations
 
 __all__ = ["Critic", "CriticNetwork"]
 
-from typing import Any, Protocol
+from collections.abc import Callable
 
 import torch
 
 from skebm._components import Component, check_choice, check_number
 from skebm.networks.feed_forward import uniform_linear
 
-POWER_STEPS = 1  # per update: the weights move little in between
+TRACES = ("exact", "gaussian", "rademacher")
 
 
 class Critic(Component):
@@ -35,6 +35,12 @@ class Critic(Component):
         is above 1.
     weight_clip : float, optional
         Clip all weights to this absolute value after each update.
+    learning_rate : float, optional
+        Step of the critic's optimizer (dimensionless for Adam); None takes that of the energy it
+        plays against, and 0.001 where it is trained alone, in `skebm.stein`.
+    trace : {"exact", "gaussian", "rademacher"}, default="exact"
+        The divergence in training: its closed form, or Hutchinson's estimate with one such probe
+        per row, as in the paper. Outside training it is always exact.
 
     Raises
     ------
@@ -46,7 +52,7 @@ class Critic(Component):
     With weights :math:`W_1, W_2, W_3` and the activations' derivatives :math:`d_1, d_2` of a row,
     the divergence of two hidden layers is :math:`d_2^T M d_1` with
     :math:`M = W_2 \odot (W_1 W_3)^T`: one product of the hidden widths per row, whatever d. Other
-    depths multiply out all of the Jacobian. No second backward pass is needed to train through it.
+    depths multiply out all of the Jacobian. Training through it takes one backward pass.
     The spectral norm is projected after each update with one step of the power method, instead of
     being a layer's parametrization.
 
@@ -74,6 +80,8 @@ class Critic(Component):
         dropout: float = 0.0,
         spectral_norm: bool = False,
         weight_clip: float | None = None,
+        learning_rate: float | None = None,
+        trace: str = "exact",
     ) -> None:
         self.hidden_sizes = hidden_sizes
         self.activation = activation
@@ -82,6 +90,8 @@ class Critic(Component):
         self.dropout = dropout
         self.spectral_norm = spectral_norm
         self.weight_clip = weight_clip
+        self.learning_rate = learning_rate
+        self.trace = trace
 
     def build(self, n_features: int, rng: torch.Generator) -> CriticNetwork:
         """Return a fresh network for rows of this width."""
@@ -97,8 +107,10 @@ class Critic(Component):
         check_number("input_scale", self.input_scale, low=0, open_low=True)
         check_number("dropout", self.dropout, low=0, high=0.99)
         check_choice("spectral_norm", self.spectral_norm, (False, True))
-        if self.weight_clip is not None:
-            check_number("weight_clip", self.weight_clip, low=0, open_low=True)
+        check_choice("trace", self.trace, TRACES)
+        for name in ("weight_clip", "learning_rate"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), low=0, open_low=True)
         return CriticNetwork(n_features, self, rng)
 
 
@@ -148,10 +160,7 @@ class CriticNetwork(torch.nn.Module):
         return self._run(x, None)[0]
 
     def value_and_divergence(
-        self,
-        x: torch.Tensor,
-        probes: torch.Tensor | None = None,
-        rng: torch.Generator | None = None,
+        self, x: torch.Tensor, rng: torch.Generator | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return f (n, d) and its divergence (n,), differentiable in the parameters.
 
@@ -159,33 +168,25 @@ class CriticNetwork(torch.nn.Module):
         ----------
         x : Tensor of shape (n, d)
             Rows.
-        probes : Tensor of shape (n, d), optional
-            Hutchinson's estimate ``v . J v`` with these instead of the exact trace.
         rng : torch.Generator, optional
-            Draws dropout; without it none is applied.
+            Draws dropout and the probes of the trace, in training; without it nothing is left out
+            and the divergence is exact.
 
         Returns
         -------
         value : Tensor of shape (n, d)
             The critic's output.
         divergence : Tensor of shape (n,)
-            Trace of its Jacobian J, per unit of x.
+            Trace of its Jacobian J, per unit of x; with a probe v of each row ``v . J v``.
         """
+        if rng is None or self.settings.trace == "exact":
+            value, derivatives = self._run(x, rng)
+            return value, self._trace(derivatives)
+        probes = torch.empty_like(x).normal_(generator=rng)
+        if self.settings.trace == "rademacher":
+            probes = torch.ones_like(x).copysign(probes)
         value, derivatives = self._run(x, rng)
-        if probes is not None:
-            return value, self._probed(derivatives, probes)
-        weights = [layer.weight for layer in self._linear()]
-        if len(weights) == 3:
-            mixed = weights[1] * (weights[0] @ weights[2]).T
-            trace = (torch.mm(derivatives[0], mixed.T) * derivatives[1]).sum(1)
-        elif len(weights) == 2:
-            trace = derivatives[0] @ (weights[1].T * weights[0]).sum(1)
-        else:
-            jacobian = derivatives[0][:, :, None] * weights[0]
-            for weight, derivative in zip(weights[1:-1], derivatives[1:], strict=True):
-                jacobian = derivative[:, :, None] * (weight @ jacobian)
-            trace = torch.einsum("dh,nhd->n", weights[-1], jacobian)
-        return value, trace if self.skip is None else trace + self.skip.trace()
+        return value, self._probed(derivatives, probes)
 
     @torch.no_grad()
     def constrain(self) -> None:
@@ -201,16 +202,31 @@ class CriticNetwork(torch.nn.Module):
     def _run(
         self, x: torch.Tensor, rng: torch.Generator | None
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the critic's output and each hidden layer's derivative, (n, width)."""
         *inner, last = self._linear()
-        activate = ACTIVATIONS[self.settings.activation]
+        activation = ACTIVATIONS[self.settings.activation]
         a, derivatives = x, []
         for layer, beta in zip(inner, self.betas, strict=True):
             z = layer(a)
             mask = self._mask(z, rng)
-            a, derivative = activate.apply(z, beta, mask)
+            a, derivative = (f if mask is None else f * mask for f in activation(z, beta))
             derivatives.append(derivative)
         value = last(a)
         return (value if self.skip is None else torch.addmm(value, x, self.skip.T)), derivatives
+
+    def _trace(self, derivatives: list[torch.Tensor]) -> torch.Tensor:
+        weights = [layer.weight for layer in self._linear()]
+        if len(weights) == 3:
+            mixed = weights[1] * (weights[0] @ weights[2]).T
+            trace = (torch.mm(derivatives[0], mixed.T) * derivatives[1]).sum(1)
+        elif len(weights) == 2:
+            trace = derivatives[0] @ (weights[1].T * weights[0]).sum(1)
+        else:
+            jacobian = derivatives[0][:, :, None] * weights[0]
+            for weight, derivative in zip(weights[1:-1], derivatives[1:], strict=True):
+                jacobian = derivative[:, :, None] * (weight @ jacobian)
+            trace = torch.einsum("dh,nhd->n", weights[-1], jacobian)
+        return trace if self.skip is None else trace + self.skip.trace()
 
     def _mask(self, z: torch.Tensor, rng: torch.Generator | None) -> torch.Tensor | None:
         """Return the factors of dropout, 0 or 1 / (share kept)."""
@@ -234,62 +250,27 @@ class CriticNetwork(torch.nn.Module):
         return (probes * tangent).sum(1)
 
     def _normalize(self, weight: torch.Tensor, u: torch.Tensor) -> None:
-        for _ in range(POWER_STEPS):
-            v = torch.nn.functional.normalize(weight.T @ u, dim=0)
-            u.copy_(torch.nn.functional.normalize(weight @ v, dim=0))
+        """Take one step of the power method: the weights move little between updates."""
+        v = torch.nn.functional.normalize(weight.T @ u, dim=0)
+        u.copy_(torch.nn.functional.normalize(weight @ v, dim=0))
         weight.div_((u @ weight @ v).clamp(min=1))
 
     def _linear(self) -> list[torch.nn.Linear]:
         return list(self.layers)  # type: ignore[arg-type]
 
 
-class _Swish(torch.autograd.Function):
-    """``a sigmoid(beta a)`` and its derivative in a, times a mask; both are differentiable."""
-
-    @staticmethod
-    def forward(ctx: Any, a: torch.Tensor, beta: torch.Tensor, mask: torch.Tensor | None) -> Any:
-        u = a * beta
-        s = torch.sigmoid(u)
-        value = a * s
-        derivative = torch.addcmul(s, -s, s).mul_(u).add_(s)  # s + u s (1 - s)
-        if mask is not None:
-            value, derivative = value.mul_(mask), derivative.mul_(mask)
-        ctx.save_for_backward(a, beta, s, derivative, mask)
-        return value, derivative
-
-    @staticmethod
-    def backward(ctx: Any, by_value: Any, by_derivative: Any) -> Any:
-        a, beta, s, derivative, mask = ctx.saved_tensors
-        slope = torch.addcmul(s, s, s, value=-1)
-        if mask is not None:
-            slope.mul_(mask)
-        # d/du of s + u s' is s' (2 + u (1 - 2 s)), with s' the slope
-        bend = torch.addcmul(a, a, s, value=-2).mul_(beta).add_(2).mul_(slope).mul_(by_derivative)
-        slope.mul_(by_value).mul_(a).add_(bend).mul_(a)
-        by_a = torch.addcmul(bend.mul_(beta), by_value, derivative)
-        return by_a, slope.sum(0), None
+def _swish(a: torch.Tensor, beta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ``a sigmoid(beta a)`` and its derivative in a."""
+    u = a * beta
+    s = torch.sigmoid(u)
+    return a * s, s * (1 + u * (1 - s))
 
 
-class _Tanh(torch.autograd.Function):
-    """``tanh(a)`` and its derivative, times a mask; beta is not used."""
-
-    @staticmethod
-    def forward(ctx: Any, a: torch.Tensor, beta: torch.Tensor, mask: torch.Tensor | None) -> Any:
-        value = torch.tanh(a)
-        derivative = 1 - value * value
-        ctx.save_for_backward(value, derivative, mask)
-        return (value, derivative) if mask is None else (value * mask, derivative * mask)
-
-    @staticmethod
-    def backward(ctx: Any, by_value: Any, by_derivative: Any) -> Any:
-        value, derivative, mask = ctx.saved_tensors
-        by_a = torch.addcmul(by_value, value, by_derivative, value=-2) * derivative
-        return (by_a if mask is None else by_a * mask), None, None
+def _tanh(a: torch.Tensor, beta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ``tanh(a)`` and its derivative; it has no beta."""
+    value = torch.tanh(a)
+    return value, 1 - value * value
 
 
-class _Activation(Protocol):
-    @staticmethod
-    def apply(*args: Any) -> Any: ...
-
-
-ACTIVATIONS: dict[str, type[_Activation]] = {"swish": _Swish, "tanh": _Tanh}
+Activation = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+ACTIVATIONS: dict[str, Activation] = {"swish": _swish, "tanh": _tanh}

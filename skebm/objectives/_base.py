@@ -4,10 +4,9 @@ from __future__ import annotations
 
 __all__ = ["Draw", "HeldOut", "Likelihood", "Objective", "Optimization", "State", "descend"]
 
-import math
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -212,12 +211,25 @@ class Objective(Component):
 
 
 def descend(
-    optimizer: torch.optim.Optimizer, loss: torch.Tensor, max_norm: float = math.inf
-) -> None:
-    """Take one optimizer step on a scalar loss, with a gradient of at most this norm."""
-    optimizer.zero_grad(set_to_none=True)
+    optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+    loss: torch.Tensor,
+    max_norm: float | torch.Tensor | None = None,
+) -> torch.Tensor | None:
+    """Take one step of each optimizer on a scalar loss, with a gradient of at most this norm.
+
+    Return the norm of the gradient as it was, where there is a bound on it (it may be infinite).
+    """
+    if isinstance(optimizers, torch.optim.Optimizer):
+        optimizers = [optimizers]
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    if max_norm < math.inf:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True)
-    optimizer.step()
+    norm = None
+    if max_norm is not None:
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        parameters = [p for group in groups for p in group["params"]]
+        bound: Any = max_norm  # a tensor does too, and the device is not waited for
+        norm = torch.nn.utils.clip_grad_norm_(parameters, bound, foreach=True)
+    for optimizer in optimizers:
+        optimizer.step()
+    return norm

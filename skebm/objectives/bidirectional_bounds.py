@@ -334,11 +334,7 @@ class BidirectionalBounds(Objective):
             descend(state.optimizers["posterior"], width_loss)
             loss = loss + self.spread.weight * entropy_loss
             row["posterior_width"] = posterior.log_width.detach().exp().mean()
-        for name in players:
-            state.optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()
-        for name in players:
-            state.optimizers[name].step()
+        descend([state.optimizers[name] for name in players], loss)
         return row
 
     def _entropy(

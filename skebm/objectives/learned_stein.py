@@ -8,7 +8,7 @@ import math
 
 import torch
 
-from skebm._components import check_choice, check_number
+from skebm._components import check_number
 from skebm.energies import Model, as_energy
 from skebm.networks import Critic, CriticNetwork
 from skebm.objectives._base import (
@@ -22,7 +22,6 @@ from skebm.objectives._base import (
 )
 from skebm.objectives.score_matching import ScoreMatching, kink_in
 
-TRACES = ("exact", "gaussian", "rademacher")
 MOST_EXACT = 32  # columns up to which the held-out discrepancy takes the exact curvature
 N_PROBES = 16
 JUDGED_AT_ONCE = 2048
@@ -38,23 +37,20 @@ class LearnedStein(Objective):
     Parameters
     ----------
     critic : Critic, default=None
-        The critic; None means two hidden layers of 300 with swish.
+        The critic, with its learning rate and the trace that it trains with; None means two hidden
+        layers of 300 with swish.
     critic_steps : int, default=5
         C: updates of the critic per update of the model.
     l2 : float, default=0.5
         Lambda: penalty on the critic's squared norm; larger makes critic and steps smaller.
-    trace : {"exact", "gaussian", "rademacher"}, default="exact"
-        How the critic's divergence is computed in training: by its closed form, or by Hutchinson's
-        estimate with one such probe per row, as in the paper.
     energy_l2 : float, default=0.0
         Penalty on the mean squared energy in the model's update (0.001 in the released code for
         images).
     max_norm : float, default=10.0
         Gradients are scaled down to at most this Euclidean norm.
     optimization : Optimization, default=None
-        Of the energy; None means the defaults.
-    critic_optimization : Optimization, default=None
-        Of the critic; None means that of the energy.
+        Of energy and critic; None means the defaults. The critic may have a learning rate of its
+        own.
 
     Raises
     ------
@@ -94,34 +90,27 @@ class LearnedStein(Objective):
         critic: Critic | None = None,
         critic_steps: int = 5,
         l2: float = 0.5,
-        trace: str = "exact",
         energy_l2: float = 0.0,
         max_norm: float = 10.0,
         optimization: Optimization | None = None,
-        critic_optimization: Optimization | None = None,
     ) -> None:
         self.critic = critic
         self.critic_steps = critic_steps
         self.l2 = l2
-        self.trace = trace
         self.energy_l2 = energy_l2
         self.max_norm = max_norm
         self.optimization = optimization
-        self.critic_optimization = critic_optimization
 
     def init(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> State:
         """Make the critic and both optimizers."""
         check_number("critic_steps", self.critic_steps, low=1, integer=True)
         check_number("l2", self.l2, low=0, open_low=True)
-        check_choice("trace", self.trace, TRACES)
         check_number("energy_l2", self.energy_l2, low=0)
         check_number("max_norm", self.max_norm, low=0, open_low=True)
-        settings = self.optimization or Optimization()
-        critic = (self.critic or Critic()).build(x.shape[1], rng)
-        optimizers = {
-            "energy": settings.build(model.energy),
-            "critic": (self.critic_optimization or settings).build(critic),
-        }
+        optimization, settings = self.optimization or Optimization(), self.critic or Critic()
+        critic, rate = settings.build(x.shape[1], rng), settings.learning_rate
+        own = optimization if rate is None else optimization.with_params(learning_rate=rate)
+        optimizers = {"energy": optimization.build(model.energy), "critic": own.build(critic)}
         return State(optimizers, {"critic": critic}, {})
 
     def step(
@@ -170,18 +159,12 @@ class LearnedStein(Objective):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Take one step of a critic; return the Stein values (n,) and the mean squared norm."""
         score = model.potential_and_score(x)[1]
-        value, divergence = critic.value_and_divergence(x, self._probes(x, rng), rng)
+        value, divergence = critic.value_and_divergence(x, rng)
         stein = (score * value).sum(1) + divergence
         norm = value.square().sum(1).mean()
         descend(state.optimizers["critic"], self.l2 * norm - stein.mean(), self.max_norm)
         critic.constrain()
         return stein.detach(), norm.detach()
-
-    def _probes(self, x: torch.Tensor, rng: torch.Generator) -> torch.Tensor | None:
-        if self.trace == "exact":
-            return None
-        probes = torch.empty_like(x).normal_(generator=rng)
-        return probes if self.trace == "gaussian" else probes.sign_()
 
     @torch.no_grad()
     def _penalized(self, critic: CriticNetwork, model: Model, x: torch.Tensor) -> float:

@@ -7,6 +7,7 @@ __all__ = ["NoiseContrastive"]
 import math
 
 import torch
+from scipy.optimize import brentq
 from torch.nn.functional import softplus
 
 from skebm._components import check_number
@@ -15,7 +16,6 @@ from skebm.energies import Model
 from skebm.objectives._base import Draw, Objective, Optimization, State, descend
 
 FASTER = 10.0  # step of log Z beside the network's: it has far to go with a single number
-N_BISECTIONS = 60
 
 
 class NoiseContrastive(Objective):
@@ -94,9 +94,7 @@ class NoiseContrastive(Objective):
         log_ratio = -energy - self._known(model, both) - log_z
         at_data, at_noise = log_ratio[: len(x)], log_ratio[len(x) :]
         loss = logistic_loss(at_data, at_noise)
-        state.optimizers["log_z"].zero_grad(set_to_none=True)
-        descend(state.optimizers["energy"], loss)
-        state.optimizers["log_z"].step()
+        descend(list(state.optimizers.values()), loss)
         with torch.no_grad():
             accuracy = 0.5 * ((at_data > 0).float().mean() + (at_noise < 0).float().mean())
         return state, {
@@ -158,14 +156,16 @@ def logistic_loss(at_data: torch.Tensor, at_noise: torch.Tensor) -> torch.Tensor
 
 
 def best_log_z(at_data: torch.Tensor, at_noise: torch.Tensor) -> float:
-    """Return the c at which as many rows are taken for noise as draws for data, by bisection."""
+    """Return the c at which as many rows are taken for noise as draws for data, nats."""
     at_data, at_noise = at_data.double(), at_noise.double()
     log_ratio = math.log(len(at_noise) / len(at_data))
     both = torch.cat([at_data, at_noise])
     low, high = float(both.min()) - 60, float(both.max()) + 60
-    for _ in range(N_BISECTIONS):
-        c = 0.5 * (low + high)
+    if not math.isfinite(high - low):
+        return math.nan
+
+    def excess(c: float) -> float:
         missed = (log_ratio + c - at_data).sigmoid().sum()
-        taken = (at_noise - c - log_ratio).sigmoid().sum()
-        low, high = (c, high) if taken > missed else (low, c)
-    return 0.5 * (low + high)
+        return float((at_noise - c - log_ratio).sigmoid().sum() - missed)
+
+    return float(brentq(excess, low, high))

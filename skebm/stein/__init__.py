@@ -1,6 +1,7 @@
 """Train, test and compare unnormalized models through Stein discrepancies, without sampling."""
 
 __all__ = [
+    "CriticSettings",
     "FiniteSetSteinDiscrepancy",
     "FittedCritic",
     "GoodnessOfFit",
@@ -25,3 +26,4 @@ from skebm.stein.learned import (
     learned_stein_discrepancy,
 )
 from skebm.stein.scorer import stein_score
+from skebm.stein.settings import CriticSettings

@@ -20,11 +20,13 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from skebm.stein._scores import Rows, standardized
-from skebm.stein._training import TINY, CriticSettings, FittedCritic, fit_critic
+from skebm.stein._training import TINY, FittedCritic, fit_critic
 from skebm.stein.fssd import finite_set_terms, optimize_locations
 from skebm.stein.kernel import SteinKernel, choose_bandwidth
+from skebm.stein.settings import CriticSettings
 
 LOCATION_SHARE = 0.2  # of the rows choose the locations: appendix B.1
+N_LOCATIONS = 5
 FEWEST_LEARNED = 50  # test rows below which the level of "lsd" is clearly above alpha
 
 
@@ -76,23 +78,24 @@ class GoodnessOfFit(NamedTuple):
 def learned_test(
     table: tuple[np.ndarray, np.ndarray],
     settings: CriticSettings,
-    null: str,
-    n_draws: int,
+    standardize: bool,
+    n_draws: int | None,
     alpha: float,
     rng: torch.Generator,
 ) -> GoodnessOfFit:
-    fit = fit_critic(*table, settings.check(), rng)
+    fit = fit_critic(table, settings, True, standardize, rng)
     values, n = fit.values, len(fit.values)
     if n < FEWEST_LEARNED:
         warnings.warn(
             f"method='lsd' has {n} test rows; below {FEWEST_LEARNED} right models are rejected "
-            "clearly too often. Give more rows, a larger third share in split, or method='ksd'.",
+            "clearly too often. Give more rows, a larger third share of split, or method='ksd'.",
             UserWarning,
             stacklevel=3,
         )
     statistic = n**0.5 * values.mean() / (values.std(ddof=1) + TINY)
-    pvalue = student.sf(statistic, n - 1)
-    if null == "sign-flip":
+    if n_draws is None:
+        pvalue = student.sf(statistic, n - 1)
+    else:
         pvalue = _share(values @ _signs(n, n_draws, rng), values.sum())
     return GoodnessOfFit(
         float(statistic),
@@ -128,33 +131,24 @@ def linear_test(kernel: SteinKernel, width: float, alpha: float) -> GoodnessOfFi
 
 
 def quadratic_test(
-    kernel: SteinKernel,
-    width: float,
-    statistic: str,
-    n_draws: int,
-    alpha: float,
-    rng: torch.Generator,
+    kernel: SteinKernel, width: float, n_draws: int, alpha: float, rng: torch.Generator
 ) -> GoodnessOfFit:
     """Wild bootstrap: the double sum with random signs, block by block of the kernel matrix."""
-    n, trace = kernel.n, kernel.diagonal().sum()
-    signs = _signs(n, n_draws, rng)
+    signs = _signs(kernel.n, n_draws, rng)
     total, draws = 0.0, np.zeros(n_draws)
     for a, b, h in kernel.upper():
         h[:, a.stop - b.start :] *= 2  # the blocks below the diagonal
         total += h.sum()
         draws += np.einsum("ij,ij->j", signs[a], h.astype(np.float32) @ signs[b])
-    # signs square to 1, so both statistics differ from their draws by the same terms
-    pvalue = _share(draws, total)
-    value = total / n if statistic == "v" else (total - trace) / (n - 1)
+    pvalue, statistic = _share(draws, total), float(total / kernel.n)
     return GoodnessOfFit(
-        float(value), pvalue, bool(pvalue <= alpha), "ksd", alpha, n, bandwidth=width
+        statistic, pvalue, bool(pvalue <= alpha), "ksd", alpha, kernel.n, bandwidth=width
     )
 
 
 def finite_set_test(
     table: tuple[np.ndarray, np.ndarray],
     standardize: bool,
-    n_locations: int,
     n_draws: int,
     alpha: float,
     rng: torch.Generator,
@@ -162,7 +156,7 @@ def finite_set_test(
     """Choose locations on a fifth of the rows; simulate the null from the features' moments."""
     order = torch.randperm(len(table[0]), generator=rng).numpy()
     chosen, rows = _parted(table, standardize, order)
-    locations, width = optimize_locations(chosen, n_locations, rng)
+    locations, width = optimize_locations(chosen, N_LOCATIONS, rng)
     terms, moments = finite_set_terms(rows, locations, width)
     weights = torch.from_numpy(np.linalg.eigvalsh(moments).clip(min=0))
     normal = torch.randn(n_draws, len(weights), generator=rng, dtype=torch.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CriticFit", "CriticSettings", "FittedCritic", "fit_critic"]
+__all__ = ["CriticFit", "FittedCritic", "fit_critic"]
 
 from copy import deepcopy
 from math import ceil
@@ -12,51 +12,18 @@ import numpy as np
 import torch
 from sklearn.utils import check_array
 
-from skebm._components import check_choice, check_number
 from skebm.data import Standardizer
-from skebm.networks import Critic, CriticNetwork
+from skebm.networks import CriticNetwork
+from skebm.objectives._base import descend
 from skebm.stein._scores import Rows, evaluate_score, standardized
+from skebm.stein.settings import CriticSettings
 
-TRACES = ("exact", "gaussian", "rademacher")
+RATE = 1e-3  # where the critic has no learning rate of its own
 FEWEST = 2  # rows of a part of the split
 BLOCK, DENSE_BLOCK = 4096, 256  # rows; the second where a dense Jacobian is multiplied out
 SPIKE, MEMORY = 5.0, 0.95  # gradients are clipped to SPIKE times their running norm
+Part = tuple[torch.Tensor, torch.Tensor]  # rows and scores
 TINY = 1e-6  # added to a standard deviation that divides, as in the authors' program
-
-
-class CriticSettings(NamedTuple):
-    """What `learned_stein_discrepancy` documents, and whether the power is maximized."""
-
-    critic: Critic
-    power: bool
-    l2: float = 0.5
-    trace: str = "exact"
-    max_iter: int = 1000
-    batch_size: int | None = 1000
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    split: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    eval_every: int = 25
-    n_iter_no_change: int | None = 12
-    standardize: bool = True
-
-    def check(self) -> CriticSettings:
-        """Raise on what is unfit, return self."""
-        if not isinstance(self.critic, Critic):
-            raise TypeError(
-                f"critic must be a Critic or None, got {self.critic!r}. Use skebm.networks.Critic."
-            )
-        check_number("l2", self.l2, low=0, open_low=True)
-        check_choice("trace", self.trace, TRACES)
-        check_number("max_iter", self.max_iter, low=1, integer=True)
-        if self.batch_size is not None:
-            check_number("batch_size", self.batch_size, low=2, integer=True)
-        check_number("learning_rate", self.learning_rate, low=0, open_low=True)
-        check_number("weight_decay", self.weight_decay, low=0)
-        check_number("eval_every", self.eval_every, low=1, integer=True)
-        if self.n_iter_no_change is not None:
-            check_number("n_iter_no_change", self.n_iter_no_change, low=1, integer=True)
-        return self
 
 
 class CriticFit(NamedTuple):
@@ -83,10 +50,11 @@ class FittedCritic:
     Examples
     --------
     >>> from skebm.datasets import GaussianDensity
-    >>> from skebm.stein import learned_stein_discrepancy
+    >>> from skebm.stein import CriticSettings, learned_stein_discrepancy
     >>> density = GaussianDensity([[1.0]])
     >>> X = density.sample(200, random_state=0) + 1
-    >>> result = learned_stein_discrepancy(density, X, max_iter=50, random_state=0)
+    >>> critic = CriticSettings(max_iter=50)
+    >>> result = learned_stein_discrepancy(density, X, critic=critic, random_state=0)
     >>> result.critic(X).shape, result.critic.stein_values(density, X).shape
     ((200, 1), (200,))
     """
@@ -150,57 +118,59 @@ class FittedCritic:
 
 
 def fit_critic(
-    X: np.ndarray,
-    score: np.ndarray,
+    table: tuple[np.ndarray, np.ndarray],
     settings: CriticSettings,
+    power: bool,
+    standardize: bool,
     rng: torch.Generator,
     name: str = "score",
 ) -> CriticFit:
-    """Train on one part of the rows, choose on the second, evaluate on the third."""
-    settings.check()
+    """Train on one part of the rows, choose on the second, evaluate on the third.
+
+    With `power` the critic maximizes the mean of the Stein values over their standard deviation
+    (Eq. 12), else the mean.
+    """
+    X, score = table
     parts = _split(len(X), settings.split, rng)
-    rows = standardized(X, score, settings.standardize, reference=parts[0], name=name)
-    network = settings.critic.build(X.shape[1], rng)
+    rows = standardized(X, score, standardize, reference=parts[0], name=name)
+    network = settings.network.build(X.shape[1], rng)
     critic = FittedCritic(network, rows.standardizer)
     train, held_out, test = (_tensors(rows, part, rng) for part in parts)
-    history = _train(critic, train, held_out, settings, rng)
+    history = _train(critic, train, held_out, settings, power, rng)
     values = critic._stein(*test)[0].cpu().numpy()
     return CriticFit(critic, values, history)
 
 
 def _train(
     critic: FittedCritic,
-    train: tuple[torch.Tensor, torch.Tensor],
-    held_out: tuple[torch.Tensor, torch.Tensor],
+    train: Part,
+    held_out: Part,
     settings: CriticSettings,
+    power: bool,
     rng: torch.Generator,
 ) -> list[dict[str, float]]:
     """Ascend; leave the network as it was at its best on the held-out rows."""
-    network = critic.network
-    optimizer = torch.optim.Adam(  # coupled weight decay, as published
-        network.parameters(),
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        foreach=True,
-    )
-    clip = _Clip()
+    network, last = critic.network, settings.max_iter
+    rate = settings.network.learning_rate or RATE
+    decay = settings.weight_decay  # coupled, as published
+    optimizer = torch.optim.Adam(network.parameters(), rate, weight_decay=decay, foreach=True)
     history: list[dict[str, float]] = []
     best, best_statistic, n_worse = deepcopy(network.state_dict()), -np.inf, 0
-    for iteration in range(settings.max_iter + 1):
-        if iteration % settings.eval_every == 0 or iteration == settings.max_iter:
-            history.append({"iteration": iteration, **_assess(critic, train, held_out, settings)})
-            statistic = history[-1]["statistic"]
-            if statistic > best_statistic:
-                best, best_statistic, n_worse = deepcopy(network.state_dict()), statistic, 0
-            else:
-                n_worse += 1
-            if n_worse == settings.n_iter_no_change or iteration == settings.max_iter:
+    typical: Any = np.inf  # norm of the gradient
+    for iteration in range(last + 1):
+        if iteration % settings.eval_every == 0 or iteration == last:
+            row = _assess(critic, train, held_out, settings.l2, power)
+            history.append({"iteration": iteration, **row})
+            n_worse += 1
+            if row["statistic"] > best_statistic:
+                best, best_statistic, n_worse = deepcopy(network.state_dict()), row["statistic"], 0
+            if n_worse == settings.n_iter_no_change or iteration == last:
                 break
-        loss = _loss(network, *_batch(train, settings.batch_size, rng), settings, rng)
-        optimizer.zero_grad()
-        loss.backward()
-        clip(network)
-        optimizer.step()
+        loss = _loss(network, *_batch(train, settings.batch_size, rng), settings.l2, power, rng)
+        norm = descend(optimizer, loss, SPIKE * typical)
+        assert norm is not None
+        mean = MEMORY * typical + (1 - MEMORY) * norm.clamp(max=SPIKE * typical)
+        typical = mean if iteration else norm
         network.constrain()
     network.load_state_dict(best)
     return history
@@ -210,64 +180,37 @@ def _loss(
     network: CriticNetwork,
     x: torch.Tensor,
     score: torch.Tensor,
-    settings: CriticSettings,
+    l2: float,
+    power: bool,
     rng: torch.Generator,
 ) -> torch.Tensor:
     """Eq. 11 less the penalty of Eq. 8, or the power of Eq. 12 less it; the sign turned."""
-    f, divergence = network.value_and_divergence(x, _probes(x, settings.trace, rng), rng)
+    f, divergence = network.value_and_divergence(x, rng)
     stein = (f * score).sum(1) + divergence
     gain = stein.mean()
-    if settings.power:
+    if power:
         gain = gain / (stein.std() + TINY)
-    return settings.l2 * f.square().sum(1).mean() - gain
+    return l2 * f.square().sum(1).mean() - gain
 
 
 def _assess(
-    critic: FittedCritic,
-    train: tuple[torch.Tensor, torch.Tensor],
-    held_out: tuple[torch.Tensor, torch.Tensor],
-    settings: CriticSettings,
+    critic: FittedCritic, train: Part, held_out: Part, l2: float, power: bool
 ) -> dict[str, float]:
     """Exact Stein values: mean on (some) training rows, and the statistic that chooses."""
     fitted = critic._stein(train[0][:BLOCK], train[1][:BLOCK])[0].mean()
     values, norms = critic._stein(*held_out)
     mean, deviation = float(values.mean()), float(values.std())
-    statistic = mean / (deviation + TINY) if settings.power else mean - deviation
+    statistic = mean / (deviation + TINY) if power else mean - deviation
     return {
         "train": float(fitted),
         "validation": mean,
         "validation_sd": deviation,
-        "penalty": settings.l2 * float(norms.mean()),
+        "penalty": l2 * float(norms.mean()),
         "statistic": statistic,
     }
 
 
-class _Clip:
-    """Cut gradients whose norm jumps far above its running mean."""
-
-    def __init__(self) -> None:
-        self.typical: torch.Tensor | None = None
-
-    @torch.no_grad()
-    def __call__(self, network: CriticNetwork) -> None:
-        gradients = [p.grad for p in network.parameters() if p.grad is not None]
-        norm = torch.stack(torch._foreach_norm(gradients)).norm()
-        typical = norm if self.typical is None else self.typical
-        factor = (SPIKE * typical / norm).nan_to_num(nan=0.0, posinf=1.0).clamp(max=1.0)
-        torch._foreach_mul_(gradients, factor)
-        self.typical = MEMORY * typical + (1 - MEMORY) * norm.minimum(SPIKE * typical)
-
-
-def _probes(x: torch.Tensor, trace: str, rng: torch.Generator) -> torch.Tensor | None:
-    if trace == "exact":
-        return None
-    noise = torch.empty_like(x).normal_(generator=rng)
-    return noise if trace == "gaussian" else torch.where(noise < 0, -1.0, 1.0)
-
-
-def _batch(
-    rows: tuple[torch.Tensor, torch.Tensor], size: int | None, rng: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _batch(rows: Part, size: int | None, rng: torch.Generator) -> Part:
     x, score = rows
     if size is None or size >= len(x):
         return rows
@@ -277,14 +220,6 @@ def _batch(
 
 def _split(n: int, shares: Any, rng: torch.Generator) -> list[np.ndarray]:
     """Permute the rows and cut them in three."""
-    if not isinstance(shares, tuple | list) or len(shares) != 3:
-        raise TypeError(
-            f"split must be three shares for training, validation and test, got {shares!r}."
-        )
-    for share in shares:
-        check_number("split", share, low=0, high=1, open_low=True)
-    if abs(sum(shares) - 1) > 1e-6:
-        raise ValueError(f"split must sum to 1, got {shares!r}. Use (0.8, 0.1, 0.1), say.")
     order = torch.randperm(n, generator=rng, device=rng.device).cpu().numpy()
     first, second = _cuts(n, shares)
     if min(first, second - first, n - second) < FEWEST:
@@ -310,8 +245,6 @@ def _rows_needed(n: int, shares: Any) -> int:
     return enough
 
 
-def _tensors(
-    rows: Rows, part: np.ndarray, rng: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _tensors(rows: Rows, part: np.ndarray, rng: torch.Generator) -> Part:
     x, score = (torch.from_numpy(a[part]).to(rng.device, torch.float32) for a in rows[:2])
     return x, score

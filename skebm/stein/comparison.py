@@ -21,8 +21,9 @@ from skebm.stein._scores import (
     shuffled,
     standardized,
 )
-from skebm.stein._training import CriticSettings, fit_critic
+from skebm.stein._training import fit_critic
 from skebm.stein.kernel import SteinKernel, choose_bandwidth, jackknife
+from skebm.stein.settings import DISCREPANCY, CriticSettings, resolve_critic
 
 METHODS = ("lsd", "ksd", "lksd")
 
@@ -62,19 +63,9 @@ def compare_models(
     X: Any,
     *,
     method: str = "lsd",
-    standardize: bool = True,
-    l2: float = 0.5,
-    critic: Critic | None = None,
-    trace: str = "exact",
-    max_iter: int = 1000,
-    batch_size: int | None = 1000,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.0,
-    split: tuple[float, float, float] = (0.8, 0.1, 0.1),
-    eval_every: int = 25,
-    n_iter_no_change: int | None = 12,
+    critic: CriticSettings | Critic | None = None,
     bandwidth: float | str = "optimized",
-    device: Any = "cpu",
+    standardize: bool = True,
     random_state: Any = None,
 ) -> ModelComparison:
     """Rank models by a Stein discrepancy to the same rows; no normalizer, no sample is needed.
@@ -85,38 +76,19 @@ def compare_models(
         Models by name, or a list of them, whose names are then 0, 1, ...; each as `score` in
         `learned_stein_discrepancy`. None fitted on the rows of X.
     X : array-like of shape (n, d)
-        Rows, independent draws, in any order; at least 18 for ``"lsd"`` with the default `split`,
+        Rows, independent draws, in any order; at least 18 for ``"lsd"`` with the default split,
         else 4.
     method : {"lsd", "ksd", "lksd"}, default="lsd"
         The discrepancy: learned; kernelized, over all pairs of different rows; kernelized, over
         disjoint pairs.
-    standardize : bool, default=True
-        Divide columns by their standard deviation, the same for all models.
-    l2 : float, default=0.5
-        ``"lsd"``: see `learned_stein_discrepancy`, also for the next eight parameters.
-    critic : Critic, default=None
-        ``"lsd"``: the network; None means ``Critic()``.
-    trace : {"exact", "gaussian", "rademacher"}, default="exact"
-        ``"lsd"``: the divergence in training.
-    max_iter : int, default=1000
-        ``"lsd"``: updates of each critic at most.
-    batch_size : int, default=1000
-        ``"lsd"``: rows per update; None means all.
-    learning_rate : float, default=1e-3
-        ``"lsd"``: Adam's step.
-    weight_decay : float, default=0.0
-        ``"lsd"``: Adam's coupled decay.
-    split : tuple of three floats, default=(0.8, 0.1, 0.1)
-        ``"lsd"``: shares of rows that train, choose and evaluate; the same rows for all models.
-    eval_every : int, default=25
-        ``"lsd"``: updates between evaluations.
-    n_iter_no_change : int, default=12
-        ``"lsd"``: stop after this many evaluations without a better one; None never stops early.
+    critic : CriticSettings or Critic, default=None
+        ``"lsd"``: the network and how it is trained, as in `learned_stein_discrepancy`; the same
+        split and initial weights for all models.
     bandwidth : float or {"optimized", "median"}, default="optimized"
         ``"ksd"``, ``"lksd"``: standard deviation of the Gaussian kernel in standardized units.
         Optimized, each model has the width at which its discrepancy is largest.
-    device : {"cpu", "cuda", "auto"} or torch.device, default="cpu"
-        ``"lsd"``: where critics are trained.
+    standardize : bool, default=True
+        Divide columns by their standard deviation, the same for all models.
     random_state : int, RandomState instance or None, default=None
         ``"lsd"``: split, initial weights and batches; ``"ksd"``, ``"lksd"``: order of the rows,
         which decides the pairs. All the same for each model.
@@ -161,29 +133,18 @@ def compare_models(
     check_choice("method", method, METHODS)
     named = _named(models)
     labels = {name: f"models[{name!r}]" for name in named}
-    if method == "lsd":
-        settings = CriticSettings(
-            critic=Critic() if critic is None else critic,
-            power=False,
-            l2=l2,
-            trace=trace,
-            max_iter=max_iter,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            split=split,
-            eval_every=eval_every,
-            n_iter_no_change=n_iter_no_change,
-            standardize=standardize,
-        ).check()
-    rng = torch_generator(random_state, resolve_device(device if method == "lsd" else "cpu"))
+    settings = resolve_critic(critic, DISCREPANCY)
+    rng = torch_generator(
+        random_state, resolve_device(settings.device if method == "lsd" else "cpu")
+    )
     start, terms = rng.get_state(), {}
     tables = {name: evaluate_score(model, X, labels[name]) for name, model in named.items()}
     check_continuous(X, next(iter(tables.values()))[0])
     for name, table in tables.items():
         rng.set_state(start)
         if method == "lsd":
-            terms[name] = fit_critic(*table, settings, rng, labels[name]).values
+            fit = fit_critic(table, settings, False, standardize, rng, labels[name])
+            terms[name] = fit.values
         else:
             rows = standardized(*shuffled(table, rng), standardize, name=labels[name])
             terms[name] = _kernel_terms(rows, bandwidth, method == "lksd")

@@ -19,11 +19,11 @@ from skebm.stein._procedures import (
     quadratic_test,
 )
 from skebm.stein._scores import read_table, shuffled
-from skebm.stein._training import CriticSettings
 from skebm.stein.kernel import SteinKernel
+from skebm.stein.settings import TEST, CriticSettings, resolve_critic
 
 METHODS = ("lsd", "ksd", "lksd", "fssd")
-DROPOUT = 0.5  # appendix B.1; of the default critic
+N_DRAWS = {"ksd": 1000, "fssd": 2000}
 
 
 def goodness_of_fit_test(
@@ -32,23 +32,10 @@ def goodness_of_fit_test(
     *,
     method: str = "lsd",
     alpha: float = 0.05,
-    standardize: bool = True,
-    l2: float = 0.5,
-    critic: Critic | None = None,
-    trace: str = "exact",
-    max_iter: int = 1000,
-    batch_size: int | None = 1000,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 5e-4,
-    split: tuple[float, float, float] = (0.5, 0.1, 0.4),
-    eval_every: int = 25,
-    n_iter_no_change: int | None = 3,
-    null: str = "normal",
+    critic: CriticSettings | Critic | None = None,
     bandwidth: float | str = "median",
-    statistic: str = "v",
     n_draws: int | None = None,
-    n_locations: int = 5,
-    device: Any = "cpu",
+    standardize: bool = True,
     random_state: Any = None,
 ) -> GoodnessOfFit:
     r"""Test whether rows come from a model, given the gradient of its log density alone.
@@ -67,53 +54,26 @@ def goodness_of_fit_test(
         GaussianMixture or BayesianGaussianMixture; a density of `skebm.datasets`; or a Pipeline of
         column scalers and one of these. Not fitted on the rows of X.
     X : array-like of shape (n, d)
-        Rows, independent draws, in any order. ``"lsd"`` needs 20 with the default `split` and warns
+        Rows, independent draws, in any order. ``"lsd"`` needs 20 with the default split and warns
         below 125, that is 50 test rows; ``"fssd"`` and an optimized bandwidth need 8, others 4.
     method : {"lsd", "ksd", "lksd", "fssd"}, default="lsd"
         The test.
     alpha : float, default=0.05
         Level, above 0 and below 1.
-    standardize : bool, default=True
-        Divide columns by their standard deviation (over the rows that train or choose, where there
-        are such), so that units do not matter.
-    l2 : float, default=0.5
-        ``"lsd"``: penalty on the critic's squared norm; the power does not depend on the critic's
-        scale, so this only fixes the scale.
-    critic : Critic, default=None
-        ``"lsd"``: the network; None means ``Critic(dropout=0.5)``.
-    trace : {"exact", "gaussian", "rademacher"}, default="exact"
-        ``"lsd"``: the divergence in training.
-    max_iter : int, default=1000
-        ``"lsd"``: updates of the critic at most.
-    batch_size : int, default=1000
-        ``"lsd"``: rows per update; all training rows where there are fewer, or with None.
-    learning_rate : float, default=1e-3
-        ``"lsd"``: Adam's step.
-    weight_decay : float, default=5e-4
-        ``"lsd"``: Adam's coupled decay.
-    split : tuple of three floats, default=(0.5, 0.1, 0.4)
-        ``"lsd"``: shares of rows that train, choose and test. (0.8, 0.1, 0.1) is the published one.
-    eval_every : int, default=25
-        ``"lsd"``: updates between evaluations on the validation rows.
-    n_iter_no_change : int, default=3
-        ``"lsd"``: stop after this many evaluations without a better one; None never stops early.
-    null : {"normal", "sign-flip"}, default="normal"
-        ``"lsd"``: p-value of normal Stein values, that is Student's t with one degree less than
-        there are test rows; or of `n_draws` random signs on the Stein values, exact for few rows
-        where they are symmetric.
+    critic : CriticSettings or Critic, default=None
+        ``"lsd"``: the network and how it is trained; None means a dropout of 0.5 and the second
+        defaults of `CriticSettings`.
     bandwidth : float or {"median", "optimized"}, default="median"
         ``"ksd"``, ``"lksd"``: standard deviation of the Gaussian kernel in standardized units.
         Optimized, it is chosen on a random fifth of the rows and the test uses the others.
-    statistic : {"v", "u"}, default="v"
-        ``"ksd"``: over all pairs, or without those of a row and itself. The p-value is the same,
-        for random signs leave a row's pair with itself as it is.
     n_draws : int, default=None
-        Draws of the null: bootstrap of ``"ksd"``, weighted chi-squares of ``"fssd"``, signs. None
-        means 1000, for ``"fssd"`` 2000. At least 1 / alpha - 1, or no p-value could reach alpha.
-    n_locations : int, default=5
-        ``"fssd"``: locations, chosen on a fifth of the rows.
-    device : {"cpu", "cuda", "auto"} or torch.device, default="cpu"
-        ``"lsd"``: where the critic is trained.
+        Draws of the null: bootstrap of ``"ksd"``, by default 1000; weighted chi-squares of
+        ``"fssd"``, by default 2000; random signs on the Stein values of ``"lsd"``, exact for few
+        rows where these are symmetric, in place of Student's t. At least 1 / alpha - 1, or no
+        p-value could reach alpha.
+    standardize : bool, default=True
+        Divide columns by their standard deviation (over the rows that train or choose, where there
+        are such), so that units do not matter.
     random_state : int, RandomState instance or None, default=None
         Splits, order of the rows, initial weights, draws.
 
@@ -143,10 +103,10 @@ def goodness_of_fit_test(
     that lie far apart: a model with right modes and wrong weights passes all four tests. Kernels
     see little in many columns, and the power of ``"lsd"`` rests on what the critic finds.
 
-    ``"lsd"`` costs a bounded number of updates of at most `batch_size` rows, then one pass over
+    ``"lsd"`` costs a bounded number of updates of at most a batch of rows, then one pass over
     validation and test rows: for large n the time grows slower than n. ``"ksd"`` costs
     n^2 (d + n_draws) in blocks of 16 MB, beside n_draws signs a row in single precision: 4 KB a
-    row. ``"lksd"`` costs n d, ``"fssd"`` n d n_locations and (d n_locations)^3.
+    row. ``"lksd"`` and ``"fssd"``, which has 5 locations, cost n d.
 
     References
     ----------
@@ -163,49 +123,33 @@ def goodness_of_fit_test(
     --------
     >>> import numpy as np
     >>> from skebm.datasets import GaussianDensity
-    >>> from skebm.stein import goodness_of_fit_test
+    >>> from skebm.stein import CriticSettings, goodness_of_fit_test
     >>> X = np.random.default_rng(0).normal(size=(500, 3))
     >>> wrong = GaussianDensity(np.eye(3), mean=[0.5, 0, 0])
     >>> goodness_of_fit_test(wrong, X, method="ksd", random_state=0).reject
     True
-    >>> bool(goodness_of_fit_test(wrong, X, max_iter=50, random_state=0).pvalue < 0.01)
+    >>> short = CriticSettings(max_iter=50)
+    >>> bool(goodness_of_fit_test(wrong, X, critic=short, random_state=0).pvalue < 0.01)
     True
     """
     check_choice("method", method, METHODS)
     _check_alpha(alpha)
-    check_choice("null", null, ("normal", "sign-flip"))
-    check_choice("statistic", statistic, ("v", "u"))
-    check_number("n_locations", n_locations, low=1, integer=True)
-    n_draws = (2000 if method == "fssd" else 1000) if n_draws is None else n_draws
-    check_number("n_draws", n_draws, low=1, integer=True)
-    if method in ("ksd", "fssd") or (method == "lsd" and null == "sign-flip"):
-        _check_draws(n_draws, alpha)
+    settings = resolve_critic(critic, TEST)
+    draws: Any = N_DRAWS.get(method) if n_draws is None else n_draws
+    if draws is not None:
+        _check_draws(draws, alpha)
     table = read_table(score, X)
     if method == "lsd":
-        settings = CriticSettings(
-            critic=Critic(dropout=DROPOUT) if critic is None else critic,
-            power=True,
-            l2=l2,
-            trace=trace,
-            max_iter=max_iter,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            split=split,
-            eval_every=eval_every,
-            n_iter_no_change=n_iter_no_change,
-            standardize=standardize,
-        )
-        rng = torch_generator(random_state, resolve_device(device))
-        return learned_test(table, settings, null, n_draws, alpha, rng)
+        rng = torch_generator(random_state, resolve_device(settings.device))
+        return learned_test(table, settings, standardize, draws, alpha, rng)
     rng = torch_generator(random_state)
     if method == "fssd":
-        return finite_set_test(table, standardize, n_locations, n_draws, alpha, rng)
+        return finite_set_test(table, standardize, draws, alpha, rng)
     rows, width = kernel_rows(shuffled(table, rng), standardize, bandwidth, method == "lksd")
     kernel = SteinKernel(rows, width)
     if method == "lksd":
         return linear_test(kernel, width, alpha)
-    return quadratic_test(kernel, width, statistic, n_draws, alpha, rng)
+    return quadratic_test(kernel, width, draws, alpha, rng)
 
 
 def _check_alpha(alpha: Any) -> None:
@@ -216,6 +160,7 @@ def _check_alpha(alpha: Any) -> None:
 
 def _check_draws(n_draws: int, alpha: float) -> None:
     """Raise where the smallest p-value, that of a statistic above all draws, is above alpha."""
+    check_number("n_draws", n_draws, low=1, integer=True)
     if 1 / (1 + n_draws) > alpha:
         raise ValueError(
             f"n_draws must be an integer >= {ceil(1 / alpha) - 1} for alpha={alpha!r}, got "

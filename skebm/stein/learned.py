@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from skebm.data import resolve_device, torch_generator
 from skebm.networks import Critic
 from skebm.stein._scores import read_table
-from skebm.stein._training import CriticSettings, FittedCritic, fit_critic
+from skebm.stein._training import FittedCritic, fit_critic
+from skebm.stein.settings import DISCREPANCY, CriticSettings, resolve_critic
 
 
 class LearnedSteinDiscrepancy(NamedTuple):
@@ -43,18 +44,8 @@ def learned_stein_discrepancy(
     score: Any,
     X: Any,
     *,
-    l2: float = 0.5,
-    critic: Critic | None = None,
-    trace: str = "exact",
-    max_iter: int = 1000,
-    batch_size: int | None = 1000,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.0,
-    split: tuple[float, float, float] = (0.8, 0.1, 0.1),
-    eval_every: int = 25,
-    n_iter_no_change: int | None = 12,
+    critic: CriticSettings | Critic | None = None,
     standardize: bool = True,
-    device: Any = "cpu",
     random_state: Any = None,
 ) -> LearnedSteinDiscrepancy:
     r"""Return how far rows are from a model, by the best critic that a network learns.
@@ -74,34 +65,14 @@ def learned_stein_discrepancy(
         GaussianMixture or BayesianGaussianMixture; a density of `skebm.datasets`; or a Pipeline of
         column scalers and one of these.
     X : array-like of shape (n, d)
-        Rows, independent draws from p; at least 18 with the default `split`.
-    l2 : float, default=0.5
-        The penalty :math:`\lambda` (dimensionless, above 0); value and critic scale with 1 / l2.
-    critic : Critic, default=None
-        The network; None means ``Critic()``, two hidden layers of 300.
-    trace : {"exact", "gaussian", "rademacher"}, default="exact"
-        The divergence in training; the others are Hutchinson's estimate with one probe a row.
-        What is reported always uses the exact one.
-    max_iter : int, default=1000
-        Updates of the critic at most.
-    batch_size : int, default=1000
-        Rows per update, drawn with replacement; None means all training rows each time.
-    learning_rate : float, default=1e-3
-        Adam's step (dimensionless).
-    weight_decay : float, default=0.0
-        Adam's coupled decay; larger regularizes more.
-    split : tuple of three floats, default=(0.8, 0.1, 0.1)
-        Shares of rows that train, choose and evaluate the critic.
-    eval_every : int, default=25
-        Updates between evaluations on the validation rows.
-    n_iter_no_change : int, default=12
-        Stop after this many evaluations without a better one; None never stops early.
+        Rows, independent draws from p; at least 18 with the default split.
+    critic : CriticSettings or Critic, default=None
+        The network and how it is trained, with the penalty :math:`\lambda`; a `Critic` alone is
+        trained with the defaults of `CriticSettings`.
     standardize : bool, default=True
         Divide columns by their standard deviation over the training rows (and multiply scores), so
         that units do not matter. The discrepancy then is that of the standardized rows; with False
         it is in the units of X.
-    device : {"cpu", "cuda", "auto"} or torch.device, default="cpu"
-        Where the critic is trained.
     random_state : int, RandomState instance or None, default=None
         Split, initial weights, batches and probes.
 
@@ -117,10 +88,9 @@ def learned_stein_discrepancy(
 
     Notes
     -----
-    The chosen critic has the largest mean less standard deviation of the Stein values over the
-    validation rows [1]_: the mean alone goes on growing while a critic overfits. Where the model is
-    so near that no critic has a mean above its standard deviation, that rule prefers a small critic
-    and the value stays near 0. With few rows the optimum is approached from below in any case.
+    Where the model is so near that no critic has a mean above its standard deviation, the choice of
+    `CriticSettings` prefers a small critic and the value stays near 0. With few rows the optimum is
+    approached from below in any case.
 
     The value is no distance of probabilities: the score does not see the relative weights of modes
     that lie far apart, so a model with wrong weights, or one that lacks a mode which the rows do
@@ -138,28 +108,15 @@ def learned_stein_discrepancy(
     --------
     >>> import numpy as np
     >>> from skebm.networks import Critic
-    >>> from skebm.stein import learned_stein_discrepancy
+    >>> from skebm.stein import CriticSettings, learned_stein_discrepancy
     >>> X = np.random.default_rng(0).normal(size=(1000, 2))
-    >>> settings = {"critic": Critic((32, 32)), "learning_rate": 0.01, "max_iter": 100}
-    >>> result = learned_stein_discrepancy(lambda x: 1 - x, X, random_state=0, **settings)
+    >>> critic = CriticSettings(Critic((32, 32), learning_rate=0.01), max_iter=100)
+    >>> result = learned_stein_discrepancy(lambda x: 1 - x, X, critic=critic, random_state=0)
     >>> 1 < result.value < 2.5  # |(1, 1)|^2 / (2 l2) = 2 for N(0, I) against N(1, I)
     True
     """
-    settings = CriticSettings(
-        critic=Critic() if critic is None else critic,
-        power=False,
-        l2=l2,
-        trace=trace,
-        max_iter=max_iter,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        split=split,
-        eval_every=eval_every,
-        n_iter_no_change=n_iter_no_change,
-        standardize=standardize,
-    ).check()
-    rng = torch_generator(random_state, resolve_device(device))
-    fit = fit_critic(*read_table(score, X), settings, rng)
+    settings = resolve_critic(critic, DISCREPANCY)
+    rng = torch_generator(random_state, resolve_device(settings.device))
+    fit = fit_critic(read_table(score, X), settings, False, standardize, rng)
     stderr = fit.values.std(ddof=1) / len(fit.values) ** 0.5
     return LearnedSteinDiscrepancy(float(fit.values.mean()), float(stderr), fit.critic, fit.history)
