@@ -412,7 +412,7 @@ class NotNumbers(Logit):
             ValueError,
             "50 NaN",
         ),
-        (Density(transposed), ValueError, r"\(50,\), got \(4,\)"),
+        (Density(transposed), ValueError, r"\(50,\), got shape \(4,\)"),
     ],
     ids=["no volume", "clips", "no density", "short", "nan", "columns"],
 )

@@ -9,10 +9,11 @@ import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 
+from skebm._tables import n_rows
 from skebm.exceptions import NormalizationWarning
+from skebm.inside import is_normalized, one_per_row, read_scores, unwrap
 
 
 class BitsPerDim(NamedTuple):
@@ -104,56 +105,28 @@ def bits_per_dim(estimator: Any, X: Any) -> BitsPerDim:
     shape = np.shape(X)
     if len(shape) != 2:
         raise ValueError(f"X must have shape (n, d), got {shape}. Flatten images to rows.")
-    y, log_volume, model = _through(estimator, X)
-    if not hasattr(model, "score_samples"):
-        raise TypeError(
-            f"estimator must have score_samples, got {type(model).__name__}. "
-            "Pass a density estimator, or a pipeline that ends in one."
-        )
-    if getattr(model, "log_partition_", 0.0) is None:
+    steps, model = unwrap(estimator)
+    log_volume = 0.0
+    for step in steps:
+        log_volume, X = log_volume + _log_volume(step, X), step.transform(X)
+    if not is_normalized(model):
         warnings.warn(
             "bits_per_dim uses unnormalized log densities (log_partition=None), which cannot be "
             "compared between models. Set log_partition to a method, 'importance' say.",
             NormalizationWarning,
             stacklevel=2,
         )
-    nats = _as_values("score_samples", model.score_samples(y), len(y)) + log_volume
+    nats = read_scores(model, X) + log_volume
     with np.errstate(invalid="ignore", over="ignore"):  # rows of density 0: infinite, no error
         bits = -nats / (shape[1] * math.log(2))
         stderr = float(bits.std(ddof=1) / math.sqrt(len(bits))) if len(bits) > 1 else math.nan
         return BitsPerDim(float(bits.mean()), stderr)
 
 
-def _through(estimator: Any, X: Any) -> tuple[Any, Any, Any]:
-    """Return transformed rows, their log-volume (n,) or 0, and the last step of all."""
-    if not isinstance(estimator, Pipeline):
-        return X, 0.0, estimator
-    total: Any = 0.0
-    *transformers, last = [step for _, step in estimator.steps]
-    for step in transformers:
-        X, volume = _transform(step, X)
-        total = total + volume
-    X, volume, last = _through(last, X)
-    return X, total + volume, last
-
-
-def _transform(step: Any, X: Any) -> tuple[Any, Any]:
-    """Return rows after one transformer and its log-volume, (n,) or a number that all share."""
-    if step is None or step == "passthrough":
-        return X, 0.0
-    if isinstance(step, Pipeline):
-        X, volume, last = _through(step, X)
-        X, more = _transform(last, X)
-        return X, volume + more
+def _log_volume(step: Any, X: Any) -> Any:
+    """Return the log-volume of a transformer, (n,) or a number that all rows share, nats."""
     if hasattr(step, "log_volume"):
-        volume = _as_values("log_volume", step.log_volume(X), len(X))
-    else:
-        volume = _scaler_volume(step)
-    return step.transform(X), volume
-
-
-def _scaler_volume(step: Any) -> float:
-    """Log-volume of scikit-learn's own scalers, the same for all rows, nats."""
+        return one_per_row("log_volume", step.log_volume(X), n_rows(X))
     if isinstance(step, StandardScaler | RobustScaler | MaxAbsScaler):
         return 0.0 if step.scale_ is None else -float(np.log(step.scale_).sum())
     if isinstance(step, MinMaxScaler):
@@ -164,17 +137,3 @@ def _scaler_volume(step: Any) -> float:
         f"steps must have log_volume, got {type(step).__name__}. Give it a method log_volume(X) "
         "that returns log |det dy/dx| of each row."
     )
-
-
-def _as_values(name: str, values: Any, n: int) -> np.ndarray:
-    values = np.asarray(values, dtype=np.float64)
-    if values.shape != (n,):
-        raise ValueError(
-            f"{name} must return shape ({n},), got {values.shape}. Return one value per row."
-        )
-    n_bad = np.count_nonzero(np.isnan(values))
-    if n_bad:
-        raise ValueError(
-            f"{name} must return numbers, got {n_bad} NaN of {n}. Look at the rows they belong to."
-        )
-    return values

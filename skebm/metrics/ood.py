@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from skebm._components import check_number
+from skebm.inside import one_per_row
 
 BLOCK_VALUES = 2**18  # drawn rows at once: at most 2 MiB in each temporary array
 
@@ -102,7 +103,8 @@ def ood_metrics(
     >>> print(*(f"{value:.2f}" for value in (metrics["auroc"], *metrics["auroc_interval"])))
     0.77 0.75 0.80
     """
-    score_in, score_out = _as_scores("score_in", score_in), _as_scores("score_out", score_out)
+    score_in = one_per_row("score_in", score_in, finite=True)
+    score_out = one_per_row("score_out", score_out, finite=True)
     check_number("n_bootstrap", n_bootstrap, low=0, integer=True, remedy="0 makes no intervals.")
     check_number(
         "confidence", confidence, low=0, high=0.999, open_low=True, remedy="Write 95 % as 0.95."
@@ -170,19 +172,3 @@ def _resample(
         ]
         blocks.append(_metrics(*counts))
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-
-
-def _as_scores(name: str, scores: Any) -> np.ndarray:
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.ndim != 1 or not scores.size:
-        raise ValueError(
-            f"{name} must be one-dimensional and not empty, got shape {scores.shape}. "
-            "Pass one score per row."
-        )
-    n_bad = np.count_nonzero(~np.isfinite(scores))
-    if n_bad:
-        raise ValueError(
-            f"{name} must be finite, got {n_bad} of {len(scores)} values that are NaN or infinite "
-            f"({np.count_nonzero(np.isnan(scores))} NaN). Look at the rows that they belong to."
-        )
-    return scores

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "NoveltyScorer",
-    "best_within_error",
-    "is_normalized",
-    "log_likelihood_scorer",
-    "table_like",
-]
+__all__ = ["NoveltyScorer", "best_within_error", "log_likelihood_scorer"]
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from sklearn.base import OutlierMixin
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_array, check_random_state
 
 from skebm._components import Component, check_choice, check_number
+from skebm._tables import table_like
 from skebm.exceptions import SelectionWarning
+from skebm.inside import layers, read_scores, scorers
 from skebm.metrics.ood import ood_metrics
 
 KINDS = ("permuted", "uniform", "jittered", "mixed")
@@ -90,7 +85,7 @@ def log_likelihood_scorer(estimator: Any, X: Any, y: Any = None) -> dict[str, fl
     -1.2 +- 0.1, 0.0
     """
     _check_log_density(estimator)
-    values = _scores(estimator, X)
+    values = read_scores(estimator, X)
     if not np.isfinite(values).all():
         mean, stderr = float("-inf"), float("inf")
     elif len(values) < 2:
@@ -250,7 +245,7 @@ class NoveltyScorer(Component):
                 "Use 'uniform' or 'jittered': a permuted column is the same column."
             )
         novelties = self._novelties(rows, check_random_state(self.random_state))
-        scores = [_scores(estimator, table) for table in (X, table_like(X, novelties))]
+        scores = [read_scores(estimator, table) for table in (X, table_like(X, novelties))]
         lowest = np.finfo(np.float64).min  # density 0 is a rank like any other
         return float(ood_metrics(*(np.maximum(s, lowest) for s in scores))["auroc"])
 
@@ -259,42 +254,6 @@ class NoveltyScorer(Component):
         shares = np.array_split(np.arange(self.n_novelties), len(kinds))
         parts = [MAKERS[kind](rows, len(s), rng) for kind, s in zip(kinds, shares, strict=True)]
         return np.concatenate(parts)
-
-
-def table_like(X: Any, values: np.ndarray) -> Any:
-    """Return values (n, d) as the kind of table that X is: a data frame with its columns, or not.
-
-    Parameters
-    ----------
-    X : array-like of shape (m, d)
-        Table as given.
-    values : ndarray of shape (n, d)
-        Other rows.
-
-    Returns
-    -------
-    ndarray or data frame of shape (n, d)
-        The rows.
-    """
-    if hasattr(X, "iloc") and hasattr(X, "columns"):
-        return type(X)(values, columns=X.columns)
-    return values
-
-
-def is_normalized(estimator: Any) -> bool:
-    """Return whether no density in a fitted estimator is known to lack its log Z.
-
-    Parameters
-    ----------
-    estimator : object
-        Fitted density, or what wraps one: a Pipeline, a search, a detector, an ensemble.
-
-    Returns
-    -------
-    bool
-        False if some ``log_partition_`` is None.
-    """
-    return all(getattr(e, "log_partition_", 0.0) is not None for e in _layers(estimator))
 
 
 def _permuted(rows: np.ndarray, n: int, rng: np.random.RandomState) -> np.ndarray:
@@ -318,28 +277,10 @@ def _jittered(rows: np.ndarray, n: int, rng: np.random.RandomState) -> np.ndarra
 MAKERS = {"permuted": _permuted, "uniform": _uniform, "jittered": _jittered}
 
 
-def _scores(estimator: Any, X: Any) -> np.ndarray:
-    """Return log densities (n,), float64; minus infinity may be among them."""
-    kind = type(estimator).__name__
-    if not hasattr(estimator, "score_samples"):
-        raise TypeError(
-            f"estimator must have score_samples, got {kind}. Give a density estimator, or a "
-            "pipeline that ends in one."
-        )
-    scores = np.asarray(estimator.score_samples(X), dtype=np.float64)
-    if scores.ndim != 1 or np.any(np.isnan(scores) | (scores == np.inf)):
-        raise ValueError(
-            f"score_samples of {kind} must return one number per row, below infinity, got shape "
-            f"{scores.shape} and {np.count_nonzero(~(scores < np.inf))} values that are not. Look "
-            "at the estimator's fit."
-        )
-    return scores
-
-
 def _check_log_density(estimator: Any) -> None:
-    for layer in _layers(estimator):
+    for layer in layers(estimator):
         foreign = isinstance(layer, OutlierMixin) and type(layer).__module__.startswith("sklearn.")
-        if foreign or not getattr(layer, "_is_log_density", True):
+        if foreign or not getattr(layer, "scores_are_log_densities", True):
             raise TypeError(
                 f"estimator must have log densities for scores, got {type(layer).__name__}. Use "
                 "scoring=NoveltyScorer(), which needs an order of the rows only."
@@ -348,7 +289,7 @@ def _check_log_density(estimator: Any) -> None:
 
 def _log_z_error(estimator: Any) -> float:
     """Return the standard error of log Z, nats; 0 for what has no log Z."""
-    errors = [_log_z_error(inner) for inner in _inside(estimator)]
+    errors = [_log_z_error(inner) for inner in scorers(estimator)]
     if errors:
         return float(np.linalg.norm(errors)) / len(errors)
     log_z = getattr(estimator, "log_partition_", 0.0)
@@ -358,25 +299,6 @@ def _log_z_error(estimator: Any) -> float:
             " Set log_partition to a method, 'auto' say, or score with skebm.stein.stein_score."
         )
     return float(getattr(log_z, "stderr", 0.0))
-
-
-def _layers(estimator: Any) -> Iterator[Any]:
-    """Yield an estimator and all fitted ones that its scores come from."""
-    yield estimator
-    for inner in _inside(estimator):
-        yield from _layers(inner)
-
-
-def _inside(estimator: Any) -> list[Any]:
-    """Return the fitted estimators that score for this one; none for a density."""
-    if isinstance(estimator, FrozenEstimator):
-        return [estimator.estimator]
-    if hasattr(estimator, "steps"):
-        return [estimator.steps[-1][1]]
-    for name in ("best_estimator_", "estimator_"):
-        if getattr(estimator, name, None) is not None:
-            return [getattr(estimator, name)]
-    return list(getattr(estimator, "estimators_", []))
 
 
 def _mean_scores(cv_results: Mapping[str, Any]) -> np.ndarray:

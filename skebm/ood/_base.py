@@ -1,8 +1,8 @@
-"""What detectors over another estimator share: its scores, checked, and one threshold."""
+"""What detectors over another estimator share: its scores and one threshold."""
 
 from __future__ import annotations
 
-__all__ = ["Detector", "check_prefit", "n_rows", "read_rows", "row_scores"]
+__all__ = ["Detector", "check_prefit", "read_rows"]
 
 from abc import abstractmethod
 from typing import Any
@@ -10,19 +10,24 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import NotFittedError
-from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
+from sklearn.utils import check_array, get_tags
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skebm._tables import as_frame, n_rows
 
 
 class Detector(OutlierMixin, BaseEstimator):
-    """Abstract detector: ``score_samples`` against ``offset_``, both higher for inliers."""
+    """Abstract detector: ``score_samples`` against ``offset_``, both higher for inliers.
+
+    Attributes
+    ----------
+    scores_are_log_densities : bool
+        Whether ``score_samples`` is the log density of the inner estimator, where that has one;
+        scorers of likelihood ask.
+    """
 
     offset_: float
-    _is_log_density = True  # of its inner estimator at least; scorers of likelihood ask
-
-    @property
-    def _offset_is_a_score(self) -> bool:
-        """Whether the threshold is one of ``score_samples``; pictures of scores ask."""
-        return True
+    scores_are_log_densities = True
 
     @abstractmethod
     def score_samples(self, X):
@@ -58,6 +63,13 @@ class Detector(OutlierMixin, BaseEstimator):
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        inner = getattr(self, "estimator", getattr(self, "foreground", None))
+        if hasattr(inner, "__sklearn_tags__"):
+            tags.input_tags = get_tags(inner).input_tags  # what it takes, the detector takes
+        return tags
+
 
 def check_prefit(estimator: Any, name: str = "estimator") -> None:
     """Raise unless an estimator that is to be used as it is has been fitted.
@@ -80,7 +92,7 @@ def check_prefit(estimator: Any, name: str = "estimator") -> None:
 
 
 def read_rows(detector: BaseEstimator, X: Any, *, reset: bool, fewest: int = 1) -> Any:
-    """Check the table and its columns; a data frame stays one, for the inner estimator to read.
+    """Check rows and columns; what else is fit for the inner estimator, it says itself.
 
     Parameters
     ----------
@@ -95,57 +107,19 @@ def read_rows(detector: BaseEstimator, X: Any, *, reset: bool, fewest: int = 1) 
 
     Returns
     -------
-    ndarray of float64 or data frame
-        Rows.
+    ndarray, sparse matrix or data frame of shape (n, d)
+        Rows, with the values as they are: numbers, missing ones, text.
 
     Raises
     ------
     ValueError
-        If the table is unfit.
+        If it is no table, or one of other columns.
     """
-    is_frame = hasattr(X, "iloc") and hasattr(X, "columns")
-    settings = {"dtype": np.float64, "ensure_min_samples": fewest}
-    X = validate_data(detector, X, reset=reset, skip_check_array=is_frame, **settings)
-    if is_frame and len(X) < fewest:
+    if as_frame(X) is None:
+        free: dict[str, Any] = {"dtype": None, "ensure_all_finite": False}
+        X = check_array(X, accept_sparse="csr", ensure_min_samples=fewest, **free)
+    elif n_rows(X) < fewest:
         raise ValueError(
-            f"X must have at least {fewest} rows, got n_samples = {len(X)}. Give more rows."
+            f"X must have at least {fewest} rows, got n_samples = {n_rows(X)}. Give more rows."
         )
-    return X
-
-
-def n_rows(X: Any) -> int:
-    """Return the number of rows of a table of any kind."""
-    return int(_num_samples(X))
-
-
-def row_scores(estimator: Any, X: Any) -> np.ndarray:
-    """Return a fitted estimator's log densities (n,), float64; minus infinity may be among them.
-
-    Raises
-    ------
-    TypeError
-        If the estimator has no ``score_samples``.
-    ValueError
-        If it returns anything but one real number per row, none of them NaN or +infinity.
-    """
-    kind = type(estimator).__name__
-    if not hasattr(estimator, "score_samples"):
-        raise TypeError(
-            f"estimator must have score_samples, got {kind}. Give a density estimator, or a "
-            "pipeline that ends in one."
-        )
-    scores = np.asarray(estimator.score_samples(X))
-    n = n_rows(X)
-    if scores.shape != (n,):
-        raise ValueError(
-            f"score_samples of {kind} must return shape ({n},), got {scores.shape}. It has to "
-            "return one number per row."
-        )
-    scores = scores.astype(np.float64)
-    n_bad = np.count_nonzero(np.isnan(scores) | (scores == np.inf))
-    if n_bad:
-        raise ValueError(
-            f"score_samples of {kind} must be below infinity and no NaN, got {n_bad} of {n} values "
-            "that are not. Look at the rows that they belong to, or at the estimator's fit."
-        )
-    return scores
+    return validate_data(detector, X, reset=reset, skip_check_array=True)

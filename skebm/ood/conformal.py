@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import false_discovery_control
-from sklearn.base import clone
 from sklearn.model_selection import KFold, train_test_split
-from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
-from skebm.ood._base import Detector, check_prefit, n_rows, read_rows, row_scores
+from skebm._tables import n_rows, take_rows
+from skebm.inside import check_scorer, one_per_row, read_scores
+from skebm.ood._base import Detector, check_prefit, read_rows
+from skebm.ood._splits import LARGEST_SEED, own_random_state, seeded_clone
 
 ROUNDING = 1e-12  # relative; p-values of the form j / (n + 1) often lie exactly on the BH line
 
@@ -59,7 +60,8 @@ class ConformalNoveltyDetector(Detector):
         calibration rows, dimensionless, up to a factor. For new rows whose normal part has moved
         (covariate shift). Data frames reach it as data frames.
     random_state : int, RandomState instance or None, default=None
-        Split and random ties. It does not reach the estimator, which has its own.
+        Seed of the split, of random ties, and of every ``random_state`` inside the estimator that
+        is None.
 
     Attributes
     ----------
@@ -76,6 +78,8 @@ class ConformalNoveltyDetector(Detector):
         Threshold. With one estimator, conservative ties and no weights, that of
         ``score_samples``: the k-th smallest calibration score, where k is the integer part of
         ``alpha * (n_calibration_ + 1)``. Otherwise `alpha`, the threshold of ``p_value``.
+    threshold_of_ : {"score_samples", "p_value"}
+        What ``offset_`` is a threshold of.
     n_features_in_ : int
         Number of columns.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -175,15 +179,18 @@ class ConformalNoveltyDetector(Detector):
         self._check_parameters()
         X = read_rows(self, X, reset=True, fewest=1 if self.prefit else self.cv or 2)
         self._check_n_calibration(n_rows(X))
-        rng = check_random_state(self.random_state)
-        self._folds = [self._calibrated(*pair) for pair in self._fitted(X, rng)]
-        self._tie_seed = rng.randint(2**31 - 1)
+        random = own_random_state(self.random_state)
+        splits = self._splits(n_rows(X), random)
+        self._tie_seed = random.randint(LARGEST_SEED)
+        self._folds = [self._calibrated(X, *rows, random) for rows in splits]
         self.estimators_ = [fold.estimator for fold in self._folds]
         self.estimator_ = self.estimators_[0] if self.cv is None else None
         scores = [fold.scores for fold in self._folds]
         self.calibration_scores_ = scores[0] if self.cv is None else scores
         self.n_calibration_ = sum(map(len, scores))
         self._check_calibration(np.concatenate(scores))
+        one_score = self.cv is None and self.weight is None and self.ties == "conservative"
+        self.threshold_of_ = "score_samples" if one_score else "p_value"
         self.offset_ = self._threshold()
         return self
 
@@ -202,7 +209,7 @@ class ConformalNoveltyDetector(Detector):
         """
         check_is_fitted(self)
         X = read_rows(self, X, reset=False)
-        return np.mean([row_scores(estimator, X) for estimator in self.estimators_], axis=0)
+        return np.mean([read_scores(estimator, X) for estimator in self.estimators_], axis=0)
 
     def p_value(self, X):
         """Return conformal p-values: small for novelties.
@@ -227,7 +234,7 @@ class ConformalNoveltyDetector(Detector):
         own = self._weights(X)
         below, at_most, total = np.zeros(len(own)), np.zeros(len(own)), 0.0
         for fold in self._folds:
-            scores = row_scores(fold.estimator, X)
+            scores = read_scores(fold.estimator, X)
             below += fold.mass[np.searchsorted(fold.scores, scores, side="left")]
             at_most += fold.mass[np.searchsorted(fold.scores, scores, side="right")]
             total += fold.mass[-1]
@@ -254,7 +261,7 @@ class ConformalNoveltyDetector(Detector):
             where that is 0.
         """
         check_is_fitted(self)
-        if not self._offset_is_a_score:
+        if self.threshold_of_ == "p_value":
             gap = self.p_value(X) - self.offset_
             return np.where(gap == 0, np.nextafter(0.0, -1.0), gap)
         scores = self.score_samples(X)
@@ -328,15 +335,7 @@ class ConformalNoveltyDetector(Detector):
                 f"weight must be a function of rows or None, got {self.weight!r}. It returns the "
                 "density ratio of new rows to calibration rows."
             )
-        self._check_estimator()
-
-    def _check_estimator(self) -> None:
-        kind = type(self.estimator).__name__
-        if not hasattr(self.estimator, "score_samples"):  # before the fit, which may be long
-            raise TypeError(
-                f"estimator must have score_samples, got {kind}. Give a density estimator, or a "
-                "pipeline that ends in one."
-            )
+        check_scorer(self.estimator)  # before the fit, which may be long
         if self.prefit:
             check_prefit(self.estimator)
 
@@ -361,42 +360,38 @@ class ConformalNoveltyDetector(Detector):
                 f"of {n} rows. Give more rows or a smaller fraction."
             )
 
-    def _fitted(self, X: Any, rng: np.random.RandomState) -> Any:
-        """Yield fitted estimators, each with the rows that it has not seen."""
+    def _splits(self, n: int, random: np.random.RandomState) -> list[Any]:
+        """Return the numbers of the rows to fit to and of those that are held out, for each fit."""
+        rows = np.arange(n)
         if self.prefit:
-            yield self.estimator, X
-            return
-        rows = np.arange(n_rows(X))
-        if self.cv is None:
-            n = self._n_calibration(len(rows))
-            splits = [train_test_split(rows, test_size=n, random_state=rng)]
-        else:
-            splits = list(KFold(self.cv, shuffle=True, random_state=rng).split(rows))
-        for train, held_out in splits:
-            estimator = clone(self.estimator).fit(_safe_indexing(X, train))
-            yield estimator, _safe_indexing(X, held_out)
+            return [(rows[:0], rows)]
+        if self.cv is not None:
+            return list(KFold(self.cv, shuffle=True, random_state=random).split(rows))
+        held_out = self._n_calibration(n)
+        return [train_test_split(rows, test_size=held_out, random_state=random)]
 
-    def _calibrated(self, estimator: Any, X: Any) -> _Fold:
-        scores = row_scores(estimator, X)
+    def _calibrated(
+        self, X: Any, train: np.ndarray, held_out: np.ndarray, random: np.random.RandomState
+    ) -> _Fold:
+        estimator = self.estimator
+        if not self.prefit:
+            estimator = seeded_clone(estimator, random).fit(take_rows(X, train))
+            X = take_rows(X, held_out)
+        scores = read_scores(estimator, X)
         order = np.argsort(scores, kind="stable")
         mass = np.concatenate([[0.0], np.cumsum(self._weights(X)[order])])
         return _Fold(estimator, scores[order], mass)
 
     def _weights(self, X: Any) -> np.ndarray:
-        n = n_rows(X)
         if self.weight is None:
-            return np.ones(n)
-        weights = np.asarray(self.weight(X), dtype=np.float64)
-        if weights.shape != (n,):
-            raise ValueError(
-                f"weight must return shape ({n},), got {weights.shape}. It has to return one "
-                "number per row."
-            )
-        n_bad = np.count_nonzero(~(np.isfinite(weights) & (weights >= 0)))
+            return np.ones(n_rows(X))
+        remedy = "Bound the density ratio."
+        weights = one_per_row("weight", self.weight(X), n_rows(X), finite=True, remedy=remedy)
+        n_bad = np.count_nonzero(weights < 0)
         if n_bad:
             raise ValueError(
-                f"weight must return finite numbers >= 0, got {n_bad} of {n} that are not. Bound "
-                "the density ratio."
+                f"weight must be at least 0, got {n_bad} of {len(weights)} numbers that are not. "
+                f"{remedy}"
             )
         return weights
 
@@ -412,12 +407,8 @@ class ConformalNoveltyDetector(Detector):
                 "New rows have to look like some of them."
             )
 
-    @property
-    def _offset_is_a_score(self) -> bool:
-        return self.cv is None and self.weight is None and self.ties == "conservative"
-
     def _threshold(self) -> float:
-        if not self._offset_is_a_score:
+        if self.threshold_of_ == "p_value":
             return float(self.alpha)
         n = self.n_calibration_
         # floor(alpha * (n + 1)), by the very quotients that p_value returns

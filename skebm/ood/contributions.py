@@ -4,8 +4,6 @@ from __future__ import annotations
 
 __all__ = ["feature_contributions"]
 
-import copy
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +11,8 @@ import numpy as np
 from sklearn.utils import check_array
 
 from skebm._components import check_choice, check_number
-from skebm.metrics.selection import table_like
-from skebm.ood._base import row_scores
-from skebm.ood.score_norm import differentiable
+from skebm._tables import as_frame, table_like
+from skebm.inside import draw_rows, read_scores
 from skebm.stein._scores import evaluate_score
 
 METHODS = ("conditional", "mode", "gradient")
@@ -121,7 +118,7 @@ def feature_contributions(
     _check_columns(estimator, rows)
     if method == "gradient":
         return _slopes(estimator, X, rows, _reference(estimator, X, reference, random_state))
-    log_p = row_scores(estimator, table_like(X, rows))
+    log_p = read_scores(estimator, table_like(X, rows))
     reference = _reference(estimator, X, reference, random_state)
     grid = np.quantile(reference, np.linspace(0, 1, n_grid), axis=0).T
 
@@ -129,7 +126,7 @@ def feature_contributions(
         """Log density of rows i with column j replaced by each of values (p, k): (p, k)."""
         replaced = np.repeat(rows[i], values.shape[1], axis=0)
         replaced[np.arange(len(replaced)), np.repeat(j, values.shape[1])] = values.ravel()
-        return row_scores(estimator, table_like(X, replaced)).reshape(values.shape)
+        return read_scores(estimator, table_like(X, replaced)).reshape(values.shape)
 
     n, d = rows.shape
     gains = np.empty(n * d)
@@ -212,7 +209,7 @@ def _gain(replaced: np.ndarray, log_p: np.ndarray) -> np.ndarray:
 def _slopes(estimator: Any, X: Any, rows: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Half the score times the step to the median: the trapezoid rule, if the slope there is 0."""
     table = table_like(X, np.concatenate([reference, rows]))  # a score of few rows is refused
-    score = evaluate_score(differentiable(estimator), table, "estimator")[1][len(reference) :]
+    score = evaluate_score(estimator, table, "estimator")[1][len(reference) :]
     return 0.5 * score * (np.median(reference, axis=0) - rows)
 
 
@@ -229,11 +226,11 @@ def _reference(estimator: Any, X: Any, reference: Any, random_state: Any) -> np.
     """Return the reference rows (m, d) in float64, drawn if there are none."""
     if reference is None:
         reference = _drawn(estimator, random_state)
-    names = [list(table.columns) for table in (X, reference) if hasattr(table, "columns")]
-    if len(names) == 2 and names[0] != names[1]:
+    frames = [frame for frame in map(as_frame, (X, reference)) if frame is not None]
+    if len(frames) == 2 and frames[0].columns != frames[1].columns:
         raise ValueError(
-            f"reference must have the columns of X, {names[0]}, got {names[1]}. Give them in the "
-            "same order."
+            f"reference must have the columns of X, {frames[0].columns}, got {frames[1].columns}. "
+            "Give them in the same order."
         )
     rows = check_array(reference, dtype=np.float64, ensure_min_samples=4, input_name="reference")
     d = np.shape(X)[1]
@@ -246,7 +243,6 @@ def _reference(estimator: Any, X: Any, reference: Any, random_state: Any) -> np.
 
 
 def _drawn(estimator: Any, random_state: Any) -> Any:
-    """Draw rows; a copy draws, so that the estimator stays as it is."""
     if not hasattr(estimator, "sample"):
         raise ValueError(
             f"reference must be rows for an estimator without sample, got None with "
@@ -256,9 +252,4 @@ def _drawn(estimator: Any, random_state: Any) -> Any:
         random_state = getattr(estimator, "random_state", None)
     if random_state is None:  # scikit-learn would draw from the global state
         random_state = int(np.random.SeedSequence().generate_state(1)[0])
-    estimator = copy.copy(estimator)
-    if "random_state" in inspect.signature(estimator.sample).parameters:
-        return estimator.sample(N_DRAWN, random_state=random_state)
-    estimator.random_state = random_state
-    rows = estimator.sample(N_DRAWN)
-    return rows[0] if isinstance(rows, tuple) else rows  # a mixture gives labels too
+    return draw_rows(estimator, N_DRAWN, random_state)

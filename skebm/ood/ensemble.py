@@ -4,31 +4,23 @@ from __future__ import annotations
 
 __all__ = ["EnsembleDensity"]
 
-import copy
-import inspect
 import numbers
 import warnings
 from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
-from sklearn.base import DensityMixin, clone
-from sklearn.ensemble._base import _set_random_states
-from sklearn.utils import _safe_indexing
+from sklearn.base import DensityMixin
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
+from skebm._tables import n_rows, take_rows
 from skebm.exceptions import EnsembleWarning, NormalizationWarning
-from skebm.metrics.selection import is_normalized
-from skebm.ood._base import Detector, n_rows, read_rows, row_scores
-from skebm.ood.thresholds import (
-    LARGEST_SEED,
-    finite_scores,
-    lower_quantile,
-    own_random_state,
-    split_rows,
-)
+from skebm.inside import draw_rows, is_normalized, read_scores
+from skebm.ood._base import Detector, read_rows
+from skebm.ood._quantiles import finite_scores, lower_quantile
+from skebm.ood._splits import LARGEST_SEED, own_random_state, seeded_clone, split_rows
 
 HELD_OUT_QUANTILE, FEW_HELD_OUT = 0.05, 40  # as the estimators
 EQUAL = 1e-9  # nats; seeds of a density that is not the same differ by more
@@ -157,14 +149,14 @@ class EnsembleDensity(DensityMixin, Detector):
         X = read_rows(self, X, reset=True, fewest=2)
         random = own_random_state(self.random_state)
         self.estimators_samples_ = self._draw_rows(n_rows(X), random)
-        members = [clone(self.estimator) for _ in self.estimators_samples_]
-        for member in members:
-            _set_random_states(member, random)
+        members = [
+            seeded_clone(self.estimator, random, replace=True) for _ in self.estimators_samples_
+        ]
         self.estimators_ = Parallel(n_jobs=self.n_jobs)(
             delayed(_fit)(member, X, rows)
             for member, rows in zip(members, self.estimators_samples_, strict=True)
         )
-        scores = np.stack([row_scores(member, X) for member in self.estimators_])
+        scores = np.stack([read_scores(member, X) for member in self.estimators_])
         self._warn_of_members(scores)
         self.offset_ = self._offset(scores)
         return self
@@ -236,13 +228,18 @@ class EnsembleDensity(DensityMixin, Detector):
         """
         check_is_fitted(self, "offset_")
         check_number("n_samples", n_samples, low=1, integer=True)
+        if not hasattr(self.estimators_[0], "sample"):
+            raise TypeError(
+                f"members must have sample, got {type(self.estimators_[0]).__name__}. Give an "
+                "estimator that can draw rows; a pipeline cannot."
+            )
         random = own_random_state(self.random_state if random_state is None else random_state)
         K = len(self.estimators_)
         counts = random.multinomial(n_samples, np.full(K, 1 / K))
         seeds = random.randint(LARGEST_SEED, size=K)
-        drawn = zip(self.estimators_, counts, seeds, strict=True)
-        rows = np.concatenate([_draws(member, int(n), int(seed)) for member, n, seed in drawn if n])
-        return rows[random.permutation(n_samples)]
+        members = zip(self.estimators_, counts, seeds, strict=True)
+        drawn = [draw_rows(member, int(n), int(seed)) for member, n, seed in members if n]
+        return np.concatenate(drawn)[random.permutation(n_samples)]
 
     def disagreement(self, X):
         """Return how far the members' log densities are apart.
@@ -306,7 +303,7 @@ class EnsembleDensity(DensityMixin, Detector):
         """Return each member's log densities, (K, n)."""
         check_is_fitted(self, "offset_")
         X = read_rows(self, X, reset=False)
-        return np.stack([row_scores(member, X) for member in self.estimators_])
+        return np.stack([read_scores(member, X) for member in self.estimators_])
 
     def _warn_of_members(self, scores: np.ndarray) -> None:
         K = len(scores)
@@ -346,26 +343,10 @@ class EnsembleDensity(DensityMixin, Detector):
 
 
 def _fit(member: Any, X: Any, rows: np.ndarray) -> Any:
-    return member.fit(_safe_indexing(X, rows))
+    return member.fit(take_rows(X, rows))
 
 
 def _log_mean(scores: np.ndarray, kept: np.ndarray | None = None) -> np.ndarray:
     """Return the log of the mean density over the members kept, (K, n) to (n,)."""
     weight = np.ones(scores.shape) if kept is None else kept.astype(np.float64)
     return logsumexp(scores, axis=0, b=weight / weight.sum(axis=0))
-
-
-def _draws(member: Any, n: int, seed: int) -> np.ndarray:
-    """Draw rows from a member: some take a seed, GaussianMixture has one and adds labels."""
-    if not hasattr(member, "sample"):
-        raise TypeError(
-            f"members must have sample, got {type(member).__name__}. Give an estimator that can "
-            "draw rows; a pipeline cannot."
-        )
-    if "random_state" in inspect.signature(member.sample).parameters:
-        drawn = member.sample(n, random_state=seed)
-    elif "random_state" in member.get_params():
-        drawn = copy.copy(member).set_params(random_state=seed).sample(n)
-    else:
-        drawn = member.sample(n)
-    return np.asarray(drawn[0] if isinstance(drawn, tuple) else drawn)

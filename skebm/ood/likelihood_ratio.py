@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LikelihoodRatioDetector", "mutated"]
+__all__ = ["LikelihoodRatioDetector"]
 
 from typing import Any
 
@@ -10,15 +10,11 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_number
-from skebm.ood._base import Detector, check_prefit, n_rows, read_rows, row_scores
-from skebm.ood.thresholds import (
-    check_split,
-    lower_quantile,
-    own_random_state,
-    seeded_clone,
-    split_rows,
-    warn_if_few,
-)
+from skebm._tables import n_rows, take_entries
+from skebm.inside import read_scores
+from skebm.ood._base import Detector, check_prefit, read_rows
+from skebm.ood._quantiles import lower_quantile, warn_if_few
+from skebm.ood._splits import check_split, own_random_state, seeded_clone, split_rows
 
 
 class LikelihoodRatioDetector(Detector):
@@ -98,7 +94,7 @@ class LikelihoodRatioDetector(Detector):
     array([ 1, -1])
     """
 
-    _is_log_density = False
+    scores_are_log_densities = False
 
     def __init__(
         self,
@@ -181,45 +177,26 @@ class LikelihoodRatioDetector(Detector):
         if X_background is not None:
             shared = read_rows(self, X_background, reset=False)
         else:
-            shared = mutated(rows, self.mutation_rate, random) if self.background is None else rows
+            shared = _mutated(rows, self.mutation_rate, random) if self.background is None else rows
         background = self.foreground if self.background is None else self.background
         self.foreground_ = seeded_clone(self.foreground, random).fit(rows)
         self.background_ = seeded_clone(background, random).fit(shared)
         return held_out
 
     def _ratio(self, X: Any) -> np.ndarray:
-        above, below = row_scores(self.foreground_, X), row_scores(self.background_, X)
+        above, below = read_scores(self.foreground_, X), read_scores(self.background_, X)
         ratio = np.full(len(above), -np.inf)
         return np.subtract(above, below, out=ratio, where=np.isfinite(above))
 
 
-def mutated(X: Any, rate: float, random: np.random.RandomState) -> Any:
+def _mutated(X: Any, rate: float, random: np.random.RandomState) -> Any:
     """Return a copy in which a share of each column's entries is shuffled among themselves.
 
     No value is repeated that was not before: copies would be atoms to a continuous density.
-
-    Parameters
-    ----------
-    X : ndarray or data frame of shape (n, d)
-        Rows.
-    rate : float
-        Probability that an entry is among them, dimensionless.
-    random : numpy.random.RandomState
-        Draws the entries.
-
-    Returns
-    -------
-    ndarray or data frame of shape (n, d)
-        Of the kind of X.
     """
     n, d = X.shape
     source = np.tile(np.arange(n)[:, None], d)
     for column in source.T:
         moved = np.flatnonzero(random.uniform(size=n) < rate)
         column[moved] = random.permutation(moved)
-    if isinstance(X, np.ndarray):
-        return np.take_along_axis(X, source, axis=0)
-    copy = X.copy()
-    for j in range(d):
-        copy.isetitem(j, X.iloc[source[:, j], j].array)
-    return copy
+    return take_entries(X, source)

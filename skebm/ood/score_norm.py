@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["KernelScore", "ScoreNormDetector", "differentiable"]
+__all__ = ["ScoreNormDetector"]
 
 from typing import Any
 
 import numpy as np
-from scipy.spatial.distance import cdist
-from scipy.special import softmax
-from sklearn.frozen import FrozenEstimator
-from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
-from sklearn.neighbors import KernelDensity
-from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing, check_array
+from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_number
-from skebm.ood._base import Detector, n_rows, read_rows
-from skebm.ood.thresholds import check_split, fit_and_hold_out, lower_quantile, warn_if_few
+from skebm._tables import n_rows, take_rows
+from skebm.ood._base import Detector, read_rows
+from skebm.ood._quantiles import lower_quantile, warn_if_few
+from skebm.ood._splits import check_split, fit_and_hold_out
 from skebm.stein._scores import evaluate_score
 
-BLOCK_VALUES = 2**20  # distances at once: 8 MiB
 FEWEST = 4  # rows that evaluate_score wants
 
 
@@ -88,7 +83,7 @@ class ScoreNormDetector(Detector):
     [-3.  -3. ]
     """
 
-    _is_log_density = False
+    scores_are_log_densities = False
 
     def __init__(
         self, estimator, *, alpha=0.05, calibration_fraction=0.3, prefit=False, random_state=None
@@ -141,100 +136,6 @@ class ScoreNormDetector(Detector):
 
     def _score(self, X: Any) -> np.ndarray:
         n = n_rows(X)
-        padded = _safe_indexing(X, np.arange(max(n, FEWEST)) % n)
-        gradient = evaluate_score(differentiable(self.estimator_), padded, "estimator")[1][:n]
+        padded = take_rows(X, np.arange(max(n, FEWEST)) % n)
+        gradient = evaluate_score(self.estimator_, padded, "estimator")[1][:n]
         return -np.linalg.norm(gradient * self.scale_, axis=1)
-
-
-class KernelScore:
-    r"""Gradient of the log density of a fitted ``KernelDensity`` with a Gaussian kernel.
-
-    .. math:: \sum_i r_i(x) \, (x_i - x) / h^2, \quad
-        r(x) = \text{softmax}_i(\log w_i - |x - x_i|^2 / 2 h^2)
-
-    Parameters
-    ----------
-    kernels : KernelDensity
-        Fitted.
-
-    Raises
-    ------
-    ValueError
-        If the kernel or the metric has no such gradient.
-    """
-
-    def __init__(self, kernels: KernelDensity):
-        check_is_fitted(kernels)
-        if kernels.kernel != "gaussian" or kernels.metric not in ("euclidean", "l2"):
-            raise ValueError(
-                "estimator must have a gaussian kernel and the euclidean metric, got kernel "
-                f"{kernels.kernel!r} and metric {kernels.metric!r}. Other kernels have no gradient "
-                "everywhere."
-            )
-        self.bandwidth = float(kernels.bandwidth_)
-        self.centers = np.asarray(kernels.tree_.data)
-        weight = kernels.tree_.sample_weight
-        self.log_weight = 0.0 if weight is None else np.log(np.asarray(weight))
-
-    def score_function(self, X: Any) -> np.ndarray:
-        """Return the gradient at each row, (n, d), nats per unit of X."""
-        x = np.asarray(X, dtype=np.float64)
-        size = max(1, BLOCK_VALUES // len(self.centers))
-        return np.concatenate([self._block(x[i : i + size]) for i in range(0, len(x), size)])
-
-    def _block(self, x: np.ndarray) -> np.ndarray:
-        squared = cdist(x, self.centers, "sqeuclidean") / self.bandwidth**2
-        share = softmax(self.log_weight - squared / 2, axis=1)
-        middle = self.centers.mean(axis=0)  # the difference of large numbers would lose digits
-        return (share @ (self.centers - middle) - (x - middle)) / self.bandwidth**2
-
-
-def differentiable(estimator: Any) -> Any:
-    """Return what `evaluate_score` can read: the inside of wrappers, kernels with a gradient.
-
-    Parameters
-    ----------
-    estimator : object
-        Fitted. Searches, frozen estimators, and detectors whose scores are the log density of
-        their ``estimator_`` are seen through.
-
-    Returns
-    -------
-    object
-        With ``score_function``, a mixture, a function, or a Pipeline that ends in one.
-
-    Raises
-    ------
-    TypeError
-        If no gradient can be had.
-    """
-    if isinstance(estimator, Pipeline):
-        label, last = estimator.steps[-1]
-        return Pipeline([*estimator.steps[:-1], (label, differentiable(last))])
-    if isinstance(estimator, KernelDensity):
-        return KernelScore(estimator)
-    inner = _inside(estimator)
-    if inner is not None:
-        return differentiable(inner)
-    if not _has_score(estimator):
-        raise TypeError(
-            "estimator must have score_function, be a GaussianMixture, BayesianGaussianMixture or "
-            "KernelDensity, or a pipeline of column scalers and one of these, got "
-            f"{type(estimator).__name__}. Its log density has no gradient here: take another."
-        )
-    return estimator
-
-
-def _inside(estimator: Any) -> Any:
-    """Return the fitted estimator whose log density is that of this one, or None."""
-    if isinstance(estimator, FrozenEstimator):
-        return estimator.estimator
-    if isinstance(estimator, Detector) and estimator._is_log_density:
-        return getattr(estimator, "estimator_", None)
-    return getattr(estimator, "best_estimator_", None)
-
-
-def _has_score(estimator: Any) -> bool:
-    mixtures = GaussianMixture, BayesianGaussianMixture
-    known = hasattr(estimator, "score_function") or hasattr(estimator, "log_density")
-    return known or isinstance(estimator, mixtures) or callable(estimator)

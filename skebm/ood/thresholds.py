@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "ThresholdDetector",
-    "check_split",
-    "finite_scores",
-    "fit_and_hold_out",
-    "lower_quantile",
-    "own_random_state",
-    "seeded_clone",
-    "split_rows",
-    "warn_if_few",
-]
+__all__ = ["ThresholdDetector"]
 
-import math
-import warnings
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta
-from sklearn.base import BaseEstimator, clone
-from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
-from skebm.exceptions import CalibrationWarning
-from skebm.ood._base import Detector, check_prefit, n_rows, read_rows, row_scores
+from skebm.inside import read_scores
+from skebm.ood._base import Detector, check_prefit, read_rows
+from skebm.ood._quantiles import finite_scores, lower_quantile, tolerance_limit, warn_if_few
+from skebm.ood._splits import check_split, fit_and_hold_out, own_random_state, seeded_clone
 
 METHODS = ("training", "held-out", "false-positive-rate")
-LARGEST_SEED = np.iinfo(np.int32).max
-ROUNDING = 1e-9  # 1 / level may lie just above a whole number
 
 
 class ThresholdDetector(Detector):
@@ -155,9 +140,9 @@ class ThresholdDetector(Detector):
             self.estimator_, rows = self._fit_to_all(X), X
         else:
             self.estimator_, rows = fit_and_hold_out(self, X)
-        scores = row_scores(self.estimator_, rows)
+        scores = read_scores(self.estimator_, rows)
         if self.method == "false-positive-rate":
-            self.offset_ = _tolerance_limit(scores, self.level, self.confidence)
+            self.offset_ = tolerance_limit(scores, self.level, self.confidence)
         elif self.method == "held-out":
             self.offset_ = lower_quantile(scores, self.level)
             warn_if_few(len(scores), "level", self.level)
@@ -180,173 +165,10 @@ class ThresholdDetector(Detector):
             Higher for more normal rows; nats for a log density.
         """
         check_is_fitted(self, "offset_")
-        return row_scores(self.estimator_, read_rows(self, X, reset=False))
+        return read_scores(self.estimator_, read_rows(self, X, reset=False))
 
     def _fit_to_all(self, X: Any) -> Any:
         if self.prefit:
             check_prefit(self.estimator)
             return self.estimator
         return seeded_clone(self.estimator, own_random_state(self.random_state)).fit(X)
-
-
-def check_split(detector: Any) -> None:
-    """Raise the house's error unless the parameters of a split are fit."""
-    check_choice("prefit", detector.prefit, (False, True))
-    fraction = detector.calibration_fraction
-    check_number("calibration_fraction", fraction, low=0, high=0.9, open_low=True)
-
-
-def own_random_state(random_state: Any) -> np.random.RandomState:
-    """Return scikit-learn's ``random_state``; None is fresh entropy, not numpy's global state."""
-    return np.random.RandomState() if random_state is None else check_random_state(random_state)
-
-
-def seeded_clone(estimator: BaseEstimator, random: np.random.RandomState) -> Any:
-    """Return an unfitted copy; each ``random_state`` in it that is None becomes a drawn seed."""
-    copy = clone(estimator)
-    names = [name for name in sorted(copy.get_params()) if name.split("__")[-1] == "random_state"]
-    drawn = {name: int(random.randint(LARGEST_SEED)) for name in names}
-    params = copy.get_params()
-    return copy.set_params(**{name: drawn[name] for name in names if params[name] is None})
-
-
-def split_rows(X: Any, fraction: float, random: np.random.RandomState) -> tuple[Any, Any]:
-    """Return the rows to fit to and those to hold out, both in the order of X, at least one each.
-
-    Parameters
-    ----------
-    X : ndarray or data frame of shape (n, d)
-        Rows, at least 2.
-    fraction : float
-        Share to hold out, dimensionless.
-    random : numpy.random.RandomState
-        Draws the rows.
-
-    Returns
-    -------
-    tuple of ndarray or data frame
-        Rows of the kind of X.
-    """
-    n = n_rows(X)
-    order = random.permutation(n)
-    n_held = min(max(round(fraction * n), 1), n - 1)
-    held, rest = np.sort(order[:n_held]), np.sort(order[n_held:])
-    return _safe_indexing(X, rest), _safe_indexing(X, held)
-
-
-def fit_and_hold_out(detector: Any, X: Any) -> tuple[Any, Any]:
-    """Fit a copy of ``detector.estimator`` to a part of X, or take the fitted one as it is.
-
-    Parameters
-    ----------
-    detector : Detector
-        Has ``estimator``, ``calibration_fraction``, ``prefit`` and ``random_state``.
-    X : ndarray or data frame of shape (n, d)
-        Rows, at least 2.
-
-    Returns
-    -------
-    estimator : estimator
-        Fitted.
-    held_out : ndarray or data frame of shape (m, d)
-        The rows that it has not seen; with ``prefit`` all rows.
-    """
-    if detector.prefit:
-        check_prefit(detector.estimator)
-        return detector.estimator, X
-    random = own_random_state(detector.random_state)
-    rest, held = split_rows(X, detector.calibration_fraction, random)
-    return seeded_clone(detector.estimator, random).fit(rest), held
-
-
-def warn_if_few(n: int, name: str, level: float) -> None:
-    """Warn, for ``fit``, if the lowest of n held-out scores is too high a threshold for a level.
-
-    Parameters
-    ----------
-    n : int
-        Held-out rows.
-    name : str
-        What the parameter with the level is called.
-    level : float
-        Share of normal rows to flag, dimensionless.
-
-    Warns
-    -----
-    CalibrationWarning
-        If a new row is below all n with a probability above `level`.
-    """
-    needed = math.ceil(1 / level - 1 - ROUNDING)
-    if n < needed:
-        warnings.warn(
-            f"held-out rows must be at least {needed} for {name} {level:g}, got {n}: a share of "
-            f"{1 / (n + 1):.2g} of normal rows is below all of them and flagged. Give more rows, "
-            f"or raise calibration_fraction or {name}.",
-            CalibrationWarning,
-            stacklevel=3,
-        )
-
-
-def finite_scores(scores: np.ndarray) -> np.ndarray:
-    """Return the scores, or raise a ValueError if one is infinite."""
-    n_bad = np.count_nonzero(~np.isfinite(scores))
-    if n_bad:
-        raise ValueError(
-            f"scores of the rows given to fit must be finite, got {n_bad} of {len(scores)} that "
-            "are not. Use a density with unbounded support, a Gaussian kernel say."
-        )
-    return scores
-
-
-def lower_quantile(scores: np.ndarray, level: float) -> float:
-    """Return the quantile that a new score is below with probability `level`, on average.
-
-    Between the order statistics around ``level * (n + 1)``; next to an infinite one, the other.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n,)
-        Scores; infinite ones may be among them.
-    level : float
-        Dimensionless.
-
-    Returns
-    -------
-    float
-        Unit of the scores.
-
-    Raises
-    ------
-    ValueError
-        If the scores around it are infinite.
-    """
-    scores, n = np.sort(scores), len(scores)
-    position = min(max(level * (n + 1) - 1, 0.0), n - 1.0)
-    below, above = scores[math.floor(position)], scores[math.ceil(position)]
-    if np.isfinite(below) and np.isfinite(above):
-        return float(below + (position % 1) * (above - below))
-    return _finite_threshold(above if np.isfinite(above) else below, scores)
-
-
-def _tolerance_limit(scores: np.ndarray, level: float, confidence: float) -> float:
-    n = len(scores)
-    rank = np.arange(1, n + 1)
-    kept = np.count_nonzero(beta.cdf(level, rank, n + 1 - rank) >= confidence)
-    if not kept:
-        needed = math.ceil(math.log1p(-confidence) / math.log1p(-level))
-        raise ValueError(
-            f"held-out rows must be at least {needed} for level {level:g} with confidence "
-            f"{confidence:g}, got {n}. Give more rows, or raise calibration_fraction or level."
-        )
-    return _finite_threshold(np.sort(scores)[kept - 1], scores)
-
-
-def _finite_threshold(value: float, scores: np.ndarray) -> float:
-    if not np.isfinite(value):
-        n_bad = np.count_nonzero(~np.isfinite(scores))
-        raise ValueError(
-            f"offset_ must be finite, got {value} from held-out scores of which {n_bad} of "
-            f"{len(scores)} are infinite. Use a density with unbounded support, a Gaussian kernel "
-            "say."
-        )
-    return float(value)

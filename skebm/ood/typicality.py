@@ -8,16 +8,11 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_number
-from skebm.ood._base import Detector, n_rows, read_rows, row_scores
-from skebm.ood.thresholds import (
-    LARGEST_SEED,
-    check_split,
-    finite_scores,
-    fit_and_hold_out,
-    lower_quantile,
-    own_random_state,
-    warn_if_few,
-)
+from skebm._tables import n_rows
+from skebm.inside import read_scores
+from skebm.ood._base import Detector, read_rows
+from skebm.ood._quantiles import finite_scores, lower_quantile, warn_if_few
+from skebm.ood._splits import LARGEST_SEED, check_split, fit_and_hold_out, own_random_state
 
 BLOCK_VALUES = 2**20  # drawn rows at once: 8 MiB
 
@@ -107,7 +102,7 @@ class TypicalityDetector(Detector):
     (True, False)
     """
 
-    _is_log_density = False
+    scores_are_log_densities = False
 
     def __init__(
         self,
@@ -155,7 +150,7 @@ class TypicalityDetector(Detector):
         X = read_rows(self, X, reset=True, fewest=2)
         self._seed = int(own_random_state(self.random_state).randint(LARGEST_SEED))
         self.estimator_, held_out = fit_and_hold_out(self, X)
-        scores = finite_scores(row_scores(self.estimator_, held_out))
+        scores = finite_scores(read_scores(self.estimator_, held_out))
         self.calibration_scores_ = scores
         self.entropy_ = -float(scores.mean())
         self.offset_ = lower_quantile(-np.abs(scores + self.entropy_), self.alpha)
@@ -230,7 +225,7 @@ class TypicalityDetector(Detector):
 
     def _log_density(self, X):
         check_is_fitted(self, "offset_")
-        return row_scores(self.estimator_, read_rows(self, X, reset=False))
+        return read_scores(self.estimator_, read_rows(self, X, reset=False))
 
     def _batch_offset(self, n: int) -> float:
         return float(np.sort(self._bootstrap(n))[self._rank() - 1])

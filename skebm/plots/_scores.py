@@ -15,34 +15,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from sklearn.pipeline import Pipeline
 
-from skebm.ood._base import row_scores
+from skebm.inside import one_per_row, read_scores, unwrap
 
 UNNAMED = "novelties"  # in the legend, where nobody gave a name
 
 
 def check_scores(name: str, values: Any, remedy: str) -> np.ndarray:
-    """Return scores (n,), float64.
-
-    Raises
-    ------
-    ValueError
-        If they are not one-dimensional, are empty, or are not finite; the last with `remedy`.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or not len(values):
-        raise ValueError(
-            f"{name} must be one-dimensional and not empty, got shape {values.shape}. "
-            "Pass one value per row."
-        )
-    n_bad = np.count_nonzero(~np.isfinite(values))
-    if n_bad:
-        raise ValueError(
-            f"{name} must be finite, got {n_bad} of {len(values)} values that are NaN or infinite. "
-            f"{remedy}"
-        )
-    return values
+    """Return scores (n,), float64, finite; a complaint about infinite ones ends in `remedy`."""
+    return one_per_row(name, values, finite=True, remedy=remedy)
 
 
 def estimator_scores(name: str, estimator: Any, X: Any) -> np.ndarray:
@@ -59,7 +40,7 @@ def estimator_scores(name: str, estimator: Any, X: Any) -> np.ndarray:
             f"{place} must be a table of rows (n, d), got shape {np.shape(X)}. Pass rows, not "
             "labels: the novel ones as X_out, X[y == 1] say, the others as X_in."
         )
-    return check_scores(name, row_scores(estimator, X), "Give it rows that its density covers.")
+    return check_scores(name, read_scores(estimator, X), "Give it rows that its density covers.")
 
 
 def last_step(estimator: Any, *tables: Any) -> tuple[Any, ...]:
@@ -77,14 +58,10 @@ def last_step(estimator: Any, *tables: Any) -> tuple[Any, ...]:
     tuple
         The last step of all, and the transformed tables.
     """
-    if hasattr(estimator, "best_estimator_"):
-        return last_step(estimator.best_estimator_, *tables)
-    if not isinstance(estimator, Pipeline):
-        return estimator, *tables
-    for _, step in estimator.steps[:-1]:
-        if step not in (None, "passthrough"):
-            tables = tuple(None if table is None else step.transform(table) for table in tables)
-    return last_step(estimator.steps[-1][1], *tables)
+    steps, last = unwrap(estimator)
+    for step in steps:
+        tables = tuple(None if table is None else step.transform(table) for table in tables)
+    return last, *tables
 
 
 def named_sets(score_out: Any, name: str | None) -> dict[str, np.ndarray]:

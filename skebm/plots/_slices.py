@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from skebm._components import check_number
+from skebm._tables import table_like
 
 COLOR_RANGE = 12.0  # nats below the maximum that the colors span; 5 s.d. of a Gaussian
 
@@ -57,7 +58,7 @@ def slice_log_density(
     grid = np.stack(np.meshgrid(*axes), axis=-1)
     points = np.tile(row, (grid[..., 0].size, 1))
     points[:, columns] = grid.reshape(-1, len(columns))
-    log_density = np.asarray(estimator.score_samples(_like(X, points)))
+    log_density = np.asarray(estimator.score_samples(table_like(X, points)))
     return log_density.reshape(grid.shape[:-1])
 
 
@@ -80,7 +81,3 @@ def finite_maximum(log_density: np.ndarray, if_zero: str = "Look at score_sample
 def column_names(X: Any, columns: list[int]) -> list[str]:
     """Return the names of a data frame's columns, ``x0``, ``x1`` ... for an array."""
     return [str(X.columns[j]) if hasattr(X, "columns") else f"x{j}" for j in columns]
-
-
-def _like(X: Any, points: np.ndarray) -> Any:
-    return type(X)(points, columns=X.columns) if hasattr(X, "iloc") else points

@@ -262,7 +262,7 @@ def _span(score_in: np.ndarray, score_out: np.ndarray) -> tuple[float, float]:
 
 def _offset(estimator: Any) -> float | None:
     (last,) = last_step(estimator)
-    if not getattr(last, "_offset_is_a_score", True):
+    if getattr(last, "threshold_of_", "score_samples") != "score_samples":
         return None
     offset = getattr(last, "offset_", None)
     return None if offset is None else float(np.squeeze(offset))  # OneClassSVM: shape (1,)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = [
     "Rows",
-    "Score",
     "check_continuous",
     "evaluate_score",
     "read_table",
@@ -14,26 +13,19 @@ __all__ = [
 ]
 
 import warnings
-from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
-from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.utils import check_array
-from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice
 from skebm.data import Standardizer, find_degeneracy
 from skebm.exceptions import DataDegeneracyWarning
+from skebm.stein._gradients import gradient_of, shown
 
-Score = Callable[[Any], np.ndarray]
 LARGEST = 1e15  # standardized units; its square is still a float32
-SHORT = 120  # characters of a value that a message shows
-DIVIDING = (StandardScaler, RobustScaler, MaxAbsScaler)
 
 
 class Rows(NamedTuple):
@@ -87,13 +79,15 @@ def evaluate_score(score: Any, X: Any, name: str = "score") -> tuple[np.ndarray,
     ValueError
         If X is unfit, or the score has another shape than X or is not finite.
     """
-    if not hasattr(X, "__array__") and (callable(X) or _is_model(X)):
+    if not hasattr(X, "__array__") and (
+        callable(X) or hasattr(X, "fit") or hasattr(X, "log_density")
+    ):
         raise TypeError(
             f"X must be a table of rows (n, d), got {shown(X)}. Give the model first, then the "
             "rows."
         )
     rows = check_array(X, dtype=np.float64, ensure_min_samples=4, input_name="X")
-    function, takes_frames = _resolve(score, name)
+    function, takes_frames = gradient_of(score, name)
     found = function(deepcopy(X) if takes_frames else rows.copy())
     if np.iscomplexobj(found):
         raise TypeError(
@@ -177,18 +171,6 @@ def shuffled(
     return table[0][order], table[1][order]
 
 
-def shown(value: Any) -> str:
-    """Return what a message says of a value: never a whole table."""
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    if isinstance(getattr(value, "shape", None), tuple):
-        return f"{type(value).__name__} of shape {tuple(value.shape)}"
-    text = repr(value)
-    if len(text) <= SHORT:
-        return text
-    return f"{type(value).__name__} " + text[:SHORT] + "..."
-
-
 def standardized(
     X: np.ndarray,
     score: np.ndarray,
@@ -210,90 +192,3 @@ def standardized(
             "Leave out rows so far from the rest or from the model."
         )
     return Rows(z, values, standardizer)
-
-
-def _resolve(score: Any, name: str) -> tuple[Score, bool]:
-    """Return the function that computes the score, and whether it should see X as given."""
-    if isinstance(score, Pipeline):
-        return _of_pipeline(score, name), True
-    if isinstance(score, GaussianMixture | BayesianGaussianMixture):
-        _check_fitted(score, name)
-        return lambda X: _mixture_score(score, X), True
-    if not isinstance(score, type):
-        if callable(getattr(score, "score_function", None)):
-            return score.score_function, True
-        if callable(getattr(score, "log_density", None)) and callable(score.score):
-            return score.score, False
-        if callable(score) and not isinstance(score, torch.nn.Module):
-            return score, False
-    raise TypeError(
-        f"{name} must be a callable from (n, d) to (n, d), a fitted density with score_function, a "
-        "fitted GaussianMixture or BayesianGaussianMixture, or a density of skebm.datasets, got "
-        f"{shown(score)}. {_remedy(score)}"
-    )
-
-
-def _is_model(value: Any) -> bool:
-    return hasattr(value, "fit") or hasattr(value, "log_density")
-
-
-def _remedy(score: Any) -> str:
-    if isinstance(score, type):
-        return "Instantiate and fit it."
-    if hasattr(score, "best_estimator_"):
-        return "Pass its best_estimator_."
-    if hasattr(score, "__array__"):
-        return "Give the model first, then the rows."
-    return "Pass the gradient of its log density as a function."
-
-
-def _check_fitted(estimator: Any, name: str) -> None:
-    kind = type(estimator).__name__
-    text = f"{name} must be fitted, got an unfitted {kind}. Call fit first."
-    check_is_fitted(estimator, msg=text.replace("%", "%%"))
-
-
-def _mixture_score(mixture: Any, X: Any) -> np.ndarray:
-    """Responsibilities times the components' scores; the factors are of the precisions."""
-    responsibility = mixture.predict_proba(X)
-    x, total = np.asarray(X, dtype=np.float64), 0.0
-    for k, mean in enumerate(mixture.means_):
-        factor = mixture.precisions_cholesky_
-        factor = factor if mixture.covariance_type == "tied" else factor[k]
-        if mixture.covariance_type in ("full", "tied"):
-            component = (mean - x) @ factor @ factor.T
-        else:
-            component = (mean - x) * factor**2
-        total = total + responsibility[:, [k]] * component
-    return np.asarray(total)
-
-
-def _of_pipeline(pipeline: Pipeline, name: str) -> Score:
-    """Chain rule through scalers of single columns."""
-    steps = [(label, step) for label, step in pipeline.steps if step not in (None, "passthrough")]
-    factors = [_slope(label, step, name) for label, step in steps[:-1]]
-    inner, takes_frames = _resolve(steps[-1][1], name)
-
-    def score(X: Any) -> np.ndarray:
-        for _, step in steps[:-1]:
-            X = step.transform(X)
-        values = np.asarray(inner(X if takes_frames else np.asarray(X, dtype=np.float64)))
-        for factor in factors:
-            values = values * factor
-        return values
-
-    return score
-
-
-def _slope(label: str, step: Any, name: str) -> Any:
-    """Return the derivative of a scaler's output in its input, per column."""
-    if isinstance(step, DIVIDING):
-        _check_fitted(step, name)
-        return 1.0 if step.scale_ is None else 1 / step.scale_
-    if isinstance(step, MinMaxScaler) and not step.clip:
-        _check_fitted(step, name)
-        return step.scale_
-    raise TypeError(
-        f"{name} must be a Pipeline of column scalers and a density, got "
-        f"{type(step).__name__} as step {label!r}. Transform X first and pass the last step."
-    )
