@@ -17,7 +17,6 @@ from skebm.plots.density import DensityDisplay
 from skebm.plots.density_pairs import DensityPairsDisplay
 from skebm.plots.energy_histogram import EnergyHistogramDisplay
 from skebm.plots.history import HistoryDisplay
+from skebm.plots.ood_curves import OODPrecisionRecallDisplay, OODRocDisplay
 from skebm.plots.p_value_histogram import PValueHistogramDisplay
-from skebm.plots.precision_recall_ood import OODPrecisionRecallDisplay
-from skebm.plots.roc_ood import OODRocDisplay
 from skebm.plots.score_histogram import ScoreHistogramDisplay

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["check_density", "column_names", "finite_maximum", "grid_axis", "slice_log_density"]
+__all__ = [
+    "check_density",
+    "choose_columns",
+    "column_names",
+    "draw_contours",
+    "finite_maximum",
+    "grid_axis",
+    "slice_log_density",
+]
 
 from typing import Any
 
@@ -23,6 +31,27 @@ def check_density(estimator: Any, grid_resolution: int, methods: tuple[str, ...]
                 f"estimator must have the method {method}, got {type(estimator).__name__}. "
                 "Pass a fitted density estimator."
             )
+
+
+def choose_columns(features: Any, X: Any, n_features: int, most: int) -> list[int]:
+    """Return the positions of 2 to `most` columns, given by position or, of a data frame, by name.
+
+    Raises
+    ------
+    ValueError
+        If a column is unknown or there twice, or there are too few or too many.
+    """
+    names = list(getattr(X, "columns", ()))
+    given = [features] if isinstance(features, str) else np.ravel(np.array(features, dtype=object))
+    columns = [names.index(j) if isinstance(j, str) and j in names else j for j in given]
+    known = all(isinstance(j, int | np.integer) and 0 <= j < n_features for j in columns)
+    if not known or not 2 <= len(set(columns)) == len(columns) <= most:
+        count = "two" if most == 2 else f"2 to {most}"
+        raise ValueError(
+            f"features must be {count} different columns out of {n_features}, got {features!r}. "
+            "Pass features=(0, 1), say, or names of a data frame's columns."
+        )
+    return [int(j) for j in columns]
 
 
 def grid_axis(column: np.ndarray, n: int) -> np.ndarray:
@@ -76,6 +105,16 @@ def finite_maximum(log_density: np.ndarray, if_zero: str = "Look at score_sample
         remedy = if_zero if top == -np.inf else "Look at score_samples."
         raise ValueError(f"log_density must have a finite maximum, got {top}. {remedy}")
     return float(top)
+
+
+def draw_contours(
+    ax: Any, x: np.ndarray, y: np.ndarray, log_density: np.ndarray, **kwargs: Any
+) -> Any:
+    """Fill contours of ``log_density[i, j]`` at ``(x[j], y[i])``, 12 nats below its maximum."""
+    top = np.max(log_density)
+    levels = np.linspace(top - COLOR_RANGE, top, 25)
+    values = np.clip(log_density, levels[0], levels[-1])
+    return ax.contourf(x, y, values, **{"levels": levels, "cmap": "Blues", **kwargs})
 
 
 def column_names(X: Any, columns: list[int]) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 __all__ = ["ChainDisplay"]
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from skebm._components import check_choice, check_number
 from skebm.diagnostics import Chains, run_chains
-from skebm.plots._matplotlib import require_pyplot
+from skebm.plots._display import Display
 
 BANDS = {"energy": "potential U (nats)", "model_energy": "energy E (nats)"}  # n values per record
 LINES = {
@@ -24,10 +25,12 @@ QUANTILES = (0.05, 0.95)
 MOST_TRACES = 20  # more lines would be one blot
 
 
-class ChainDisplay:
+@dataclass(kw_only=True, eq=False, repr=False)
+class ChainDisplay(Display):
     """Picture of what chains do as they run.
 
     Use `from_estimator` to run chains and draw them, `from_chains` to draw recorded ones.
+    Keywords go to ``Axes.plot``.
 
     Parameters
     ----------
@@ -48,10 +51,8 @@ class ChainDisplay:
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-        Axes with the picture.
-    figure_ : matplotlib Figure
-        Figure of the axes.
+    ax_, figure_ : matplotlib Axes, matplotlib Figure
+        Where the picture is.
 
     References
     ----------
@@ -71,18 +72,10 @@ class ChainDisplay:
     'step'
     """
 
-    def __init__(
-        self,
-        *,
-        chains: Chains,
-        kind: str = "energy",
-        coordinate: int = 0,
-        log_steps: bool = False,
-    ) -> None:
-        self.chains = chains
-        self.kind = kind
-        self.coordinate = coordinate
-        self.log_steps = log_steps
+    chains: Chains
+    kind: str = "energy"
+    coordinate: int = 0
+    log_steps: bool = False
 
     @classmethod
     def from_estimator(
@@ -108,27 +101,13 @@ class ChainDisplay:
         estimator : object
             A fitted estimator of this package.
         init : {"noise", "bank"} or array-like of shape (n, d), default="noise"
-            Where chains start; see `skebm.diagnostics.run_chains`, also for the next five.
-        sampler : Sampler or {"langevin", "mala", "hmc", "sghmc"}, default=None
-            The algorithm.
-        n_chains : int, default=100
-            Chains.
-        n_steps : int, default=1000
-            Steps of each.
-        record_every : int, default=10
-            Steps between records.
-        random_state : int, RandomState instance or None, default=None
-            None takes the estimator's own.
-        kind : str, default="energy"
-            What to draw, see the class.
-        coordinate : int, default=0
-            Column of a trace.
-        log_steps : bool, default=False
-            Logarithmic step axis.
-        ax : matplotlib Axes, default=None
-            Where to draw; ``None`` makes a figure.
-        **kwargs
-            Passed to ``Axes.plot``.
+            Where chains start.
+        sampler, n_chains, n_steps, record_every, random_state
+            See `skebm.diagnostics.run_chains`, as for `init`.
+        kind, coordinate, log_steps
+            See the class.
+        ax, **kwargs
+            See `plot`.
 
         Returns
         -------
@@ -140,7 +119,7 @@ class ChainDisplay:
         ValueError, TypeError
             As `skebm.diagnostics.run_chains`, or if the kind or the coordinate is unfit.
         """
-        require_pyplot("ChainDisplay")
+        cls._pyplot()
         check_choice("kind", kind, KINDS)
         chains = run_chains(
             estimator,
@@ -171,16 +150,10 @@ class ChainDisplay:
         ----------
         chains : Chains
             Records.
-        kind : str, default="energy"
-            What to draw, see the class.
-        coordinate : int, default=0
-            Column of a trace.
-        log_steps : bool, default=False
-            Logarithmic step axis.
-        ax : matplotlib Axes, default=None
-            Where to draw; ``None`` makes a figure.
-        **kwargs
-            Passed to ``Axes.plot``.
+        kind, coordinate, log_steps
+            See the class.
+        ax, **kwargs
+            See `plot`.
 
         Returns
         -------
@@ -195,32 +168,12 @@ class ChainDisplay:
         display = cls(chains=chains, kind=kind, coordinate=coordinate, log_steps=log_steps)
         return display.plot(ax=ax, **kwargs)
 
-    def plot(self, ax: Any = None, **kwargs: Any) -> ChainDisplay:
-        """Draw what is stored.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; ``None`` makes a figure.
-        **kwargs
-            Passed to ``Axes.plot``.
-
-        Returns
-        -------
-        ChainDisplay
-            Itself, with `ax_` and `figure_`.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If the kind or the coordinate is unfit.
-        """
-        plt = require_pyplot("ChainDisplay")
+    def _prepare(self) -> None:
         check_choice("kind", self.kind, KINDS)
         last = self.chains.positions.shape[2] - 1
         check_number("coordinate", self.coordinate, low=0, high=last, integer=True)
-        self.ax_ = plt.subplots(layout="constrained")[1] if ax is None else ax
-        self.figure_ = self.ax_.figure
+
+    def _draw(self, **kwargs: Any) -> None:
         steps = self.chains.steps
         if self.kind in BANDS:
             self._plot_band(getattr(self.chains, self.kind), **kwargs)
@@ -237,14 +190,12 @@ class ChainDisplay:
             self.ax_.set_ylim(0, 1.02)
         if self.log_steps and len(steps) > 1:
             self.ax_.set_xscale("symlog", linthresh=steps[1], linscale=0.5)
-        return self
 
     def _plot_band(self, values: np.ndarray, **kwargs: Any) -> None:
         low, high = np.quantile(values, QUANTILES, axis=1)
         label = f"mean of {values.shape[1]} chains"
-        (line,) = self.ax_.plot(
-            self.chains.steps, values.mean(axis=1), **{"label": label, **kwargs}
-        )
+        steps = self.chains.steps
+        (line,) = self.ax_.plot(steps, values.mean(axis=1), **{"label": label, **kwargs})
         style: dict[str, Any] = {"color": line.get_color(), "alpha": 0.25, "linewidth": 0}
-        self.ax_.fill_between(self.chains.steps, low, high, **style, label="5 % to 95 %")
+        self.ax_.fill_between(steps, low, high, **style, label="5 % to 95 %")
         self.ax_.legend()

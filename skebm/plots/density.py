@@ -4,29 +4,33 @@ from __future__ import annotations
 
 __all__ = ["DensityDisplay"]
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.utils import check_array
 
 from skebm._components import check_number
-from skebm.plots._matplotlib import require_pyplot
+from skebm.plots._display import Display
 from skebm.plots._slices import (
-    COLOR_RANGE,
     check_density,
+    choose_columns,
     column_names,
+    draw_contours,
     finite_maximum,
     grid_axis,
     slice_log_density,
 )
 
 
-class DensityDisplay:
+@dataclass(kw_only=True, eq=False, repr=False)
+class DensityDisplay(Display):
     """Picture of a density over one or two columns.
 
     One column: the density, with a rug of the rows. Two columns: filled contours of the log
     density, colors spanning 12 nats below the maximum, with the rows as dots. Use
-    `from_estimator` to compute one.
+    `from_estimator` to compute one. Keywords go to ``Axes.plot`` (one column) or ``Axes.contourf``.
 
     Parameters
     ----------
@@ -45,10 +49,8 @@ class DensityDisplay:
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-        Axes with the picture.
-    figure_ : matplotlib Figure
-        Figure of the axes.
+    ax_, figure_ : matplotlib Axes, matplotlib Figure
+        Where the picture is.
 
     Examples
     --------
@@ -64,24 +66,13 @@ class DensityDisplay:
     (20, 20)
     """
 
-    def __init__(
-        self,
-        *,
-        xx0: np.ndarray,
-        log_density: np.ndarray,
-        X: np.ndarray,
-        xx1: np.ndarray | None = None,
-        samples: np.ndarray | None = None,
-        xlabel: str | None = None,
-        ylabel: str | None = None,
-    ) -> None:
-        self.xx0 = xx0
-        self.log_density = log_density
-        self.X = X
-        self.xx1 = xx1
-        self.samples = samples
-        self.xlabel = xlabel
-        self.ylabel = ylabel
+    xx0: np.ndarray
+    log_density: np.ndarray
+    X: np.ndarray
+    xx1: np.ndarray | None = None
+    samples: np.ndarray | None = None
+    xlabel: str | None = None
+    ylabel: str | None = None
 
     @classmethod
     def from_estimator(
@@ -89,7 +80,7 @@ class DensityDisplay:
         estimator: Any,
         X: Any,
         *,
-        features: tuple[int, int] | None = None,
+        features: Sequence[int | str] | None = None,
         grid_resolution: int = 100,
         n_samples: int = 0,
         ax: Any = None,
@@ -105,19 +96,18 @@ class DensityDisplay:
             if `n_samples` is not 0.
         X : array-like or DataFrame of shape (n, d)
             Rows to show; the grid reaches 10 % of their range beyond them.
-        features : (int, int), default=None
-            The two columns to draw; needed if d > 2, where the picture is a *slice*: the other
-            columns stay at their median over `X`, though all rows and samples are shown.
+        features : sequence of two int or str, default=None
+            The columns to draw, by position or, of a DataFrame, by name; needed if d > 2, where the
+            picture is a *slice*: the other columns stay at their median over `X`, though all rows
+            and samples are shown.
         grid_resolution : int, default=100
             Grid points per column, >= 2. The cost is its square where d > 1.
         n_samples : int, default=0
             Rows to draw from the model and show.
-        ax : matplotlib Axes, default=None
-            Where to draw; ``None`` makes a figure.
         random_state : int, RandomState or None, default=None
             Passed to ``estimator.sample``.
-        **kwargs
-            Passed to ``Axes.plot`` (one column) or ``Axes.contourf`` (two).
+        ax, **kwargs
+            See `plot`.
 
         Returns
         -------
@@ -131,12 +121,16 @@ class DensityDisplay:
         ValueError
             If `X` is no finite table, or `features` does not name two of its columns.
         """
-        require_pyplot("DensityDisplay")
+        cls._pyplot()
         check_number("n_samples", n_samples, low=0, integer=True, remedy="Try 200.")
         methods = ("score_samples", "sample") if n_samples else ("score_samples",)
         check_density(estimator, grid_resolution, methods)
         rows = check_array(X, dtype=np.float64)
-        columns = _columns(features, rows.shape[1])
+        n_features = rows.shape[1]
+        if features is None and n_features <= 2:
+            columns = list(range(n_features))
+        else:
+            columns = choose_columns(features, X, n_features, most=2)
         shown, samples = rows[:, columns], None
         if n_samples:
             samples = np.asarray(estimator.sample(n_samples, random_state=random_state))[:, columns]
@@ -154,38 +148,17 @@ class DensityDisplay:
         )
         return display.plot(ax=ax, **kwargs)
 
-    def plot(self, ax: Any = None, **kwargs: Any) -> DensityDisplay:
-        """Draw what is stored.
+    def _prepare(self) -> None:
+        finite_maximum(self.log_density)
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; ``None`` makes a figure.
-        **kwargs
-            Passed to ``Axes.plot`` (curve) or ``Axes.contourf`` (contours).
-
-        Returns
-        -------
-        DensityDisplay
-            Itself, with `ax_` and `figure_`.
-
-        Raises
-        ------
-        ValueError
-            If the log density is NaN somewhere, or finite nowhere, on the grid.
-        """
-        plt = require_pyplot("DensityDisplay")
-        top = finite_maximum(self.log_density)
-        self.ax_ = plt.subplots(layout="constrained")[1] if ax is None else ax
-        self.figure_ = self.ax_.figure
+    def _draw(self, **kwargs: Any) -> None:
         if self.xx1 is None:
             self._plot_curve(**kwargs)
         else:
-            self._plot_contours(top, **kwargs)
+            self._plot_contours(self.xx1, **kwargs)
         self.ax_.set(xlabel=self.xlabel, ylabel="density" if self.xx1 is None else self.ylabel)
         if self.samples is not None:
             self.ax_.legend(loc="upper right")
-        return self
 
     def _plot_curve(self, **kwargs: Any) -> None:
         self.ax_.plot(self.xx0, np.exp(self.log_density), **{"label": "model", **kwargs})
@@ -196,25 +169,9 @@ class DensityDisplay:
         self.ax_.plot(self.X[:, 0], np.full(len(self.X), 0.02), "k|", transform=rug, alpha=0.5)
         self.ax_.set_ylim(bottom=0)
 
-    def _plot_contours(self, top: float, **kwargs: Any) -> None:
-        levels = np.linspace(top - COLOR_RANGE, top, 25)
-        values = np.clip(self.log_density, levels[0], levels[-1])
-        drawn = self.ax_.contourf(
-            self.xx0, self.xx1, values, **{"levels": levels, "cmap": "Blues", **kwargs}
-        )
+    def _plot_contours(self, xx1: np.ndarray, **kwargs: Any) -> None:
+        drawn = draw_contours(self.ax_, self.xx0, xx1, self.log_density, **kwargs)
         self.figure_.colorbar(drawn, ax=self.ax_, label="log density (nats)", format="%.1f")
         self.ax_.scatter(*self.X.T, s=4, color="black", label="data")
         if self.samples is not None:
             self.ax_.scatter(*self.samples.T, s=4, color="tab:orange", label="samples")
-
-
-def _columns(features: tuple[int, int] | None, n_features: int) -> list[int]:
-    if features is None and n_features <= 2:
-        return list(range(n_features))
-    valid = isinstance(features, tuple | list) and len(set(features)) == len(features) == 2
-    if not valid or not set(features or ()) <= set(range(n_features)):
-        raise ValueError(
-            f"features must be two different columns out of {n_features}, got {features!r}. "
-            "Pass features=(0, 1), say."
-        )
-    return [int(j) for j in features or ()]

@@ -5,18 +5,19 @@ from __future__ import annotations
 __all__ = ["DensityPairsDisplay"]
 
 from collections.abc import Sequence
-from itertools import combinations
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.integrate import trapezoid
 from sklearn.utils import check_array
 
-from skebm.plots._matplotlib import require_pyplot
+from skebm.plots._display import Display, panels
 from skebm.plots._slices import (
-    COLOR_RANGE,
     check_density,
+    choose_columns,
     column_names,
+    draw_contours,
     finite_maximum,
     grid_axis,
     slice_log_density,
@@ -25,13 +26,15 @@ from skebm.plots._slices import (
 MOST_COLUMNS = 4  # ten panels; more would be too small to read
 
 
-class DensityPairsDisplay:
+@dataclass(kw_only=True, eq=False, repr=False)
+class DensityPairsDisplay(Display):
     """Pictures of a log density over pairs of columns, the other columns held at one row.
 
     Below the diagonal: filled contours over two columns, colors spanning 12 nats below the maximum
     of the panel, with the rows as faint dots. On the diagonal: the density of one column,
     normalized over the range shown. All are slices through `at`, so they are conditional
     densities given the other columns, not marginal ones. Use `from_estimator` to compute one.
+    Keywords go to ``Axes.contourf``.
 
     Parameters
     ----------
@@ -74,20 +77,11 @@ class DensityPairsDisplay:
     (10, 10)
     """
 
-    def __init__(
-        self,
-        *,
-        grids: list[np.ndarray],
-        log_density: dict[tuple[int, int], np.ndarray],
-        X: np.ndarray,
-        at: np.ndarray,
-        names: list[str],
-    ) -> None:
-        self.grids = grids
-        self.log_density = log_density
-        self.X = X
-        self.at = at
-        self.names = names
+    grids: list[np.ndarray]
+    log_density: dict[tuple[int, int], np.ndarray]
+    X: np.ndarray
+    at: np.ndarray
+    names: list[str]
 
     @classmethod
     def from_estimator(
@@ -116,10 +110,8 @@ class DensityPairsDisplay:
             Row through which the slices go, in the units of X; ``None`` takes the median of `X`.
         grid_resolution : int, default=50
             Grid points per column, >= 2. The cost is its square.
-        ax : matplotlib Axes, default=None
-            Whose place the panels take; ``None`` makes a figure.
-        **kwargs
-            Passed to ``Axes.contourf``.
+        ax, **kwargs
+            See `plot`.
 
         Returns
         -------
@@ -134,63 +126,49 @@ class DensityPairsDisplay:
             If `X` is no finite table of at least two columns, `at` no finite row of it, `features`
             does not name two to four of its columns, or the density is 0 all over a slice.
         """
-        require_pyplot("DensityPairsDisplay")
+        cls._pyplot()
         check_density(estimator, grid_resolution, ("score_samples",))
         rows = check_array(X, dtype=np.float64)
-        columns = _columns(features, rows.shape[1], list(getattr(X, "columns", ())))
-        row = np.median(rows, axis=0) if at is None else _row(at, rows.shape[1])
+        n_features = rows.shape[1]
+        if n_features < 2:
+            raise ValueError(
+                f"X must have at least 2 columns, got {n_features}. Use DensityDisplay for one."
+            )
+        features = range(min(n_features, MOST_COLUMNS)) if features is None else features
+        columns = choose_columns(features, X, n_features, MOST_COLUMNS)
+        row = np.median(rows, axis=0) if at is None else _row(at, n_features)
         grids = [grid_axis(np.append(rows[:, j], row[j]), grid_resolution) for j in columns]
         log_density = {}
-        for j, i in combinations(range(len(columns)), 2):
-            pair, axes = [columns[j], columns[i]], [grids[j], grids[i]]
-            log_density[i, j] = slice_log_density(estimator, X, row, pair, axes)
-        for i, column in enumerate(columns):
-            log_density[i, i] = slice_log_density(estimator, X, row, [column], [grids[i]])
+        for i, j in zip(*np.tril_indices(len(columns)), strict=True):
+            moving = [j, i] if j < i else [i]
+            picked, axes = [columns[k] for k in moving], [grids[k] for k in moving]
+            log_density[int(i), int(j)] = slice_log_density(estimator, X, row, picked, axes)
         names = column_names(X, columns)
         options: dict[str, Any] = {"X": rows[:, columns], "at": row[columns], "names": names}
         return cls(grids=grids, log_density=log_density, **options).plot(ax=ax, **kwargs)
 
-    def plot(self, ax: Any = None, **kwargs: Any) -> DensityPairsDisplay:
-        """Draw what is stored.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Whose place the panels take; ``None`` makes a figure.
-        **kwargs
-            Passed to ``Axes.contourf``.
-
-        Returns
-        -------
-        DensityPairsDisplay
-            Itself, with `axes_` and `figure_`.
-
-        Raises
-        ------
-        ValueError
-            If the log density is NaN somewhere, or finite nowhere, on a slice.
-        """
-        plt = require_pyplot("DensityPairsDisplay")
+    def _prepare(self) -> None:
         remedy = f"Choose another `at`: the density is 0 all over a slice through {self.at}."
-        tops = {key: finite_maximum(values, remedy) for key, values in self.log_density.items()}
+        for values in self.log_density.values():
+            finite_maximum(values, remedy)
+
+    def _place(self, plt: Any, ax: Any) -> None:
         k = len(self.grids)
-        if ax is None:
-            side = 1.5 + 1.8 * k  # inches
-            figure = plt.figure(figsize=(side, side), layout="constrained")
-            self.axes_ = figure.subplots(k, k, squeeze=False)
-        else:
-            self.axes_ = _split(ax, k)
+        side = 1.5 + 1.8 * k  # inches
+        self.axes_ = panels(plt, ax, k, k, figsize=(side, side))
         self.figure_ = self.axes_[0, 0].figure
-        for (i, j), values in self.log_density.items():
+
+    def _draw(self, **kwargs: Any) -> None:
+        for (i, j), log_density in self.log_density.items():
+            below_top = log_density - np.max(log_density)
             if i == j:
-                self._plot_curve(i, values - tops[i, i])
+                self._plot_curve(i, below_top)
             else:
-                drawn = self._plot_contours(i, j, values - tops[i, j], **kwargs)
-        for i, j in combinations(range(k), 2):
-            self.axes_[i, j].set_axis_off()
+                drawn = self._plot_contours(i, j, below_top, **kwargs)
+        for panel in self.axes_[np.triu_indices(len(self.grids), 1)]:
+            panel.set_axis_off()
         self._label()
         self._plot_scale(drawn)
-        return self
 
     def _plot_scale(self, drawn: Any) -> None:
         corner = self.axes_[0, -1]
@@ -200,10 +178,8 @@ class DensityPairsDisplay:
         bar.set_label("nats below\npanel maximum", fontsize="small")
 
     def _plot_contours(self, i: int, j: int, values: np.ndarray, **kwargs: Any) -> Any:
-        panel, levels = self.axes_[i, j], np.linspace(-COLOR_RANGE, 0, 25)
-        style = {"levels": levels, "cmap": "Blues", **kwargs}
-        clipped = np.clip(values, -COLOR_RANGE, 0)
-        drawn = panel.contourf(self.grids[j], self.grids[i], clipped, **style)
+        panel = self.axes_[i, j]
+        drawn = draw_contours(panel, self.grids[j], self.grids[i], values, **kwargs)
         panel.scatter(self.X[:, j], self.X[:, i], s=3, color="black", alpha=0.25, linewidth=0)
         panel.plot(self.at[j], self.at[i], "+", color="tab:red", markersize=8)
         panel.set(xlim=self.grids[j][[0, -1]], ylim=self.grids[i][[0, -1]])
@@ -227,24 +203,6 @@ class DensityPairsDisplay:
             self.axes_[i, 0].set_ylabel(self.names[i] if i else "density")
 
 
-def _columns(features: Any, n_features: int, names: list[Any]) -> list[int]:
-    if n_features < 2:
-        raise ValueError(
-            f"X must have at least 2 columns, got {n_features}. Use DensityDisplay for one."
-        )
-    if features is None:
-        return list(range(min(n_features, MOST_COLUMNS)))
-    given = [features] if isinstance(features, str) else np.ravel(np.array(features, dtype=object))
-    columns = [names.index(j) if isinstance(j, str) and j in names else j for j in given]
-    known = all(isinstance(j, int | np.integer) and 0 <= j < n_features for j in columns)
-    if not known or not len(set(columns)) == len(columns) in range(2, MOST_COLUMNS + 1):
-        raise ValueError(
-            f"features must be 2 to {MOST_COLUMNS} different columns out of {n_features}, got "
-            f"{features!r}. Pass features=(0, 1), say, or names of a data frame's columns."
-        )
-    return [int(j) for j in columns]
-
-
 def _row(at: Any, n_features: int) -> np.ndarray:
     row = np.asarray(at, dtype=np.float64)
     if row.shape != (n_features,) or not np.isfinite(row).all():
@@ -252,13 +210,3 @@ def _row(at: Any, n_features: int) -> np.ndarray:
             f"at must be a finite row of {n_features} values, got {at!r}. Take a row of X."
         )
     return row
-
-
-def _split(ax: Any, k: int) -> np.ndarray:
-    ax.set_axis_off()
-    side, step = 0.9 / k, 1 / k
-    panels = [
-        [ax.inset_axes([j * step, (k - 1 - i) * step, side, side]) for j in range(k)]
-        for i in range(k)
-    ]
-    return np.array(panels)

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 __all__ = ["EnergyHistogramDisplay"]
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from skebm._components import check_choice, check_number
 from skebm.diagnostics import Chains
-from skebm.plots._matplotlib import require_pyplot
+from skebm.plots._display import Display, draw_bars
 from skebm.plots._scores import bin_shares, check_scores
 
 KINDS = {"energy": "minus log density (nats)", "model_energy": "energy E (nats)"}
 CENTRAL = (0.005, 0.995)  # quantiles of each group that the bins span; a stray row hides nothing
 
 
-class EnergyHistogramDisplay:
+@dataclass(kw_only=True, eq=False, repr=False)
+class EnergyHistogramDisplay(Display):
     """Histograms of energies of held-out rows and of samples, with the area that they share.
 
     Long-run samples of a good density estimator have the energies of held-out rows. Use
-    `from_estimator` to compute one.
+    `from_estimator` to compute one. Keywords go to ``Axes.stairs``.
 
     Parameters
     ----------
@@ -40,10 +42,8 @@ class EnergyHistogramDisplay:
     overlap_ : float
         Area under both histograms, in [0, 1]; 1 where they agree. Chance lowers it where rows are
         few for the bins.
-    ax_ : matplotlib Axes
-        Axes with the picture.
-    figure_ : matplotlib Figure
-        Figure of the axes.
+    ax_, figure_ : matplotlib Axes, matplotlib Figure
+        Where the picture is.
 
     References
     ----------
@@ -61,18 +61,10 @@ class EnergyHistogramDisplay:
     0.5
     """
 
-    def __init__(
-        self,
-        *,
-        energy_data: np.ndarray,
-        energy_samples: np.ndarray,
-        bins: int = 30,
-        xlabel: str = "energy (nats)",
-    ) -> None:
-        self.energy_data = energy_data
-        self.energy_samples = energy_samples
-        self.bins = bins
-        self.xlabel = xlabel
+    energy_data: np.ndarray
+    energy_samples: np.ndarray
+    bins: int = 30
+    xlabel: str = "energy (nats)"
 
     @classmethod
     def from_estimator(
@@ -101,11 +93,9 @@ class EnergyHistogramDisplay:
             ``"energy"``: minus the log density, the potential U of the chains up to a constant.
             ``"model_energy"``: E alone, which differs from it where there is a base.
         bins : int, default=30
-            Bins, see the class.
-        ax : matplotlib Axes, default=None
-            Where to draw; ``None`` makes a figure.
-        **kwargs
-            Passed to ``Axes.stairs``, for both.
+            See the class.
+        ax, **kwargs
+            See `plot`.
 
         Returns
         -------
@@ -117,7 +107,7 @@ class EnergyHistogramDisplay:
         ValueError, TypeError
             If a table or an option is unfit, or an energy is not finite.
         """
-        require_pyplot("EnergyHistogramDisplay")
+        cls._pyplot()
         check_choice("kind", kind, tuple(KINDS))
         rows = samples.positions[-1] if isinstance(samples, Chains) else samples
         if kind == "energy":
@@ -145,14 +135,10 @@ class EnergyHistogramDisplay:
             Energies of held-out rows, nats.
         energy_samples : array-like of shape (m,)
             Energies of samples, nats.
-        bins : int, default=30
-            Bins, see the class.
-        xlabel : str, default="energy (nats)"
-            What the energies are.
-        ax : matplotlib Axes, default=None
-            Where to draw; ``None`` makes a figure.
-        **kwargs
-            Passed to ``Axes.stairs``, for both.
+        bins, xlabel : int, str
+            See the class.
+        ax, **kwargs
+            See `plot`.
 
         Returns
         -------
@@ -170,39 +156,17 @@ class EnergyHistogramDisplay:
         display = cls(energy_data=data, energy_samples=samples, bins=bins, xlabel=xlabel)
         return display.plot(ax=ax, **kwargs)
 
-    def plot(self, ax: Any = None, **kwargs: Any) -> EnergyHistogramDisplay:
-        """Draw what is stored.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; ``None`` makes a figure.
-        **kwargs
-            Passed to ``Axes.stairs``, for both.
-
-        Returns
-        -------
-        EnergyHistogramDisplay
-            Itself, with `overlap_`, `ax_` and `figure_`.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If `bins` is unfit.
-        """
-        plt = require_pyplot("EnergyHistogramDisplay")
+    def _prepare(self) -> None:
         check_number("bins", self.bins, low=1, integer=True)
+
+    def _draw(self, **kwargs: Any) -> None:
         groups = self.energy_data, self.energy_samples
         ends = np.concatenate([np.quantile(group, CENTRAL) for group in groups])
         edges = np.histogram_bin_edges(ends, bins=int(self.bins))
         shares = [bin_shares(group, edges) for group in groups]
         self.overlap_ = float(np.minimum(*shares).sum())
-        self.ax_ = plt.subplots(layout="constrained")[1] if ax is None else ax
-        self.figure_ = self.ax_.figure
         labels = f"{len(groups[0])} held-out rows", f"{len(groups[1])} samples"
-        for share, label, color in zip(shares, labels, ("tab:orange", "tab:blue"), strict=True):
-            style = {"fill": True, "alpha": 0.5, "color": color, "label": label, **kwargs}
-            self.ax_.stairs(share / np.diff(edges), edges, **style)
+        for share, color, label in zip(shares, ("orange", "blue"), labels, strict=True):
+            draw_bars(self.ax_, share / np.diff(edges), edges, color, label, **kwargs)
         self.ax_.set(xlabel=self.xlabel, ylabel="density (per nat)")
         self.ax_.legend(title=f"overlap {self.overlap_:.2f}")
-        return self

@@ -5,23 +5,26 @@ from __future__ import annotations
 __all__ = ["HistoryDisplay"]
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
-from skebm.plots._matplotlib import require_pyplot
+from skebm.plots._display import Display, panels
 
 HELD_OUT = "validation"
 TRAINING = ("cd_bracket", "noise_bracket", "loss", "lower_bound")
 
 
-class HistoryDisplay:
+@dataclass(kw_only=True, eq=False, repr=False)
+class HistoryDisplay(Display):
     """Picture of the rows of ``history_``.
 
     The held-out log likelihood ``"validation"`` has axes of its own; everything else shares the
     axes below. A dotted line stands where another phase of training begins: at a row whose
     iteration does not rise above that of the row before. Use `from_estimator` to make one.
+    Keywords go to ``Axes.plot``.
 
     Parameters
     ----------
@@ -50,18 +53,12 @@ class HistoryDisplay:
     ['loss', 'validation']
     """
 
-    def __init__(
-        self,
-        *,
-        curves: dict[str, tuple[np.ndarray, np.ndarray]],
-        boundaries: Sequence[float] | np.ndarray = (),
-    ) -> None:
-        self.curves = curves
-        self.boundaries = boundaries
+    curves: dict[str, tuple[np.ndarray, np.ndarray]]
+    boundaries: Sequence[float] | np.ndarray = ()
 
     @classmethod
     def from_estimator(
-        cls, estimator: Any, *, keys: Sequence[str] | None = None, ax: Any = None
+        cls, estimator: Any, *, keys: Sequence[str] | None = None, ax: Any = None, **kwargs: Any
     ) -> HistoryDisplay:
         """Draw the history of a fitted estimator.
 
@@ -74,8 +71,8 @@ class HistoryDisplay:
             What to draw; ``None`` means ``"validation"``, ``"cd_bracket"``, ``"noise_bracket"``,
             ``"loss"`` and ``"lower_bound"``, as far as they are there, or where none of them is
             all numbers that are.
-        ax : matplotlib Axes, default=None
-            Where to draw (two panels split its place); ``None`` makes a figure.
+        ax, **kwargs
+            See `plot`.
 
         Returns
         -------
@@ -89,41 +86,32 @@ class HistoryDisplay:
         ValueError
             If the history holds none of the keys, or lacks one that was asked for.
         """
-        require_pyplot("HistoryDisplay")
+        cls._pyplot()
         if not hasattr(estimator, "history_"):
             raise NotFittedError(
                 f"estimator must have history_, got {type(estimator).__name__} without. "
                 "Call fit first."
             )
-        return cls(**_curves(estimator.history_, keys)).plot(ax=ax)
+        return cls(**_curves(estimator.history_, keys)).plot(ax=ax, **kwargs)
 
-    def plot(self, ax: Any = None) -> HistoryDisplay:
-        """Draw what is stored.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw (two panels split its place); ``None`` makes a figure.
-
-        Returns
-        -------
-        HistoryDisplay
-            Itself, with `axes_` and `figure_`.
-        """
-        plt = require_pyplot("HistoryDisplay")
-        held_out = [key for key in self.curves if key == HELD_OUT]
-        panels = [p for p in (held_out, [k for k in self.curves if k != HELD_OUT]) if p]
-        if ax is None:
-            figure = plt.figure(layout="constrained")
-            self.axes_ = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
-        else:
-            self.axes_ = _split(ax, len(panels))
+    def _place(self, plt: Any, ax: Any) -> None:
+        self.axes_ = panels(plt, ax, len(self._groups()), 1)[:, 0]
         self.figure_ = self.axes_[0].figure
-        for panel, keys in zip(self.axes_, panels, strict=True):
+        for panel in self.axes_[:-1]:
+            panel.sharex(self.axes_[-1])
+            panel.tick_params(labelbottom=False)
+
+    def _groups(self) -> list[list[str]]:
+        """Keys by panel."""
+        held_out = [key for key in self.curves if key == HELD_OUT]
+        return [keys for keys in (held_out, [k for k in self.curves if k != HELD_OUT]) if keys]
+
+    def _draw(self, **kwargs: Any) -> None:
+        for panel, keys in zip(self.axes_, self._groups(), strict=True):
             for key in keys:
                 iterations, values = self.curves[key]
                 marker = "." if len(values) == 1 else None  # a line needs two points
-                panel.plot(iterations, values, label=key, marker=marker)
+                panel.plot(iterations, values, **{"label": key, "marker": marker, **kwargs})
             for number, boundary in enumerate(self.boundaries):
                 label = "_" if number else "next phase"  # one entry in the legend
                 panel.axvline(boundary, color="0.5", linestyle=":", label=label)
@@ -132,7 +120,6 @@ class HistoryDisplay:
             else:
                 panel.legend()
         self.axes_[-1].set_xlabel("iteration")
-        return self
 
 
 def _curves(history: list[dict], keys: Sequence[str] | None) -> dict:
@@ -164,13 +151,3 @@ def _continued(iterations: list[float]) -> tuple[np.ndarray, np.ndarray]:
     passed = np.where(rises < 0, steps[:-1], 0).cumsum()  # by phases that began anew
     continued = steps + np.concatenate([[0], passed]).astype(steps.dtype)
     return continued, continued[:-1][rises <= 0]
-
-
-def _split(ax: Any, n_panels: int) -> np.ndarray:
-    if n_panels == 1:
-        return np.array([ax])
-    ax.set_axis_off()
-    below = ax.inset_axes([0, 0, 1, 0.46])
-    above = ax.inset_axes([0, 0.54, 1, 0.46], sharex=below)
-    above.tick_params(labelbottom=False)
-    return np.array([above, below])

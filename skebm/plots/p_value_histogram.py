@@ -4,22 +4,25 @@ from __future__ import annotations
 
 __all__ = ["PValueHistogramDisplay"]
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from skebm._components import check_number
-from skebm.plots._matplotlib import require_pyplot
+from skebm.plots._display import Display, draw_bars
 from skebm.plots._scores import bin_shares, check_scores, last_step
 
 ALPHA = 0.05  # level of a detector that has none
 
 
-class PValueHistogramDisplay:
+@dataclass(kw_only=True, eq=False, repr=False)
+class PValueHistogramDisplay(Display):
     """Histogram of the p-values of inliers, and of novelties, with the uniform line and a level.
 
     P-values of inliers are uniform if the detector is valid: their bars stay at 1. Those of
-    novelties gather near 0. Use `from_estimator` or `from_predictions` to compute one.
+    novelties gather near 0. Use `from_estimator` or `from_predictions` to compute one. Keywords
+    go to ``Axes.stairs``.
 
     Parameters
     ----------
@@ -40,10 +43,8 @@ class PValueHistogramDisplay:
         Shares of the rows of each group in the bins; each sums to 1.
     false_alarm_rate_, detection_rate_ : float or None
         Shares of inliers and of novelties whose p-value is at most `alpha`.
-    ax_ : matplotlib Axes
-        Axes with the picture.
-    figure_ : matplotlib Figure
-        Figure of the axes.
+    ax_, figure_ : matplotlib Axes, matplotlib Figure
+        Where the picture is.
 
     Examples
     --------
@@ -57,18 +58,10 @@ class PValueHistogramDisplay:
     (0.05, 0.67)
     """
 
-    def __init__(
-        self,
-        *,
-        p_in: np.ndarray,
-        p_out: np.ndarray | None = None,
-        alpha: float = ALPHA,
-        bins: int = 20,
-    ) -> None:
-        self.p_in = p_in
-        self.p_out = p_out
-        self.alpha = alpha
-        self.bins = bins
+    p_in: np.ndarray
+    p_out: np.ndarray | None = None
+    alpha: float = ALPHA
+    bins: int = 20
 
     @classmethod
     def from_estimator(
@@ -96,11 +89,9 @@ class PValueHistogramDisplay:
         alpha : float, default=None
             Level; ``None`` takes the detector's ``alpha``, 0.05 where it has none.
         bins : int, default=20
-            Bins, see the class.
-        ax : matplotlib Axes, default=None
-            Where to draw; ``None`` makes a figure.
-        **kwargs
-            Passed to ``Axes.stairs``, for both.
+            See the class.
+        ax, **kwargs
+            See `plot`.
 
         Returns
         -------
@@ -114,7 +105,7 @@ class PValueHistogramDisplay:
         ValueError
             If p-values are not one-dimensional and in [0, 1], or an option is unfit.
         """
-        require_pyplot("PValueHistogramDisplay")
+        cls._pyplot()
         detector, X_in, X_out = last_step(detector, X_in, X_out)
         if not hasattr(detector, "p_value"):
             raise TypeError(
@@ -145,14 +136,10 @@ class PValueHistogramDisplay:
             P-values of inliers, in [0, 1].
         p_out : array-like of shape (n_out,), default=None
             P-values of novelties.
-        alpha : float, default=0.05
-            Level, see the class.
-        bins : int, default=20
-            Bins, see the class.
-        ax : matplotlib Axes, default=None
-            Where to draw; ``None`` makes a figure.
-        **kwargs
-            Passed to ``Axes.stairs``, for both.
+        alpha, bins : float, int
+            See the class.
+        ax, **kwargs
+            See `plot`.
 
         Returns
         -------
@@ -164,32 +151,11 @@ class PValueHistogramDisplay:
         ValueError, TypeError
             If p-values are not one-dimensional and in [0, 1], or an option is unfit.
         """
-        require_pyplot("PValueHistogramDisplay")
         p_in = _p_values("p_in", p_in)
         p_out = None if p_out is None else _p_values("p_out", p_out)
         return cls(p_in=p_in, p_out=p_out, alpha=alpha, bins=bins).plot(ax=ax, **kwargs)
 
-    def plot(self, ax: Any = None, **kwargs: Any) -> PValueHistogramDisplay:
-        """Draw what is stored.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; ``None`` makes a figure.
-        **kwargs
-            Passed to ``Axes.stairs``, for both.
-
-        Returns
-        -------
-        PValueHistogramDisplay
-            Itself, with what was counted, `ax_` and `figure_`.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If `bins` or `alpha` is unfit.
-        """
-        plt = require_pyplot("PValueHistogramDisplay")
+    def _prepare(self) -> None:
         check_number("bins", self.bins, low=1, integer=True)
         check_number("alpha", self.alpha, low=0, high=1)
         self.edges_ = np.linspace(0, 1, int(self.bins) + 1)
@@ -197,24 +163,22 @@ class PValueHistogramDisplay:
         self.shares_out_ = self.detection_rate_ = None
         if self.p_out is not None:
             self.shares_out_, self.detection_rate_ = self._count(self.p_out)
-        self.ax_ = plt.subplots(layout="constrained")[1] if ax is None else ax
-        self.figure_ = self.ax_.figure
-        self._draw("inliers", self.p_in, self.shares_in_, "blue", **kwargs)
-        if self.p_out is not None:
-            self._draw("novelties", self.p_out, self.shares_out_, "orange", **kwargs)
+
+    def _draw(self, **kwargs: Any) -> None:
+        groups: list[tuple[Any, ...]] = [
+            ("inliers", "blue", self.p_in, self.shares_in_, self.false_alarm_rate_),
+            ("novelties", "orange", self.p_out, self.shares_out_, self.detection_rate_),
+        ]
+        for name, color, p, shares, rate in groups[: 1 + (self.p_out is not None)]:
+            label = f"{len(p)} {name}, {rate:.1%} flagged"
+            draw_bars(self.ax_, shares * self.bins, self.edges_, color, label, **kwargs)
         self.ax_.axhline(1, color="black", linewidth=1, label="uniform")
         self.ax_.axvline(self.alpha, color="black", linestyle="--", label=f"alpha {self.alpha:g}")
         self.ax_.set(xlabel="p-value", ylabel="density", xlim=(0, 1))
         self.ax_.legend(fontsize="small")
-        return self
 
     def _count(self, p: np.ndarray) -> tuple[np.ndarray, float]:
         return bin_shares(p, self.edges_), float(np.mean(p <= self.alpha))
-
-    def _draw(self, name: str, p: np.ndarray, shares: Any, color: str, **kwargs: Any) -> None:
-        label = f"{len(p)} {name}, {np.mean(p <= self.alpha):.1%} flagged"
-        style = {"fill": True, "alpha": 0.5, "color": f"tab:{color}", "label": label, **kwargs}
-        self.ax_.stairs(shares * self.bins, self.edges_, **style)
 
 
 def _p_values(name: str, values: Any) -> np.ndarray:

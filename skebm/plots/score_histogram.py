@@ -4,22 +4,24 @@ from __future__ import annotations
 
 __all__ = ["ScoreHistogramDisplay"]
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from skebm._components import check_number
-from skebm.plots._matplotlib import require_pyplot
+from skebm.plots._display import Display, draw_bars
 from skebm.plots._scores import bin_shares, check_scores, estimator_scores, last_step
 
 CENTRAL = (0.005, 0.995)  # quantiles of each group that the bins span, if within reach
 REACH = 3.0  # widths of the in-distribution range that the bins may go beyond it on either side
 
 
-class ScoreHistogramDisplay:
+@dataclass(kw_only=True, eq=False, repr=False)
+class ScoreHistogramDisplay(Display):
     """Histograms of the scores of in-distribution rows and of novelties, with a threshold.
 
-    Use `from_estimator` or `from_predictions` to compute one.
+    Use `from_estimator` or `from_predictions` to compute one. Keywords go to ``Axes.stairs``.
 
     Parameters
     ----------
@@ -34,7 +36,7 @@ class ScoreHistogramDisplay:
         further from those of the in-distribution rows than three times their range; they take in
         the threshold. What is outside counts in the outermost bins, and the label says how much.
     xlabel : str, default="score (higher: more normal)"
-        What the scores are.
+        What the scores are: ``"log density (nats)"``, say.
 
     Attributes
     ----------
@@ -44,10 +46,8 @@ class ScoreHistogramDisplay:
         Shares of the rows of each group in the bins; each sums to 1.
     false_alarm_rate_, detection_rate_ : float or None
         Shares of in-distribution rows and of novelties below the threshold.
-    ax_ : matplotlib Axes
-        Axes with the picture.
-    figure_ : matplotlib Figure
-        Figure of the axes.
+    ax_, figure_ : matplotlib Axes, matplotlib Figure
+        Where the picture is.
 
     Examples
     --------
@@ -64,20 +64,11 @@ class ScoreHistogramDisplay:
     (0.06, 0.95)
     """
 
-    def __init__(
-        self,
-        *,
-        score_in: np.ndarray,
-        score_out: np.ndarray,
-        threshold: float | None = None,
-        bins: int = 40,
-        xlabel: str = "score (higher: more normal)",
-    ) -> None:
-        self.score_in = score_in
-        self.score_out = score_out
-        self.threshold = threshold
-        self.bins = bins
-        self.xlabel = xlabel
+    score_in: np.ndarray
+    score_out: np.ndarray
+    threshold: float | None = None
+    bins: int = 40
+    xlabel: str = "score (higher: more normal)"
 
     @classmethod
     def from_estimator(
@@ -107,14 +98,10 @@ class ScoreHistogramDisplay:
             last step of a pipeline, or of the best estimator of a search. It draws none where there
             is none, nor where it is one of p-values: ConformalNoveltyDetector with `cv`, `weight`
             or random ties; see `PValueHistogramDisplay`.
-        bins : int, default=40
-            Bins, see the class.
-        xlabel : str, default="score (higher: more normal)"
-            What the scores are: ``"log density (nats)"``, say.
-        ax : matplotlib Axes, default=None
-            Where to draw; ``None`` makes a figure.
-        **kwargs
-            Passed to ``Axes.stairs``, for both.
+        bins, xlabel : int, str
+            See the class.
+        ax, **kwargs
+            See `plot`.
 
         Returns
         -------
@@ -126,7 +113,7 @@ class ScoreHistogramDisplay:
         ValueError, TypeError
             If the estimator has no ``score_samples``, a score is not finite, or an option is unfit.
         """
-        require_pyplot("ScoreHistogramDisplay")
+        cls._pyplot()
         display = cls(
             score_in=estimator_scores("score_samples(X_in)", estimator, X_in),
             score_out=estimator_scores("score_samples(X_out)", estimator, X_out),
@@ -158,14 +145,10 @@ class ScoreHistogramDisplay:
             Scores of novelties.
         threshold : float, default=None
             Rows that score less are flagged; ``None`` draws none.
-        bins : int, default=40
-            Bins, see the class.
-        xlabel : str, default="score (higher: more normal)"
-            What the scores are.
-        ax : matplotlib Axes, default=None
-            Where to draw; ``None`` makes a figure.
-        **kwargs
-            Passed to ``Axes.stairs``, for both.
+        bins, xlabel : int, str
+            See the class.
+        ax, **kwargs
+            See `plot`.
 
         Returns
         -------
@@ -177,52 +160,28 @@ class ScoreHistogramDisplay:
         ValueError, TypeError
             If scores are not one-dimensional and finite, or an option is unfit.
         """
-        require_pyplot("ScoreHistogramDisplay")
         remedy = "Look at the rows that they belong to."
         score_in = check_scores("score_in", score_in, remedy)
         score_out = check_scores("score_out", score_out, remedy)
         options: dict[str, Any] = {"threshold": threshold, "bins": bins, "xlabel": xlabel}
         return cls(score_in=score_in, score_out=score_out, **options).plot(ax=ax, **kwargs)
 
-    def plot(self, ax: Any = None, **kwargs: Any) -> ScoreHistogramDisplay:
-        """Draw what is stored.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; ``None`` makes a figure.
-        **kwargs
-            Passed to ``Axes.stairs``, for both.
-
-        Returns
-        -------
-        ScoreHistogramDisplay
-            Itself, with what was counted, `ax_` and `figure_`.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If `bins` or `threshold` is unfit.
-        """
-        plt = require_pyplot("ScoreHistogramDisplay")
+    def _prepare(self) -> None:
         check_number("bins", self.bins, low=1, integer=True)
         if self.threshold is not None:
             check_number("threshold", self.threshold)
         self._count()
-        self.ax_ = plt.subplots(layout="constrained")[1] if ax is None else ax
-        self.figure_ = self.ax_.figure
+
+    def _draw(self, **kwargs: Any) -> None:
         inliers = self._label("inliers", self.score_in, self.false_alarm_rate_, "false alarms")
         novelties = self._label("novelties", self.score_out, self.detection_rate_, "detected")
-        style = {"fill": True, "alpha": 0.5, **kwargs}
-        blue, orange = ({"color": f"tab:{c}", **style} for c in ("blue", "orange"))
-        self.ax_.stairs(self.shares_in_, self.edges_, **{"label": inliers, **blue})
-        self.ax_.stairs(self.shares_out_, self.edges_, **{"label": novelties, **orange})
+        draw_bars(self.ax_, self.shares_in_, self.edges_, "blue", inliers, **kwargs)
+        draw_bars(self.ax_, self.shares_out_, self.edges_, "orange", novelties, **kwargs)
         if self.threshold is not None:
             label = f"threshold {self.threshold:.4g}"
             self.ax_.axvline(self.threshold, color="black", linestyle="--", label=label)
         self.ax_.set(xlabel=self.xlabel + self._beyond(), ylabel="share of rows per bin")
         self.ax_.legend(fontsize="small")
-        return self
 
     def _count(self) -> None:
         low, high = _span(self.score_in, self.score_out)
