@@ -191,12 +191,12 @@ def decode(value: Any) -> Any:
     if "dict" in value:
         return {k: decode(v) for k, v in value["dict"].items()}
     if "named" in value:
-        return defined(*value["named"], tuple)(*(decode(v) for v in value["values"]))
+        return defined(*value["named"], kind=tuple)(*(decode(v) for v in value["values"]))
     params = {k: decode(v) for k, v in value["params"].items()}
-    return defined(*value["component"], Component)(**params)
+    return defined(*value["component"], kind=Component)(**params)
 
 
-def defined(module: str, name: str, kind: Any) -> type:
+def defined(module: str, name: str, kind: Any) -> Any:
     """Return the class of this name, which has to be of skebm and of this kind."""
     if not module.startswith("skebm."):
         raise ValueError(f"the file names a class outside skebm: {module}.{name}.")

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "skebm"
 PLACES = """exceptions _components _tables inside datasets data networks bases energies samplers
-    partition objectives train stein diagnostics metrics estimators ood plots""".split()
+    partition objectives train fitted stein diagnostics metrics estimators ood plots""".split()
 MODULES = sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py"})  # the top may import all
 
 

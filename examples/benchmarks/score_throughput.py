@@ -73,7 +73,7 @@ def standardized(est, X: np.ndarray) -> torch.Tensor:
     """Return the rows as the energy sees them; block by block, to keep the memory flat."""
     z = torch.empty(X.shape)
     for start in range(0, len(X), 65536):
-        z[start : start + 65536] = est._standardizer.transform(X[start : start + 65536])
+        z[start : start + 65536] = est.density_.standardized(X[start : start + 65536])
     return z
 
 

@@ -122,7 +122,7 @@ class Training:
 def point(training: Training, updates: int) -> list[float]:
     """Return the exact mean, and mean and standard error of each estimate's difference from it."""
     network = training.network(updates)
-    rng = torch_generator(1000 + training.seed, training.est.device_)
+    rng = torch_generator(1000 + training.seed, training.est.density_.device)
     size = training.size
     z = torch.empty(size.n_latents, size.latents, device=rng.device).normal_(generator=rng)
     with torch.no_grad():

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from skebm._components import check_choice, check_number, resolve
 from skebm.data import torch_generator
-from skebm.energies import Model
+from skebm.fitted import FittedDensity
 from skebm.samplers import HMC, MALA, SGHMC, Langevin, Sampler, run
 
 SAMPLERS: dict[str, type] = {"langevin": Langevin, "mala": MALA, "hmc": HMC, "sghmc": SGHMC}
@@ -153,7 +153,7 @@ def run_chains(
     check_number("record_every", record_every, low=1, integer=True)
     chosen = _sampler(estimator, sampler)
     seed = estimator.random_state if random_state is None else random_state
-    rng = torch_generator(seed, estimator.device_)
+    rng = torch_generator(seed, estimator.density_.device)
     start = _start(estimator, init, n_chains, rng)
     recorder = _Recorder(estimator, chosen)
     with torch.no_grad(), tqdm(total=n_steps, disable=not progress, desc="chains") as bar:
@@ -184,9 +184,10 @@ class _Recorder:
     """Rows in the order of the fields of `Chains`."""
 
     def __init__(self, estimator: Any, sampler: Sampler) -> None:
-        self.model: Model = estimator._model()
+        density: FittedDensity = estimator.density_
+        self.model = density.model
         self.target = self.model.potential_and_score
-        self.inverse, self.sampler = estimator._standardizer.inverse, sampler
+        self.inverse, self.sampler = density.transform.inverse, sampler
         self.rows: list[tuple] = []
 
     def add(self, step: int, state: Any, acceptance: float) -> None:
@@ -226,11 +227,11 @@ def _start(estimator: Any, init: Any, n: int, rng: torch.Generator) -> torch.Ten
     """Return where the chains start (n, d), standardized space."""
     if not isinstance(init, str):
         rows = validate_data(estimator, init, dtype=np.float64, reset=False)
-        return estimator._standardizer.transform(rows, estimator.device_)
+        return estimator.density_.standardized(rows)
     check_choice("init", init, STARTS, remedy="Or pass rows in the units of X.")
     if init == "noise":
-        return estimator._noise(n, rng)
-    bank = getattr(estimator, "_kept", {}).get("bank")
+        return estimator.density_.noise(n, rng)
+    bank = getattr(estimator.density_.draws, "bank", None)
     if bank is None:
         raise ValueError(
             f"init must be 'noise' or rows where there is no bank, got 'bank' for {estimator!r}. "

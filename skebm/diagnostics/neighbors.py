@@ -166,7 +166,7 @@ def _reference(estimator: Any, reference: Any) -> np.ndarray:
     if not isinstance(reference, str):
         return _standardized(estimator, reference)
     check_choice("reference", reference, ("bank",), remedy="Or pass rows in the units of X.")
-    bank = getattr(estimator, "_kept", {}).get("bank")
+    bank = getattr(estimator.density_.draws, "bank", None)
     if bank is None:
         raise ValueError(
             f"reference must be rows where there is no bank, got 'bank' for {estimator!r}. "
@@ -177,4 +177,4 @@ def _reference(estimator: Any, reference: Any) -> np.ndarray:
 
 def _standardized(estimator: Any, rows: Any) -> np.ndarray:
     rows = validate_data(estimator, rows, dtype=np.float64, reset=False)
-    return estimator._standardizer.transform(rows).numpy()
+    return estimator.density_.standardized(rows).cpu().numpy()

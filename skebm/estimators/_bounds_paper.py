@@ -61,7 +61,7 @@ def paper_settings(name: str, changes: dict[str, Any]) -> dict[str, Any]:
     check_choice("name", name, tuple(PAPER))
     row = {key: clone(value, safe=False) for key, value in PAPER[name].items()}
     betas = row.pop("betas")
-    shared = {
+    shared: dict[str, Any] = {
         "entropy": GeneratorEntropy("singular-value", fold_penalty=0.0, n_lobpcg=2),
         "margin": 1.0,
         "n_restarts": 1,

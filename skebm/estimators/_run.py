@@ -64,7 +64,7 @@ class Learned(NamedTuple):
     judged: bool
     proposal: Base | None = None
     draws: Draws | None = None
-    extras: dict[str, Any] = {}  # noqa: RUF012  (never changed)
+    extras: dict[str, Any] = {}
 
     @property
     def earned(self) -> bool:

@@ -192,7 +192,8 @@ def documented(cls: type) -> type:
     Parameters come in the order of the signature, with its defaults; what the class says itself
     stands.
     """
-    signature = inspect.signature(cls.__init__)
+    init: Any = cls.__init__  # type: ignore[misc]
+    signature = inspect.signature(init)
     if cls.__doc__ is not None:
         defaults = {k: p.default for k, p in signature.parameters.items() if k != "self"}
         texts = {k: v.replace("DEFAULT", _written(defaults.get(k))) for k, v in PARAMETERS.items()}
@@ -203,7 +204,7 @@ def documented(cls: type) -> type:
                 "    Notes\n", f"    Raises\n    ------\n    {RAISES}\n\n    Notes\n", 1
             )
         cls.__doc__ = doc
-    cls.__init__ = _with_remedies(cls.__init__, getattr(cls, "moved", {}))  # type: ignore[misc]
+    cls.__init__ = _with_remedies(init, getattr(cls, "moved", {}))  # type: ignore[misc]
     return cls
 
 

@@ -450,11 +450,8 @@ class BoundsEBM(DensityEstimator):
         played: list[tuple[float, TrainState]] = []  # the smaller the better
         for i in range(1 if run.before is not None else self.n_restarts):
             if i > 0:
-                energy = run.new_energy()
-                boxed = isinstance(model.energy, Bounded)
-                model = model._replace(
-                    energy=Bounded(energy, model.energy.low, model.energy.high) if boxed else energy
-                )
+                energy, boxed = run.new_energy(), isinstance(model.energy, Bounded)
+                model = model._replace(energy=_boxed(energy, table) if boxed else energy)
             state = run.phase(i, model, game, table, settings, state=0)
             if not _fold_fraction(game, state, run.rng) > FOLDED:
                 return state

@@ -202,15 +202,15 @@ class USPDensity(DensityEstimator):
         learned = run.train(self._model(box, table, run), [objective], table)
         model, state = learned.model_or_base(), learned.states[0]
         if isinstance(objective, PartitionLikelihood):
-            points, log_weight, epsilon, box = _partition(model, objective, state)
+            points, log_weight, epsilon, corners = _partition(model, objective, state)
         else:
-            points, log_weight, box = _drawn(model, self.n_points, run.local_rng)
+            points, log_weight, corners = _drawn(model, self.n_points, run.local_rng)
             epsilon = math.nan
         info = support_diagnostics(points, log_weight, table.rows(MOST_ROWS).x, epsilon)
         if math.isnan(epsilon):  # no distance is kept
             info = info._replace(violation_rate=math.nan, coverage=math.nan)
         weights = log_weight.double().softmax(0)
-        low, high = transform.inverse(box)
+        low, high = transform.inverse(corners)
         if self.domain is not None and np.isfinite(low).all():
             low, high = _corners(self.domain, run.n_features)  # not rounded to float32
         places = transform.inverse(points)

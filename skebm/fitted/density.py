@@ -76,7 +76,8 @@ class FittedDensity:
     ) -> None:
         energy = copy.deepcopy(model.energy).requires_grad_(False).eval()
         self.model = model._replace(energy=energy)
-        self.transform, self.proposal, self.draws = transform, proposal, draws or Draws()
+        self.transform, self.proposal = transform, proposal
+        self.draws: Any = draws or Draws()
         self.log_partition, self.source, self.device = log_partition, source, device
         self._double: Model | None = None
 
@@ -196,10 +197,9 @@ class FittedDensity:
     def _doubled(self) -> Model:
         if self._double is None:
             device = "cpu" if self.device.type == "mps" else self.device
-            energy, base, temperature = self.model
-            parts = copy.deepcopy((energy, base))
-            energy, base = (part if part is None else part.to(device).double() for part in parts)
-            self._double = Model(energy, base, temperature)
+            energy, base, temperature = copy.deepcopy(self.model)
+            base = None if base is None else base.to(device).double()
+            self._double = Model(energy.to(device).double(), base, temperature)
         return self._double
 
 

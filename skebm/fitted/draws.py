@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 __all__ = [
+    "UNKNOWN",
     "ByChains",
     "ByEnergy",
     "ByGenerator",
     "ByMoves",
     "Draws",
     "FromPoints",
-    "UNKNOWN",
     "SampleInfo",
     "settle",
 ]

@@ -125,10 +125,10 @@ class PartitionLikelihood(Objective):
         epsilon = (self.partition or SupportPartition()).epsilon
         if isinstance(epsilon, str):
             epsilon = automatic_epsilon(x, self.n_points, low, high, rng)
-        epsilon = torch.tensor(epsilon, dtype=x.dtype, device=x.device)
-        buffers = {"epsilon": epsilon, "low": low, "high": high}
+        distance = torch.tensor(epsilon, dtype=x.dtype, device=x.device)
+        buffers = {"epsilon": distance, "low": low, "high": high}
         buffers["points"] = self._starts(x, buffers, rng)
-        check_room(self.n_points, float(epsilon), low, high, entropy_of_rows(x, rng))
+        check_room(self.n_points, epsilon, low, high, entropy_of_rows(x, rng))
         return State({"energy": optimizer}, {}, buffers)
 
     def step(

@@ -21,7 +21,7 @@ import torch
 from sklearn.utils import check_array
 
 from skebm._components import check_choice
-from skebm.data import Standardizer, find_degeneracy
+from skebm.data import Affine, find_degeneracy
 from skebm.exceptions import DataDegeneracyWarning
 from skebm.stein._gradients import gradient_of, shown
 
@@ -37,13 +37,13 @@ class Rows(NamedTuple):
         Standardized rows.
     score : ndarray of shape (n, d)
         Gradient of the log density, nats per standardized unit.
-    standardizer : Standardizer
+    standardizer : Affine
         The map from the units of X.
     """
 
     x: np.ndarray
     score: np.ndarray
-    standardizer: Standardizer
+    standardizer: Affine
 
 
 def read_table(score: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -135,7 +135,7 @@ def check_continuous(X: Any, rows: np.ndarray, stacklevel: int = 3) -> None:
         raise ValueError(
             f"X must have rows that differ, got {len(rows)} equal ones. Leave out copies of rows."
         )
-    standardizer = Standardizer.from_table(rows)
+    standardizer = Affine.from_table(rows)
     reasons = find_degeneracy((rows - standardizer.location) / standardizer.scale).reasons
     if not reasons:
         return
@@ -181,9 +181,9 @@ def standardized(
     """Divide rows by the standard deviations of `reference` (all rows), multiply the scores."""
     check_choice("standardize", standardize, (False, True))
     if standardize:
-        standardizer = Standardizer.from_table(X if reference is None else X[reference])
+        standardizer = Affine.from_table(X if reference is None else X[reference])
     else:
-        standardizer = Standardizer.identity(X.shape[1])
+        standardizer = Affine.identity(X.shape[1])
     z, values = (X - standardizer.location) / standardizer.scale, score * standardizer.scale
     largest = max(np.abs(values).max(), np.abs(z).max())
     if largest > LARGEST:

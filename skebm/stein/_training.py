@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_array
 
-from skebm.data import Standardizer
+from skebm.data import Affine
 from skebm.networks import CriticNetwork
 from skebm.objectives._base import descend
 from skebm.stein._scores import Rows, evaluate_score, standardized
@@ -44,7 +44,7 @@ class FittedCritic:
     ----------
     network : CriticNetwork
         Map of standardized rows.
-    standardizer : Standardizer
+    standardizer : Affine
         The map to standardized units.
 
     Examples
@@ -59,7 +59,7 @@ class FittedCritic:
     ((200, 1), (200,))
     """
 
-    def __init__(self, network: CriticNetwork, standardizer: Standardizer) -> None:
+    def __init__(self, network: CriticNetwork, standardizer: Affine) -> None:
         self.network = network
         self.standardizer = standardizer
 
