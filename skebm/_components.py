@@ -22,7 +22,7 @@ import importlib
 import inspect
 import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -191,13 +191,14 @@ def decode(value: Any) -> Any:
     if "dict" in value:
         return {k: decode(v) for k, v in value["dict"].items()}
     if "named" in value:
-        return defined(*value["named"], kind=tuple)(*(decode(v) for v in value["values"]))
+        return defined(value["named"], tuple)(*(decode(v) for v in value["values"]))
     params = {k: decode(v) for k, v in value["params"].items()}
-    return defined(*value["component"], kind=Component)(**params)
+    return defined(value["component"], Component)(**params)
 
 
-def defined(module: str, name: str, kind: Any) -> Any:
-    """Return the class of this name, which has to be of skebm and of this kind."""
+def defined(where: Sequence[str], kind: Any) -> Any:
+    """Return the class of this module and name, which has to be of skebm and of this kind."""
+    module, name = where
     if not module.startswith("skebm."):
         raise ValueError(f"the file names a class outside skebm: {module}.{name}.")
     cls = getattr(importlib.import_module(module), name, None)

@@ -139,7 +139,7 @@ def _wrappers(tensors: Tensors) -> list[str]:
 def _base(where: str | None, tensors: Tensors) -> Any:
     if where is None or not tensors:
         return None
-    return defined(*where.rsplit(".", 1), kind=Base)(**tensors)
+    return defined(where.rsplit(".", 1), Base)(**tensors)
 
 
 def _by_chains(header: Values, kept: Tensors, transform: Affine, near: bool) -> Any:

@@ -95,6 +95,13 @@ ALIASES: dict[str, tuple[dict[str, Any], type]] = {
     ),
 }
 
+MOVED = {  # name in version 0.1 -> where it is now, for all estimators
+    "averaging": "optimizer=Optimization(averaging=...)",
+    "betas": "optimizer=Optimization(betas=...)",
+    "eval_every": "25, without a parameter",
+    "weight_decay": "optimizer=Optimization(weight_decay=...)",
+}
+
 PARAMETERS = {
     "energy": """{"mlp", "conv", "residual", "reconstruction", "ica", "rbm"}, component or callable
         The energy, ``DEFAULT`` by default; ``"conv"`` and ``"residual"`` need `image_shape`;
@@ -204,7 +211,7 @@ def documented(cls: type) -> type:
                 "    Notes\n", f"    Raises\n    ------\n    {RAISES}\n\n    Notes\n", 1
             )
         cls.__doc__ = doc
-    cls.__init__ = _with_remedies(init, getattr(cls, "moved", {}))  # type: ignore[misc]
+    cls.__init__ = _with_remedies(init, MOVED | getattr(cls, "moved", {}))  # type: ignore[misc]
     return cls
 
 
@@ -285,7 +292,7 @@ def _with_remedies(init: Callable[..., None], moved: dict[str, str]) -> Callable
     def checked(self: Any, *args: Any, **params: Any) -> None:
         for name in params.keys() & moved.keys():
             raise TypeError(
-                f"{name} must not be given to {type(self).__name__}, got {params[name]!r}. "
+                f"{name} must be left out of {type(self).__name__}, got {params[name]!r}. "
                 f"Since version 0.2 it is {moved[name]}."
             )
         init(self, *args, **params)

@@ -196,6 +196,18 @@ class BoundsEBM(DensityEstimator):
     """
 
     optimizer_defaults = {"betas": (0.0, 0.9), "weight_decay": 0.0}
+    moved = {
+        "entropy_weight": "entropy=GeneratorEntropy(weight=...)",
+        "fold_penalty": "entropy=GeneratorEntropy(fold_penalty=...)",
+        "generator_betas": "generator=MLPGenerator(betas=...)",
+        "generator_learning_rate": "generator=MLPGenerator(learning_rate=...)",
+        "latent_dim": "generator=MLPGenerator(latent_dim=...)",
+        "n_lobpcg": "entropy=GeneratorEntropy(n_lobpcg=...)",
+        "observation_noise": "generator=MLPGenerator(observation_noise=...)",
+        "penalty_exponent": "bound=UpperBound(exponent=...)",
+        "probe": "bound=UpperBound(probe=...)",
+        "refine_iter": "refine=..., a number of updates",
+    }
 
     def __init__(
         self,

@@ -98,6 +98,16 @@ class HybridCDDensity(DensityEstimator):
     array([ 1, -1])
     """
 
+    moved = {
+        "bank_size": "init=ChainStart('persistent', bank=SampleBank(size=...))",
+        "noise_share": "init=ChainStart(noise_share=...)",
+        "noise_std": "sampler=Langevin(noise_std=...)",
+        "refresh": "init=ChainStart('persistent', bank=SampleBank(refresh=...))",
+        "refresh_rate": "init=ChainStart('persistent', bank=SampleBank(refresh_rate=...))",
+        "start_noise": "init=ChainStart(noise=...)",
+        "start_scale": "init=ChainStart(noise_scale=...)",
+    }
+
     def __init__(
         self,
         *,

@@ -128,6 +128,10 @@ class SteinEBM(DensityEstimator):
     """
 
     optimizer_defaults = {"betas": (0.5, 0.9)}
+    moved = {
+        "critic_learning_rate": "critic=Critic(learning_rate=...)",
+        "trace": "critic=Critic(trace=...)",
+    }
 
     def __init__(
         self,

@@ -137,6 +137,20 @@ class USPDensity(DensityEstimator):
     array([ 1, -1])
     """
 
+    moved = {
+        name: f"repulsion=SupportPartition({name}=...)"
+        for name in (
+            "combine",
+            "n_active",
+            "n_inner",
+            "n_maximize",
+            "n_neighbors",
+            "n_repel",
+            "step_maximize",
+            "step_repel",
+        )
+    } | {"weights": "EnergyDensity(PartitionLikelihood(weights=...))"}
+
     def __init__(
         self,
         *,

@@ -72,8 +72,8 @@ def unpack(header: Any, tensors: Tensors) -> Any:
     if kind == "plain":
         return decode(header["value"])
     if kind == "base":
-        return defined(*header["class"], kind=Base)(**tensors)
-    cls = defined(*header["class"], kind=(Transform, Packable))
+        return defined(header["class"], Base)(**tensors)
+    cls = defined(header["class"], (Transform, Packable))
     return cls(**unpack_all(header["parts"], tensors))
 
 
