@@ -16,16 +16,45 @@ FEWEST_FOR_VALIDATION = 20  # rows below which nothing is held out
 
 
 class Rows(NamedTuple):
-    """Training rows x (m, d) in standardized space and their weights (m,), or None."""
+    """Some training rows.
+
+    Parameters
+    ----------
+    x : Tensor of shape (m, d)
+        Standardized space.
+    weight : Tensor of shape (m,) or None
+        Their weights.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skebm.data import Rows
+    >>> Rows(torch.zeros(3, 2), None).x.shape
+    torch.Size([3, 2])
+    """
 
     x: torch.Tensor
     weight: torch.Tensor | None
 
 
 class Originals(NamedTuple):
-    """Rows X (m, d) as the user gave them, weights (m,) or None, and which are held out.
+    """Rows as the user gave them.
 
-    `held_out` are row numbers; heavy rows repeat.
+    Parameters
+    ----------
+    X : ndarray of shape (m, d)
+        Units of X.
+    weight : ndarray of shape (m,) or None
+        Their weights.
+    held_out : ndarray of int
+        Numbers of the rows that are held out; heavy rows repeat.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skebm.data import Originals
+    >>> Originals(np.zeros((3, 2)), None, np.array([1])).held_out
+    array([1])
     """
 
     X: np.ndarray

@@ -207,9 +207,8 @@ def documented(cls: type) -> type:
         doc = _filled(cls.__doc__, "Parameters", texts, list(defaults))
         doc = _filled(doc, "Attributes", ATTRIBUTES, None)
         if "    Raises\n" not in doc:
-            doc = doc.replace(
-                "    Notes\n", f"    Raises\n    ------\n    {RAISES}\n\n    Notes\n", 1
-            )
+            after = "    Warns\n" if "    Warns\n" in doc else "    Notes\n"
+            doc = doc.replace(after, f"    Raises\n    ------\n    {RAISES}\n\n{after}", 1)
         cls.__doc__ = doc
     cls.__init__ = _with_remedies(init, MOVED | getattr(cls, "moved", {}))  # type: ignore[misc]
     return cls
