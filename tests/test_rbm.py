@@ -1,27 +1,22 @@
 """Restricted Boltzmann machines against the mixture of Gaussians that they are."""
 
-import json
-import pickle
 import re
 
 import numpy as np
 import pytest
 import torch
 from scipy.special import logsumexp
-from sklearn.base import clone
 
 from skebm import HybridCDDensity
-from skebm._components import decode, encode
 from skebm.bases.mixture import MixtureBase
 from skebm.datasets import GaussianMixtureDensity, RBMDensity
-from skebm.energies import MLP, GaussianBernoulliRBM, Model, build_energy, energy_and_score
+from skebm.energies import MLP, Energy, GaussianBernoulliRBM, Model, energy_and_score
 from skebm.energies.rbm import RBMEnergy, log_two_cosh
 from skebm.objectives._held_out import held_out_likelihood, proposal_for, reference_draws
 from skebm.partition import Auto
 from skebm.samplers import Gibbs, run
 from tests.closed_forms import (
     assert_mean,
-    autograd_score,
     grid,
     normal_base,
     rbm_mixture,
@@ -215,53 +210,6 @@ def test_energy_is_minus_the_unnormalized_log_density():
     )
 
 
-def test_closed_form_gradient_is_autograd():
-    energy, x = machine(), 3 * rows()
-    value, gradient = energy.value_and_gradient(x)
-    torch.testing.assert_close(value, energy(x), rtol=1e-13, atol=1e-13)
-    torch.testing.assert_close(gradient, autograd_score(energy, x), rtol=1e-12, atol=1e-12)
-    assert not value.requires_grad and not gradient.requires_grad
-
-
-def test_laplacian_is_the_trace_of_the_hessian():
-    energy, x = machine(), rows()
-    traces = [torch.autograd.functional.hessian(energy_of_row(energy), r).trace() for r in x]
-    torch.testing.assert_close(energy.laplacian(x), torch.stack(traces), rtol=1e-12, atol=1e-12)
-
-
-def energy_of_row(energy):
-    return lambda row: energy(row[None]).squeeze()
-
-
-def by_double_backward(energy, x, v):
-    """The gradient of E times v, and the trace of the Hessian, with graphs made by autograd."""
-    leaf = x.clone().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(energy(leaf).sum(), leaf, create_graph=True)
-    columns = range(x.shape[1])
-    second = [
-        torch.autograd.grad(gradient[:, j].sum(), leaf, create_graph=True)[0][:, j] for j in columns
-    ]
-    return (gradient * v).sum(1), torch.stack(second).sum(0)
-
-
-def parameter_gradients(energy, loss):
-    parameters = list(energy.parameters())
-    grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    pairs = zip(grads, energy.parameters(), strict=True)
-    return [torch.zeros_like(p) if g is None else g for g, p in pairs]
-
-
-def test_written_derivatives_and_their_parameter_gradients_are_double_backward():
-    energy, x, v = machine(), rows(), rows(seed=2)
-    weight = rows(1, 7, seed=3)[0]
-    written = (energy.directional_derivative(x, v), energy.laplacian(x))
-    for mine, theirs in zip(written, by_double_backward(energy, x, v), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
-        gradients = (parameter_gradients(energy, (weight * term).sum()) for term in (mine, theirs))
-        for one, two in zip(*gradients, strict=True):
-            torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-11)
-
-
 def test_derivatives_at_a_hidden_input_of_zero_and_far_out():
     energy = RBMEnergy(torch.ones(1, 1), torch.zeros(1), torch.zeros(1))
     x = torch.tensor([[0.0], [200.0], [-200.0]])
@@ -269,7 +217,8 @@ def test_derivatives_at_a_hidden_input_of_zero_and_far_out():
     value, gradient = energy.value_and_gradient(x)
     assert value.isfinite().all()
     torch.testing.assert_close(gradient[:, 0], torch.tensor([0.0, 199.5, -199.5]))
-    torch.testing.assert_close(by_double_backward(energy, x, x)[1], energy.laplacian(x))
+    by_autograd = Energy.laplacian(energy, x)  # of log cosh, which autograd differentiates twice
+    torch.testing.assert_close(by_autograd, energy.laplacian(x))
 
 
 def test_log_two_cosh_at_every_size():
@@ -323,11 +272,6 @@ def test_initial_parameters():
         torch.testing.assert_close(part.detach(), torch.from_numpy(array).float(), rtol=0, atol=0)
 
 
-def test_images_come_as_flat_rows():
-    module = build_energy(GaussianBernoulliRBM(3), {}, (1, 2, 2), gen(0))
-    assert isinstance(module, RBMEnergy) and module(torch.zeros(5, 4)).shape == (5,)
-
-
 @pytest.mark.parametrize(
     "component, error, message",
     [
@@ -371,18 +315,6 @@ def test_bad_parameters_of_the_energy(component, error, message):
         component.build((3,), gen(0))
 
 
-@pytest.mark.parametrize("component", [GaussianBernoulliRBM(3), Gibbs()], ids=repr)
-def test_components_are_cloned_encoded_and_pickled(component):
-    assert clone(component) == component and pickle.loads(pickle.dumps(component)) == component
-    assert decode(json.loads(json.dumps(encode(component)))) == component
-
-
-def test_a_component_with_arrays_is_encoded():
-    component = GaussianBernoulliRBM(4, *parameters())
-    assert decode(json.loads(json.dumps(encode(component)))) == component
-    assert component.get_params()["weights"] is component.weights
-
-
 # -- Gibbs sampling --------------------------------------------------------------------------------
 
 
@@ -397,7 +329,7 @@ def test_gibbs_leaves_exact_draws_where_they_are_in_distribution():
 def test_gibbs_comes_from_far():
     B, b, c = parameters(scale=0.7)
     x = torch.full((20_000, D), 5.0, dtype=torch.float64)
-    state, _ = run(Gibbs(), Model(machine(scale=0.7), None, 1.0), x, 60, gen(1))
+    state, _ = run(Gibbs(), machine(scale=0.7), x, 60, gen(1))  # an energy is a model without base
     assert_moments(state.x.numpy(), B, b, c, 0.018)
 
 
@@ -425,13 +357,12 @@ def test_one_step_has_the_conditional_probabilities():
 @pytest.mark.parametrize(
     "target, got",
     [
-        (Model(MLP((3,)).build((D,), gen(0)), None, 1.0), "the energy FeedForward"),
+        (Model(MLP((3,)).build((D,), gen(0)), None, 1.0), "the energy Perceptron"),
         (Model(machine(), normal_base(D), 1.0), "the base MixtureBase"),
         (Model(machine(), None, 2.0), "temperature 2"),
-        (machine(), "function"),
-        (energy_of_row(machine()), "function"),
+        (lambda x: (machine()(x), x), "function"),
     ],
-    ids=["energy", "base", "temperature", "module", "callable"],
+    ids=["energy", "base", "temperature", "callable"],
 )
 def test_gibbs_samples_nothing_else(target, got):
     message = (
