@@ -9,10 +9,9 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.decomposition import PCA
+from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import NotFittedError
 from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
-from sklearn.model_selection import GridSearchCV
-from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 
@@ -302,12 +301,12 @@ def test_estimators_of_the_package():
 @pytest.mark.parametrize(
     ("score", "error", "fragments"),
     [
-        (KernelDensity(), TypeError, ["score", "callable", "KernelDensity()"]),
+        (IsolationForest(), TypeError, ["score", "callable", "IsolationForest()"]),
         (GaussianDensity, TypeError, ["score", "class"]),
         (torch.nn.Linear(2, 2), TypeError, ["score", "Linear"]),
         (None, TypeError, ["score", "None"]),
         (GaussianMixture(), NotFittedError, ["GaussianMixture"]),
-        (make_pipeline(PCA(), GaussianMixture()), TypeError, ["score", "PCA", "'pca'"]),
+        (make_pipeline(PCA(), GaussianMixture()), TypeError, ["score", "PCA"]),
         (make_pipeline(MinMaxScaler(clip=True), GaussianMixture()), TypeError, ["MinMaxScaler"]),
         (np.sum, ValueError, ["score", "(20, 2)", "()"]),
         (np.ravel, ValueError, ["score", "(20, 2)", "(40,)"]),
@@ -315,14 +314,9 @@ def test_estimators_of_the_package():
         (np.zeros((20, 2)), TypeError, ["score", "got ndarray of shape (20, 2)", "model first"]),
         (lambda x: -x + 0j, TypeError, ["score", "real", "complex128"]),
         (GaussianMixture, TypeError, ["the class GaussianMixture", "Instantiate and fit it"]),
-        (
-            GridSearchCV(GaussianMixture(), {}, cv=2).fit(normal(20, 2)),
-            TypeError,
-            ["Pass its best_estimator_"],
-        ),
     ],
     ids=[
-        "kde",
+        "forest",
         "class",
         "module",
         "none",
@@ -335,7 +329,6 @@ def test_estimators_of_the_package():
         "array",
         "complex",
         "mixture class",
-        "search",
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
