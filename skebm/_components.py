@@ -7,7 +7,17 @@ given, verbatim. That is all scikit-learn's ``BaseEstimator`` needs to give ``ge
 
 from __future__ import annotations
 
-__all__ = ["Component", "check_choice", "check_number", "decode", "encode", "resolve"]
+__all__ = [
+    "Component",
+    "as_finite",
+    "as_table",
+    "check_choice",
+    "check_number",
+    "decode",
+    "encode",
+    "resolve",
+    "row_values",
+]
 
 import importlib
 import inspect
@@ -17,6 +27,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.utils import check_array
 
 
 class Component(BaseEstimator):
@@ -115,6 +126,39 @@ def check_choice(name: str, value: Any, choices: tuple, remedy: str = "") -> Non
         error = ValueError if isinstance(value, str) else TypeError
         remedy = f" {remedy}" if remedy else ""
         raise error(f"{name} must be one of {list(choices)}, got {value!r}.{remedy}")
+
+
+def as_finite(name: str, value: Any) -> np.ndarray:
+    """Return a copy of `value` as a float64 array; raise the house's error if it is not finite."""
+    array = np.array(value, dtype=np.float64)
+    n_bad = array.size - np.count_nonzero(np.isfinite(array))
+    if n_bad:
+        raise ValueError(f"{name} must be finite, got {n_bad} non-finite values. Remove them.")
+    return array
+
+
+def as_table(name: str, X: Any, n_features: int, remedy: str) -> np.ndarray:
+    """Return finite float64 rows (n, n_features); raise the house's error on other columns."""
+    X = check_array(X, dtype=np.float64, input_name=name)
+    if X.shape[1] != n_features:
+        raise ValueError(f"{name} must have {n_features} columns, got {X.shape[1]}. {remedy}")
+    return X
+
+
+def row_values(name: str, values: Any, n: int) -> np.ndarray:
+    """Return what a function gave for n rows, (n,), float64; none may be NaN or plus infinity."""
+    values = np.asarray(values, dtype=np.float64)
+    if values.shape != (n,):
+        raise ValueError(
+            f"{name} must return shape ({n},), got {values.shape}. Return one value per row."
+        )
+    n_bad = np.count_nonzero(np.isnan(values) | (values == np.inf))
+    if n_bad:
+        raise ValueError(
+            f"{name} must be finite or -inf, got {n_bad} of {n} values NaN or +inf. "
+            "Look at the rows that they belong to."
+        )
+    return values
 
 
 def encode(value: Any) -> Any:

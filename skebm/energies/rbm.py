@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["GaussianBernoulliRBM", "RBMEnergy"]
+__all__ = ["MOST_LISTED", "GaussianBernoulliRBM", "RBMEnergy", "enumerate_states"]
 
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import logsumexp
 from torch.nn.functional import softplus
 
-from skebm._components import check_number
-from skebm.datasets._arrays import as_finite, log_sum_exp
-from skebm.datasets._rbm import MOST_LISTED, enumerate_states
+from skebm._components import as_finite, check_number
 from skebm.energies._base import EnergyComponent
 
 INITIAL_SCALE = 0.01
+MOST_LISTED = 15  # hidden units whose 2^h states are listed
 LINEAR_ABOVE = 40.0  # exp(-40) is nothing beside 40, in float64 too
 
 
@@ -144,7 +144,7 @@ class RBMEnergy(torch.nn.Module):
             return None
         B, b, c = (part.double().cpu().numpy() for part in (self.B, self.b, self.c))
         with np.errstate(invalid="ignore", over="ignore"):  # nan where training ran away
-            return float(log_sum_exp(enumerate_states(B, b, c)[1]))
+            return float(logsumexp(enumerate_states(B, b, c)[1]))
 
     def _activation(self, x: torch.Tensor) -> torch.Tensor:
         return torch.addmm(self.c, x, self.B, alpha=0.5)
@@ -152,6 +152,19 @@ class RBMEnergy(torch.nn.Module):
     def _value(self, x: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
         quadratic = 0.5 * x.square().sum(1) - x @ self.b
         return quadratic - log_two_cosh(a).sum(1)
+
+
+def enumerate_states(B: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    r"""Return every hidden state (2^h, h) and the log of its Gaussian's unnormalized mass (2^h,).
+
+    With :math:`m = B h / 2 + b` that is :math:`c \cdot h + |m|^2 / 2 + (d / 2) \log 2 \pi`, nats.
+    """
+    d, n_hidden = B.shape
+    bits = np.arange(2**n_hidden)[:, None] >> np.arange(n_hidden) & 1
+    states = 2.0 * bits - 1
+    quadratic = (states @ (B.T @ B) * states).sum(axis=1) / 8
+    log_weights = quadratic + states @ (c + b @ B / 2)
+    return states, log_weights + 0.5 * (b @ b + d * np.log(2 * np.pi))
 
 
 def log_two_cosh(a: torch.Tensor) -> torch.Tensor:
