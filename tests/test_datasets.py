@@ -149,44 +149,42 @@ def test_scales_per_component_and_per_axis_are_told_apart():
     )
 
 
-@pytest.mark.parametrize("noise", [0.03, 0.1, 0.5, 3.0])
-def test_two_moons_agree_with_a_brute_force_sum(noise):
-    nodes, weights = np.polynomial.legendre.leggauss(10)  # on each of 1000 panels
-    angle = (np.arange(1000)[:, None] + 0.5 * (nodes + 1)).ravel() / 1000 * np.pi
-    weights = np.tile(weights, 2000) / 4000
-    first = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    curve = np.concatenate([first, [1.0, 0.5] - first])
+def two_half_circles(share):
+    first = np.column_stack([np.cos(np.pi * share), np.sin(np.pi * share)])
+    return np.concatenate([first, [1.0, 0.5] - first])
+
+
+def spiral(share):
+    angle = 1.5 * np.pi * (1 + 2 * share)
+    return np.column_stack([angle * np.cos(angle), angle * np.sin(angle)]) / 5
+
+
+@pytest.mark.parametrize(
+    "cls, curve, noise",
+    [(TwoMoonsDensity, two_half_circles, noise) for noise in (0.03, 0.1, 0.5, 3.0)]
+    + [(SwissRollDensity, spiral, noise) for noise in (0.05, 0.2, 1.0, 4.0)],
+)
+def test_curves_agree_with_a_brute_force_sum(cls, curve, noise):
+    nodes, weights = np.polynomial.legendre.leggauss(10)  # on each of 2000 panels
+    points = curve((np.arange(2000)[:, None] + 0.5 * (nodes + 1)).ravel() / 2000)
+    weights = np.resize(weights, len(points)) / (2 * len(points) / 10)
     special = [[0, 0], [1, 0.5], [1, 0], [-1, 0], [0, 0.5], [2, 0.5], [0, -1e-9], [0, -1.5]]
-    x = np.concatenate([special, 1.5 * np.random.RandomState(0).randn(15, 2)])
-    truth = []
+    special += [[1e-3, 0], [0.2, 0], [0, 3.5], [6, -5], points[0], points[-1]]
+    x = np.concatenate([special, 1.5 * np.random.RandomState(0).randn(25, 2)])
+    log_density, score = [], []
     for row in x:
-        exponent = -np.square(row - curve).sum(axis=1) / (2 * noise**2)
-        top = exponent.max()
-        truth.append(top + np.log(weights @ np.exp(exponent - top) / (2 * np.pi * noise**2)))
-    np.testing.assert_allclose(TwoMoonsDensity(noise).log_density(x), truth, rtol=1e-12, atol=1e-10)
+        exponent = -np.square(row - points).sum(axis=1) / (2 * noise**2)
+        mass = weights * np.exp(exponent - exponent.max())
+        log_density.append(exponent.max() + np.log(mass.sum() / (2 * np.pi * noise**2)))
+        score.append((mass @ points / mass.sum() - row) / noise**2)
+    density = cls(noise)
+    np.testing.assert_allclose(density.log_density(x), log_density, rtol=1e-12, atol=1e-10)
+    np.testing.assert_allclose(density.score(x), score, rtol=1e-9, atol=1e-9)
 
 
 def test_two_moons_far_away_have_the_gradient_of_a_point():
     score = TwoMoonsDensity(0.1).score([[0.0, 1e4]])  # the nearest point is (0, 1)
     np.testing.assert_allclose(score, [[0.0, (1 - 1e4) / 0.01]], rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("noise", [0.05, 0.2, 1.0, 4.0])
-def test_swiss_roll_agrees_with_a_brute_force_sum(noise):
-    nodes, weights = np.polynomial.legendre.leggauss(10)  # on each of 2000 panels
-    share = (np.arange(2000)[:, None] + 0.5 * (nodes + 1)).ravel() / 2000
-    angle, weights = 1.5 * np.pi * (1 + 2 * share), np.tile(weights, 2000) / 4000
-    curve = np.column_stack([angle * np.cos(angle), angle * np.sin(angle)]) / 5
-    special = [[0, 0], [0, -1e-9], [1e-3, 0], [0.2, 0], curve[0], curve[-1], [0, 3.5], [6, -5]]
-    x = np.concatenate([special, 1.5 * np.random.RandomState(0).randn(25, 2)])
-    density, truth, score = SwissRollDensity(noise), [], []
-    for row in x:
-        exponent = -np.square(row - curve).sum(axis=1) / (2 * noise**2)
-        mass = weights * np.exp(exponent - exponent.max())
-        truth.append(exponent.max() + np.log(mass.sum() / (2 * np.pi * noise**2)))
-        score.append((mass @ curve / mass.sum() - row) / noise**2)
-    np.testing.assert_allclose(density.log_density(x), truth, rtol=1e-11, atol=1e-10)
-    np.testing.assert_allclose(density.score(x), score, rtol=1e-9, atol=1e-9)
 
 
 def test_swiss_roll_far_away_has_the_density_of_the_nearest_point():

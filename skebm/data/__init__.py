@@ -5,6 +5,7 @@ __all__ = [
     "Standardizer",
     "find_degeneracy",
     "resolve_device",
+    "systematic_rows",
     "torch_generator",
     "weighted_draws",
 ]
@@ -12,4 +13,5 @@ __all__ = [
 from skebm.data._batches import weighted_draws
 from skebm.data._degeneracy import Degeneracy, find_degeneracy
 from skebm.data._standardizer import Standardizer
+from skebm.data._systematic import systematic_rows
 from skebm.data._tensors import resolve_device, torch_generator

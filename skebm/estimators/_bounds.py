@@ -11,10 +11,11 @@ import torch
 
 from skebm.energies import Model
 from skebm.networks import half_log_det, log_volume, value_and_jacobian
+from skebm.networks._modes import evaluating
 from skebm.networks.jacobian import MOST_EXACT, flat_rows
 from skebm.objectives import BidirectionalBounds
 from skebm.objectives._generator_entropy import minority, noisy_log_density, orientation
-from skebm.objectives.bidirectional_bounds import FLOOR, evaluating
+from skebm.objectives.bidirectional_bounds import FLOOR
 
 N_LATENTS = 16384
 N_ITERATED = 1024  # latents where singular values are iterated for, and of images

@@ -38,6 +38,7 @@ from skebm.estimators._parameters import ALIASES
 from skebm.estimators._preparation import Prepared
 from skebm.exceptions import GeneratorWarning
 from skebm.networks import value_and_jacobian
+from skebm.networks._modes import evaluating
 from skebm.networks.jacobian import MOST_EXACT
 from skebm.objectives import (
     BidirectionalBounds,
@@ -53,7 +54,6 @@ from skebm.objectives._held_out import (
     proposal_for,
     reference_draws,
 )
-from skebm.objectives.bidirectional_bounds import evaluating
 from skebm.partition import AIS, ImportanceSampling
 from skebm.train import TrainState
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 __all__ = ["AnisotropyIndex", "anisotropy_index"]
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -15,6 +13,7 @@ import torch
 
 from skebm._components import check_number
 from skebm.data import torch_generator
+from skebm.networks._modes import evaluating
 from skebm.networks.jacobian import load_forward_rules
 
 BLOCK = 256  # latents whose derivatives are taken at once
@@ -120,7 +119,7 @@ def anisotropy_index(
     check_number("n_samples", n_samples, low=2, integer=True, remedy="Try 1000.")
     like = next(chain(module.parameters(), module.buffers()), torch.empty(0))
     z = torch.empty(n_samples, latent_dim).normal_(generator=torch_generator(random_state))
-    with _evaluating(module), torch.no_grad():
+    with evaluating(module), torch.no_grad():
         blocks = z.to(device=like.device, dtype=like.dtype).split(BLOCK)
         try:
             module(blocks[0][:1])
@@ -158,17 +157,6 @@ def _module_and_size(generator: Any, latent_dim: int | None) -> tuple[torch.nn.M
         "generator must be a torch.nn.Module or an estimator with generator_ and latent_dim_, got "
         f"{type(generator).__name__}. Fit the estimator first."
     )
-
-
-@contextmanager
-def _evaluating(module: torch.nn.Module) -> Iterator[None]:
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 def _column_lengths(module: torch.nn.Module, z: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 
+from skebm._components import row_values
 from skebm.exceptions import NormalizationWarning
 
 
@@ -65,7 +66,7 @@ def bits_per_dim(estimator: Any, X: Any) -> BitsPerDim:
         If a step has no volume, or the estimator no `score_samples`.
     ValueError
         If X is not two-dimensional, a volume or the log density has not one value per row, a value
-        is NaN, or a MinMaxScaler clips.
+        is NaN or infinity, or a MinMaxScaler clips.
 
     Warns
     -----
@@ -117,7 +118,7 @@ def bits_per_dim(estimator: Any, X: Any) -> BitsPerDim:
             NormalizationWarning,
             stacklevel=2,
         )
-    nats = _as_values("score_samples", model.score_samples(y), len(y)) + log_volume
+    nats = row_values("score_samples", model.score_samples(y), len(y)) + log_volume
     with np.errstate(invalid="ignore", over="ignore"):  # rows of density 0: infinite, no error
         bits = -nats / (shape[1] * math.log(2))
         stderr = float(bits.std(ddof=1) / math.sqrt(len(bits))) if len(bits) > 1 else math.nan
@@ -146,7 +147,7 @@ def _transform(step: Any, X: Any) -> tuple[Any, Any]:
         X, more = _transform(last, X)
         return X, volume + more
     if hasattr(step, "log_volume"):
-        volume = _as_values("log_volume", step.log_volume(X), len(X))
+        volume = row_values("log_volume", step.log_volume(X), len(X))
     else:
         volume = _scaler_volume(step)
     return step.transform(X), volume
@@ -164,17 +165,3 @@ def _scaler_volume(step: Any) -> float:
         f"steps must have log_volume, got {type(step).__name__}. Give it a method log_volume(X) "
         "that returns log |det dy/dx| of each row."
     )
-
-
-def _as_values(name: str, values: Any, n: int) -> np.ndarray:
-    values = np.asarray(values, dtype=np.float64)
-    if values.shape != (n,):
-        raise ValueError(
-            f"{name} must return shape ({n},), got {values.shape}. Return one value per row."
-        )
-    n_bad = np.count_nonzero(np.isnan(values))
-    if n_bad:
-        raise ValueError(
-            f"{name} must return numbers, got {n_bad} NaN of {n}. Look at the rows they belong to."
-        )
-    return values

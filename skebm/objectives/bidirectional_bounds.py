@@ -17,6 +17,7 @@ from skebm.networks import (
     log_volume,
     value_and_jacobian,
 )
+from skebm.networks._modes import evaluating
 from skebm.networks.jacobian import MOST_EXACT, push_forward
 from skebm.objectives._base import Draw, Objective, Optimization, State, descend
 from skebm.objectives._generator_entropy import (
@@ -453,21 +454,6 @@ class FlatRows(torch.nn.Module):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Map (n, d) to flat rows (n, D)."""
         return self.module(z).flatten(1)
-
-
-class evaluating:
-    """Put a module into evaluation mode for a while: batch normalization would mix rows."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        self.module, self.training = module, module.training
-
-    def __enter__(self) -> None:
-        if self.training:
-            self.module.eval()
-
-    def __exit__(self, *error: object) -> None:
-        if self.training:
-            self.module.train()
 
 
 def volume_change(jacobian: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
