@@ -19,6 +19,7 @@ from torch.distributions import (
 )
 
 from skebm.bases import Gaussian, Kernel, Mixture, ProbabilisticPCA, TorchDistribution, Uniform
+from skebm.data import systematic_rows
 from tests.closed_forms import assert_mean, assert_variance, autograd_score, grid
 from tests.generators import gen
 
@@ -188,6 +189,17 @@ def test_state_rebuilds_the_base(name):
         return
     assert type(base)(**base.state_dict()).log_prob(x).equal(base.log_prob(x))
     assert not list(base.parameters())
+
+
+@pytest.mark.parametrize("n", [1, 7, 500])
+def test_systematic_rows_come_as_often_as_their_weight(n):
+    weight = torch.tensor([0.0, 3.0, 0.2, 0.0, 5.0, 1.8, 0.0])
+    draws = [systematic_rows(weight, n, gen(seed)) for seed in range(200)]
+    counts = torch.stack([rows.bincount(minlength=7) for rows in draws])
+    assert all((rows.diff() >= 0).all() and len(rows) == n for rows in draws)
+    assert ((counts - n * weight / 10).abs() < 1).all() and not counts[:, weight == 0].any()
+    for i in (1, 2, 4, 5):
+        assert_mean(counts[:, i] - n * weight[i] / 10, 0, 0.036)
 
 
 @pytest.mark.parametrize("name", ["gaussian", "mixture", "kernel", "principal", "uniform"])

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from skebm.estimators._bounds import report_generator
 
 from skebm.bases.mixture import MixtureBase
 from skebm.energies import MLP, Model
 from skebm.estimators import _bounds
-from skebm.estimators._bounds import report_generator
 from skebm.networks import (
     FeedForward,
     GeneratorComponent,

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
+from skebm.objectives._held_out import held_out_likelihood, proposal_for, reference_draws
 from torch.distributions import Independent, Normal
 
 from skebm.bases import TorchDistribution
 from skebm.energies import MLP, Model, Zero
 from skebm.objectives import ContrastiveDivergence, ImportanceLikelihood, Optimization
-from skebm.objectives._held_out import held_out_likelihood, proposal_for, reference_draws
 from skebm.samplers import MALA, Langevin
 from tests.closed_forms import Quadratic, assert_estimate, assert_mean, normal_base, tilted_log_z
 from tests.generators import gen
