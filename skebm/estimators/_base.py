@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skebm._components import check_number, resolve
 from skebm.data import Table, Transform, torch_generator
+from skebm.energies import Model, Zero
 from skebm.estimators._callbacks import CallbackSupportMixin, with_callbacks
 from skebm.estimators._files import load_estimator, save_estimator
 from skebm.estimators._preparation import choose_transform, prepare
@@ -80,7 +81,7 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
         learned = self._learn(table, transform, run)
         model = learned.model_or_base()
         proposal = learned.proposal_for(model, table, run.rng)
-        log_z = normalize(model, proposal, self._method(), run.rng)
+        log_z = normalize(model, proposal, self._method(model), run.rng)
         density = FittedDensity(
             model, transform, proposal, log_z, learned.draws, source=run.source, device=run.device
         )
@@ -350,12 +351,12 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
         found = {n: resolved(self, n) if isinstance(params[n], str) else params[n] for n in names}
         return copy.deepcopy(found)
 
-    def _method(self) -> PartitionMethod | None:
-        """Return how log Z is estimated; automatic, it is not for images."""
+    def _method(self, model: Model) -> PartitionMethod | None:
+        """Return how log Z is estimated; automatic, for images it is not unless it is known."""
         automatic = isinstance(self.log_partition, str) and self.log_partition == "auto"
-        if self.log_partition is None or (automatic and self.image_shape is not None):
-            return None
-        return resolved(self, "log_partition")
+        known = isinstance(model.energy, Zero) and model.base is not None
+        left_out = automatic and self.image_shape is not None and not known
+        return None if self.log_partition is None or left_out else resolved(self, "log_partition")
 
     def _remember(
         self,
