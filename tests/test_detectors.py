@@ -239,6 +239,7 @@ def test_data_frames_reach_the_estimator_and_columns_are_held_to(name, kind):
         detector.predict(frame[["b", "a"]])
     with pytest.raises(ValueError, match="3 features"):
         bare.predict(normal(5, 3))
+    assert list(detector.feature_names_in_) == names and bare.n_features_in_ == 2
 
 
 def holed(X):
@@ -249,11 +250,16 @@ def frame_of_text(X):
     return pl.DataFrame({"a": X[:, 0], "b": np.where(X[:, 1] > 0, "yes", "no")})
 
 
+def words(X):
+    return np.where(X > 0, "yes", "no").astype(object)
+
+
 ENCODER = make_column_transformer((OrdinalEncoder(), ["b"]), remainder="passthrough")
 TABLES = {
     "holes": (holed, make_pipeline(SimpleImputer(), KernelDensity())),
     "sparse": (csr_array, make_pipeline(TruncatedSVD(2, random_state=0), KernelDensity())),
     "text": (frame_of_text, make_pipeline(ENCODER, KernelDensity())),
+    "words": (words, make_pipeline(OrdinalEncoder(), KernelDensity())),
 }
 
 

@@ -78,6 +78,9 @@ def test_what_scores_in_other_ways_is_not_opened():
         assert unwrap(detector.fit(X), detectors=True) == ([], detector)
     ensemble = EnsembleDensity(KernelDensity(), n_estimators=2, bootstrap=True).fit(X)
     assert scorers(ensemble) == ensemble.estimators_
+    pipeline = make_pipeline(StandardScaler(), ThresholdDetector(KernelDensity())).fit(X)
+    assert unwrap(pipeline)[1] is pipeline[-1]
+    assert unwrap(pipeline, detectors=True)[1] is pipeline[-1].estimator_
 
 
 class Returns:
