@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["Detector", "check_prefit", "read_rows"]
+__all__ = ["Detector", "check_prefit", "draw_rows", "read_rows"]
 
+import copy
+import inspect
 from abc import abstractmethod
 from typing import Any
 
@@ -123,3 +125,13 @@ def read_rows(detector: BaseEstimator, X: Any, *, reset: bool, fewest: int = 1) 
             f"X must have at least {fewest} rows, got n_samples = {n_rows(X)}. Give more rows."
         )
     return validate_data(detector, X, reset=reset, skip_check_array=True)
+
+
+def draw_rows(estimator: Any, n: int, random_state: Any) -> np.ndarray:
+    """Draw n rows from a fitted density: some take a seed, GaussianMixture has one, adds labels."""
+    estimator = copy.copy(estimator)  # the density itself stays as it is
+    if "random_state" in inspect.signature(estimator.sample).parameters:
+        return np.asarray(estimator.sample(n, random_state=random_state))
+    estimator.random_state = random_state
+    drawn = estimator.sample(n)
+    return np.asarray(drawn[0] if isinstance(drawn, tuple) else drawn)

@@ -10,8 +10,8 @@ import warnings
 import numpy as np
 from scipy.stats import quantile_test
 
+from skebm._tables import one_per_row
 from skebm.exceptions import CalibrationWarning
-from skebm.inside import one_per_row
 
 ROUNDING = 1e-9  # 1 / level may lie just above a whole number
 TIE = 1e-12  # relative; binomial probabilities are exact to less
