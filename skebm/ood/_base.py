@@ -94,28 +94,15 @@ def check_prefit(estimator: Any, name: str = "estimator") -> None:
 
 
 def read_rows(detector: BaseEstimator, X: Any, *, reset: bool, fewest: int = 1) -> Any:
-    """Check rows and columns; what else is fit for the inner estimator, it says itself.
+    """Check rows and columns of a table; what else is fit for the estimator, it says itself.
 
-    Parameters
-    ----------
-    detector : BaseEstimator
-        Gets ``n_features_in_`` and ``feature_names_in_`` if `reset`, and is held to them if not.
-    X : array-like of shape (n, d)
-        Rows.
-    reset : bool
-        Whether this is ``fit``.
-    fewest : int, default=1
-        Rows needed.
-
-    Returns
-    -------
-    ndarray, sparse matrix or data frame of shape (n, d)
-        Rows, with the values as they are: numbers, missing ones, text.
+    Values stay as they are, numbers, missing ones or text, and so do data frames and sparse
+    matrices. The columns are remembered if `reset`, as in ``fit``, and held to if not.
 
     Raises
     ------
     ValueError
-        If it is no table, or one of other columns.
+        If it is no table, has fewer rows than needed, or other columns.
     """
     if as_frame(X) is None:
         free: dict[str, Any] = {"dtype": None, "ensure_all_finite": False}
