@@ -13,8 +13,8 @@ from sklearn.model_selection import KFold, train_test_split
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
-from skebm._tables import n_rows, take_rows
-from skebm.inside import check_scorer, one_per_row, read_scores
+from skebm._tables import n_rows, one_per_row, take_rows
+from skebm.inside import check_scorer, read_scores
 from skebm.ood._base import Detector, check_prefit, read_rows
 from skebm.ood._splits import LARGEST_SEED, own_random_state, seeded_clone
 
