@@ -52,3 +52,15 @@ def test_imports_come_from_above(path):
 )
 def test_a_sampler_may_not_look_down(source, found):
     assert upward(source, ("skebm", "samplers"), "samplers") == found
+
+
+def test_optimizers_step_in_one_place():
+    """All others go through `descend`: what an update needs is done there for every player."""
+    steps = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if node.func.attr == "step" and not (node.args or node.keywords)
+    }
+    assert steps == {"objectives/_base.py"}
