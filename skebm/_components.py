@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = [
     "Component",
     "as_finite",
+    "as_table",
     "check_choice",
     "check_number",
     "decode",
@@ -27,6 +28,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.utils import check_array
 
 
 class Component(BaseEstimator):
@@ -91,21 +93,6 @@ def resolve(value: Any, choices: Mapping[str, Callable[[], Any]], kind: type, na
     )
 
 
-def as_finite(name: str, value: Any) -> np.ndarray:
-    """Return a copy of `value` as a float64 array, all of it finite.
-
-    Raises
-    ------
-    ValueError
-        If an entry is NaN or infinite.
-    """
-    array = np.array(value, dtype=np.float64)
-    n_bad = array.size - np.count_nonzero(np.isfinite(array))
-    if n_bad:
-        raise ValueError(f"{name} must be finite, got {n_bad} non-finite values. Remove them.")
-    return array
-
-
 def check_number(
     name: str,
     value: Any,
@@ -140,6 +127,23 @@ def check_choice(name: str, value: Any, choices: tuple, remedy: str = "") -> Non
         error = ValueError if isinstance(value, str) else TypeError
         remedy = f" {remedy}" if remedy else ""
         raise error(f"{name} must be one of {list(choices)}, got {value!r}.{remedy}")
+
+
+def as_finite(name: str, value: Any) -> np.ndarray:
+    """Return a copy of `value` as a float64 array; raise the house's error if it is not finite."""
+    array = np.array(value, dtype=np.float64)
+    n_bad = array.size - np.count_nonzero(np.isfinite(array))
+    if n_bad:
+        raise ValueError(f"{name} must be finite, got {n_bad} non-finite values. Remove them.")
+    return array
+
+
+def as_table(name: str, X: Any, n_features: int, remedy: str) -> np.ndarray:
+    """Return finite float64 rows (n, n_features); raise the house's error on other columns."""
+    X = check_array(X, dtype=np.float64, input_name=name)
+    if X.shape[1] != n_features:
+        raise ValueError(f"{name} must have {n_features} columns, got {X.shape[1]}. {remedy}")
+    return X
 
 
 def encode(value: Any) -> Any:

@@ -1,14 +1,25 @@
 """Bases are normalized densities: they integrate to 1, their score is a gradient, draws follow."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from scipy.special import logsumexp
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KernelDensity
-from torch.distributions import Independent, MultivariateNormal, Normal
+from torch.distributions import (
+    AffineTransform,
+    Categorical,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+    TransformedDistribution,
+)
 
 from skebm.bases import Gaussian, Kernel, Mixture, ProbabilisticPCA, TorchDistribution, Uniform
+from skebm.data import systematic_rows
 from tests.closed_forms import assert_mean, assert_variance, autograd_score, grid
 from tests.generators import gen
 
@@ -25,6 +36,53 @@ def normal(d):
     return Independent(Normal(0.3 * torch.ones(d), 0.8 * torch.ones(d)), 1)
 
 
+class Module(torch.nn.Module):
+    """A distribution that is a module."""
+
+    def __init__(self, d):
+        super().__init__()
+        self.mean = torch.nn.Parameter(torch.full((d,), 0.3))
+        self.register_buffer("scale", torch.full((d,), 0.7))
+
+    def log_prob(self, x):
+        return Independent(Normal(self.mean, self.scale), 1).log_prob(x)
+
+    def sample(self, shape):
+        return self.mean.expand(*shape, -1)
+
+
+class Holder:
+    """One that holds it, a tensor in a container, and itself."""
+
+    def __init__(self, d):
+        self.parts, self.own, self.sample = (Module(d), [torch.full((d,), 0.3)]), self, None
+
+    def log_prob(self, x):
+        return self.own.parts[0].log_prob(x - self.parts[1][0])
+
+
+def modes(d):
+    spread = 0.3 * torch.eye(d) + 0.1
+    return MixtureSameFamily(
+        Categorical(torch.tensor([0.3, 0.7])),
+        MultivariateNormal(torch.tensor([[0.3], [-0.9]]).expand(2, d), spread.expand(2, d, d)),
+    )
+
+
+DISTRIBUTIONS = {
+    "torch mixture": modes,
+    "torch transformed": lambda d: TransformedDistribution(
+        normal(d), [AffineTransform(torch.tensor(0.3), torch.tensor(1.7), event_dim=1)]
+    ),
+    "torch parameters": lambda d: Independent(
+        Normal(
+            torch.nn.Parameter(torch.full((d,), 0.3)), torch.full((d,), 0.7, requires_grad=True)
+        ),
+        1,
+    ),
+    "torch module": Module,
+    "torch object": Holder,
+}
 COMPONENTS = {
     "gaussian": lambda d: Gaussian(),
     "diagonal": lambda d: Gaussian("diagonal", inflation=0.9),
@@ -62,6 +120,27 @@ def test_the_score_is_the_gradient(name, d):
     torch.testing.assert_close(log_prob, base.log_prob(x), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(score, autograd_score(log_density, x), rtol=1e-9, atol=1e-9)
     assert not log_prob.requires_grad and not score.requires_grad
+
+
+@pytest.mark.parametrize("name", [*COMPONENTS, *DISTRIBUTIONS])
+def test_a_copy_in_double_precision_has_the_same_numbers_whatever_a_row_s_place(name):
+    x = three_modes(3000, 2, seed=5)
+    if name in DISTRIBUTIONS:
+        base = TorchDistribution(DISTRIBUTIONS[name](2)).fit(x, None, gen(1))
+    else:
+        base = fitted(name, 2)
+    single, twin = base.log_prob_and_score(x), copy.deepcopy(base).double()
+    double = twin.log_prob_and_score(x.double())
+    for one, two in zip(single, double, strict=True):
+        assert one.dtype == torch.float32 and two.dtype == torch.float64
+        torch.testing.assert_close(one.double(), two, rtol=1e-5, atol=1e-5 * float(two.abs().max()))
+    for i in (0, 1500, 2999):
+        row = x[i, None].double()
+        for alone, among in zip(twin.log_prob_and_score(row), double, strict=True):
+            torch.testing.assert_close(alone, among[i, None], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(twin.log_prob(row), double[0][i, None], rtol=1e-12, atol=1e-12)
+    assert base.log_prob(x).equal(single[0])  # the original is as it was
+    assert copy.deepcopy(twin).float().log_prob(x).dtype == torch.float32
 
 
 @names
@@ -110,6 +189,17 @@ def test_state_rebuilds_the_base(name):
         return
     assert type(base)(**base.state_dict()).log_prob(x).equal(base.log_prob(x))
     assert not list(base.parameters())
+
+
+@pytest.mark.parametrize("n", [1, 7, 500])
+def test_systematic_rows_come_as_often_as_their_weight(n):
+    weight = torch.tensor([0.0, 3.0, 0.2, 0.0, 5.0, 1.8, 0.0])
+    draws = [systematic_rows(weight, n, gen(seed)) for seed in range(200)]
+    counts = torch.stack([rows.bincount(minlength=7) for rows in draws])
+    assert all((rows.diff() >= 0).all() and len(rows) == n for rows in draws)
+    assert ((counts - n * weight / 10).abs() < 1).all() and not counts[:, weight == 0].any()
+    for i in (1, 2, 4, 5):
+        assert_mean(counts[:, i] - n * weight[i] / 10, 0, 0.036)
 
 
 @pytest.mark.parametrize("name", ["gaussian", "mixture", "kernel", "principal", "uniform"])

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from skebm.estimators._bounds import report_generator
 
 from skebm.bases.mixture import MixtureBase
 from skebm.energies import MLP, Model
 from skebm.estimators import _bounds
-from skebm.estimators._bounds import report_generator
 from skebm.networks import (
     FeedForward,
     GeneratorComponent,
@@ -30,7 +30,6 @@ from skebm.objectives.bidirectional_bounds import (
     BOUNDS,
     BY_JACOBIAN,
     ENTROPIES,
-    evaluating,
     volume_change,
 )
 from skebm.train import Settings, train
@@ -867,18 +866,6 @@ def test_batch_normalization_keeps_its_statistics_of_whole_batches(entropy):
     assert int(network[2].num_batches_tracked) == 6
     assert network.training and all(m.training for m in network.modules())
     assert (network[2].running_mean != 0).all()
-
-
-def test_evaluation_mode_ends_with_its_block():
-    network = with_batch_norm()
-    with pytest.raises(KeyError), evaluating(network):
-        assert not network[2].training
-        raise KeyError
-    assert network.training and network[2].training
-    network.eval()
-    with evaluating(network):
-        assert not network.training
-    assert not network.training
 
 
 @pytest.mark.parametrize("entropy", ENTROPIES)

@@ -1,6 +1,7 @@
 """Parameter objects: stored verbatim, cloned, encoded, and refused with the house's errors."""
 
 import json
+import pickle
 import re
 
 import numpy as np
@@ -9,25 +10,44 @@ from sklearn.base import clone
 
 from skebm._components import Component, check_choice, check_number, decode, encode, resolve
 from skebm.bases import BaseComponent, Gaussian, Kernel, Mixture, Uniform
-from skebm.energies import MLP, EnergyComponent, Reconstruction
+from skebm.energies import (
+    MLP,
+    Conv,
+    EnergyComponent,
+    GaussianBernoulliRBM,
+    LinearICA,
+    Reconstruction,
+    Residual,
+)
+from skebm.networks import ConvGenerator, ResidualGenerator
 from skebm.objectives import ContrastiveDivergence, ImportanceLikelihood, Optimization
 from skebm.partition import AIS, Auto, ImportanceSampling, Quadrature
-from skebm.samplers import MALA, Langevin
+from skebm.samplers import MALA, Gibbs, Langevin
 
 COMPONENTS = [
     AIS(n_chains=64),
     Auto(),
+    Conv.lenet(),
+    Conv.pyramid(8),
+    Conv.dcgan(8),
+    Conv(learn_gamma=True),
+    ConvGenerator((8, 4)),
     ContrastiveDivergence(sampler=Langevin(0.3), optimization=Optimization(betas=(0.1, 0.2))),
     Gaussian(),
+    GaussianBernoulliRBM(4, np.ones((2, 4)), np.zeros(2), np.ones(4)),
+    Gibbs(),
     ImportanceLikelihood(n_points=7),
     ImportanceSampling(tol=0.5),
     Kernel(bandwidth=0.2),
     Langevin(noise_std=0.1),
+    LinearICA("laplace", np.eye(2)),
     MALA(n_warmup=5),
     MLP(hidden_sizes=(3, 4), output="quadratic"),
     Mixture(n_components=4),
     Quadrature(domain=((0.0, 0.0), (1.0, 2.0))),
     Reconstruction(hidden_sizes=(3, 4), negative_slope=0.3),
+    Residual((3,)),
+    ResidualGenerator(output="identity"),
     Uniform(widening=0.0),
 ]
 each = pytest.mark.parametrize("component", COMPONENTS, ids=lambda c: type(c).__name__)
@@ -62,8 +82,9 @@ def test_set_params_reaches_into_components():
 
 
 @each
-def test_json_brings_components_back(component):
+def test_json_and_pickles_bring_components_back(component):
     assert decode(json.loads(json.dumps(encode(component)))) == component
+    assert pickle.loads(pickle.dumps(component)) == component
 
 
 def test_encode_keeps_tuples_and_plain_numbers():

@@ -1,19 +1,16 @@
-"""Energies of images: the papers' sizes, the written-out gradient, and a fit from end to end."""
+"""Energies of images: the papers' sizes, attention, and a fit from end to end."""
 
 import math
 
 import pytest
 import torch
-from sklearn.base import clone
 from sklearn.datasets import load_digits
 from torch.nn.functional import avg_pool2d, silu
 
 from skebm import HybridCDDensity
-from skebm._components import decode, encode
-from skebm.energies import Conv, Model, build_energy, energy_and_score
-from skebm.networks import ConvNet, NonLocal
-from skebm.samplers import Langevin, run
-from tests.closed_forms import autograd_score
+from skebm.energies import Conv, build_energy
+from skebm.networks import NonLocal
+from skebm.networks.feed_forward import activation_of
 from tests.generators import gen
 
 MNIST = (1, 28, 28)
@@ -74,8 +71,8 @@ def test_the_network_of_usp_can_be_said():
     component = Conv((32, 64, 128), 3, 1, 0, "average", (128,), "leaky_relu", 0.4)
     net = component.build(MNIST, gen(0))
     assert net.map_shapes == [(32, 13, 13), (64, 5, 5), (128, 1, 1)]
-    z = torch.tensor([-2.0, 3.0])
-    assert net._activation().value(z).tolist() == pytest.approx([-0.8, 3.0])
+    value = activation_of(net.activation, net.negative_slope).value
+    assert value(torch.tensor([-2.0, 3.0])).tolist() == pytest.approx([-0.8, 3.0])
 
 
 # -- start -----------------------------------------------------------------------------------------
@@ -91,18 +88,6 @@ def test_weights_start_as_stated():
     assert wide.bias.std().item() == pytest.approx(0.01, rel=0.2)
 
 
-def test_the_generator_alone_draws():
-    before = torch.get_rng_state()
-    x = images((1, 8, 8), dtype=torch.float32)
-    components = [Conv((4, 6), attention=(1,)), Conv((4, 6), output="quadratic", learn_gamma=True)]
-    for component in components:
-        one, same, other = (component.build((1, 8, 8), gen(s)) for s in (0, 0, 1))
-        for name, value in one.state_dict().items():
-            assert value.equal(same.state_dict()[name])
-        assert one(x).equal(same(x)) and not one(x).equal(other(x))
-    assert torch.get_rng_state().equal(before)
-
-
 @pytest.mark.parametrize("make", [Conv.strided, Conv.lenet], ids=lambda f: f.__name__)
 def test_a_quadratic_energy_does_not_start_stationary(make):
     energy, x = make("quadratic").build(MNIST, gen(0)), images(MNIST, 16, dtype=torch.float32)
@@ -112,95 +97,7 @@ def test_a_quadratic_energy_does_not_start_stationary(make):
     assert 0 < value.max() < 0.1
 
 
-# -- gradient --------------------------------------------------------------------------------------
-
-GEOMETRIES = {
-    "SP": (Conv((4, 5, 6, 3), (5, 3, 3, 3), 2, (4, 1, 1, 1), hidden_sizes=(7,)), (1, 28, 28)),
-    "pyramid": (Conv((3, 6, 4), (3, 4, 4), (1, 2, 2), 1, hidden_sizes=()), (3, 10, 10)),
-    "pooled, odd": (Conv((4, 5), 3, 1, 1, "average", (4, 3)), (2, 11, 14)),
-    "many channels": (Conv((4,), 3, 3, 0, hidden_sizes=()), (5, 11, 10)),
-    "a stride that leaves pixels over": (Conv((3, 4), (2, 3), 3, 0), (1, 16, 18)),
-    "attention": (Conv((4, 6), attention=(1, 2)), (1, 8, 6)),
-}
-geometry = pytest.mark.parametrize("name", GEOMETRIES)
-
-
-@geometry
-@pytest.mark.parametrize("activation", ["silu", "softplus", "tanh", "leaky_relu"])
-def test_written_out_gradient_is_autograd(name, activation):
-    component, shape = GEOMETRIES[name]
-    component = clone(component).set_params(activation=activation, negative_slope=0.3)
-    energy, x = randomized(component.build(shape, gen(0))), images(shape)
-    before = x.clone()
-    value, gradient = energy.value_and_gradient(x)
-    truth = autograd_score(energy, x)
-    torch.testing.assert_close(value, energy(x), rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(gradient, truth, rtol=1e-10, atol=1e-10 * truth.abs().max().item())
-    assert truth.abs().max() > 1e-5 and gradient.is_contiguous() and x.equal(before)
-    assert not value.requires_grad and not gradient.requires_grad
-
-
-@geometry
-def test_gradient_is_the_slope(name):
-    component, shape = GEOMETRIES[name]
-    energy, x = randomized(component.build(shape, gen(0))), images(shape)
-    direction, h = images(shape, seed=2), 1e-5
-    _, score = energy_and_score(energy, x)
-    slope = (energy(x + h * direction) - energy(x - h * direction)) / (2 * h)
-    expected = -(score * direction).flatten(1).sum(1)
-    torch.testing.assert_close(slope, expected, rtol=1e-6, atol=1e-7)
-
-
-@pytest.mark.parametrize("component", [Conv.strided(), Conv.lenet(), Conv.pyramid(16, False)])
-def test_gradient_in_float32(component):
-    energy, x = component.build(MNIST, gen(0)), images(MNIST, 16, dtype=torch.float32)
-    gradient = energy.value_and_gradient(x)[1]
-    truth = autograd_score(energy, x)
-    torch.testing.assert_close(gradient, truth, rtol=0, atol=1e-5 * truth.abs().max().item())
-
-
-@pytest.mark.parametrize("learn_gamma", [False, True])
-@pytest.mark.parametrize("output", OUTPUTS)
-def test_outputs(output, learn_gamma):
-    shape = (1, 7, 5)
-    component = Conv((3,), output=output, learn_gamma=learn_gamma)
-    energy, x = randomized(component.build(shape, gen(0))), images(shape)
-    parameters = dict(energy.named_parameters())
-    gamma = parameters.pop("gamma").item() if learn_gamma else 0.0
-    net = next(part for part in energy.modules() if isinstance(part, ConvNet))
-    f, grad_f = net.value_and_gradient(x)
-    beta = next((p.item() for n, p in parameters.items() if n.endswith("beta")), None)
-    factor = {"identity": f / f, "quadratic": f, "linear-quadratic": 1 + (beta or 0) * f}[output]
-    values = {"identity": f, "quadratic": f**2 / 2, "linear-quadratic": f + (beta or 0) / 2 * f**2}
-    norm = (x**2).sum((1, 2, 3))
-    value, gradient = energy.value_and_gradient(x)
-    expected = factor[:, None, None, None] * grad_f + 2 * gamma * math.sqrt(35) * x
-    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(value, values[output] + gamma * math.sqrt(35) * norm)
-    torch.testing.assert_close(gradient, autograd_score(energy, x), rtol=1e-10, atol=1e-10)
-    assert (beta is None) == (output != "linear-quadratic") and (gamma != 0) == learn_gamma
-
-
-def test_leaky_relu_has_autograds_slope_at_its_kink():
-    energy = Conv((3, 4), activation="leaky_relu").build((1, 6, 6), gen(0)).double()
-    x = torch.zeros(2, 1, 6, 6, dtype=torch.float64)  # convolutions without bias: zeros throughout
-    gradient = energy.value_and_gradient(x)[1]
-    truth = autograd_score(energy, x)
-    torch.testing.assert_close(gradient, truth, rtol=1e-10, atol=0)
-    assert truth.abs().max() > 0
-
-
-# -- rows and positions ----------------------------------------------------------------------------
-
-
-@geometry
-def test_a_row_does_not_depend_on_the_others(name):
-    component, shape = GEOMETRIES[name]
-    energy, x = randomized(component.build(shape, gen(0))), images(shape, 9)
-    value, score = energy_and_score(energy, x)
-    alone, score_alone = energy_and_score(energy, x[4:5])
-    torch.testing.assert_close(value[4:5], alone, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(score[4:5], score_alone, rtol=1e-10, atol=1e-12)
+# -- stages and positions -----------------------------------------------------------------------
 
 
 def test_attention_starts_as_the_identity():
@@ -250,17 +147,6 @@ def test_attention_moves_with_the_positions():
 
 
 @pytest.mark.parametrize(
-    "component", [Conv.lenet(), Conv.strided("identity"), Conv.pyramid(8), Conv(learn_gamma=True)]
-)
-def test_clone_and_json(component):
-    copy = clone(component)
-    assert copy == component and copy is not component
-    assert decode(encode(component)) == component
-    assert component.get_params()["channels"] is component.channels
-    assert copy.set_params(channels=(3,)).get_params() != component.get_params()
-
-
-@pytest.mark.parametrize(
     "parameters, error, match",
     [
         ({"channels": ()}, ValueError, r"channels .* got \(\)"),
@@ -295,24 +181,6 @@ def test_rows_that_are_no_images_are_named():
 
 
 # -- behind an estimator ---------------------------------------------------------------------------
-
-
-def test_flat_rows_reach_it_as_images():
-    energy = build_energy(Conv.strided(), {}, MNIST, gen(0))
-    x = images(MNIST, dtype=torch.float32)
-    flat = x.flatten(1)
-    value, score = energy_and_score(energy, flat)
-    torch.testing.assert_close(value, energy.module(x))
-    truth = autograd_score(energy, flat)
-    torch.testing.assert_close(score, -truth, rtol=0, atol=1e-5 * truth.abs().max().item())
-    assert score.shape == (3, 784)
-
-
-def test_chains_run_on_it():
-    energy = build_energy(Conv((4,), output="quadratic"), {}, (1, 6, 6), gen(0))
-    x = torch.randn(8, 36, generator=gen(1))
-    state, _ = run(Langevin(0.01), Model(energy, None, 1.0), x, 5, gen(2))
-    assert state.x.shape == x.shape and state.x.isfinite().all()
 
 
 @pytest.mark.parametrize("attention", [(), (1,)], ids=["plain", "attention"])

@@ -3,6 +3,7 @@
 import math
 import pickle
 import runpy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,7 @@ class Column(Given):
         return self
 
     def score_samples(self, X):
-        return X[:, self.j] if isinstance(X, np.ndarray) else np.zeros(len(X))
+        return X[:, self.j] if isinstance(X, np.ndarray) else np.zeros(X.shape[0])
 
 
 class Seeded(Given):
@@ -140,7 +141,7 @@ def detectors(inner):
         "ensemble": EnsembleDensity(inner, n_estimators=2, max_samples=0.5, random_state=0),
         "threshold": ThresholdDetector(inner, random_state=0),
         "conformal": ConformalNoveltyDetector(inner, **small),
-        "cross-conformal": ConformalNoveltyDetector(inner, cv=2, ties="random", **small),
+        "cross-conformal": ConformalNoveltyDetector(inner, cv=2, **small),
     }
 
 
@@ -148,7 +149,7 @@ NAMES = sorted(detectors(None))
 PREFIT = ["typicality", "score norm", "threshold", "conformal"]  # of one estimator
 SPLIT = ["typicality", "likelihood ratio", "score norm", "threshold"]
 ANY_SCORES = sorted({*NAMES} - {"score norm"})
-READS = ["score_samples", "decision_function", "predict"]
+READS = ["score_samples", "decision_function", "predict", "p_value"]
 INNER = {
     "kernels": KernelDensity(),
     "mixture": GaussianMixture(2),
@@ -165,8 +166,7 @@ SCORE_RULE = "decision_function is p_value - offset_ with cv, and not score_samp
 
 def readings(detector, X):
     """All that a detector says of rows."""
-    names = [*READS, "p_value"] if hasattr(detector, "p_value") else READS
-    return np.array([getattr(detector, name)(X) for name in names])
+    return np.array([getattr(detector, n)(X) for n in READS if hasattr(detector, n)])
 
 
 def inside(detector):
@@ -232,12 +232,14 @@ def test_data_frames_reach_the_estimator_and_columns_are_held_to(name, kind):
     detector = detectors(make_pipeline(StandardScaler(), KernelDensity()))[name].fit(frame)
     assert list(inside(detector).feature_names_in_) == list(detector.feature_names_in_) == names
     bare = clone(detector).fit(X)
-    assert_array_equal(readings(detector, frame), readings(bare, X))
-    assert_array_equal(readings(pickle.loads(pickle.dumps(detector)), frame), readings(bare, X))
+    assert_allclose(readings(detector, frame), readings(bare, X), atol=1e-12)
+    copy = pickle.loads(pickle.dumps(detector))
+    assert_array_equal(readings(copy, frame), readings(detector, frame))
     with pytest.raises(ValueError, match="feature names"):
         detector.predict(frame[["b", "a"]])
     with pytest.raises(ValueError, match="3 features"):
         bare.predict(normal(5, 3))
+    assert list(detector.feature_names_in_) == names and bare.n_features_in_ == 2
 
 
 def holed(X):
@@ -248,11 +250,16 @@ def frame_of_text(X):
     return pl.DataFrame({"a": X[:, 0], "b": np.where(X[:, 1] > 0, "yes", "no")})
 
 
+def words(X):
+    return np.where(X > 0, "yes", "no").astype(object)
+
+
 ENCODER = make_column_transformer((OrdinalEncoder(), ["b"]), remainder="passthrough")
 TABLES = {
     "holes": (holed, make_pipeline(SimpleImputer(), KernelDensity())),
     "sparse": (csr_array, make_pipeline(TruncatedSVD(2, random_state=0), KernelDensity())),
     "text": (frame_of_text, make_pipeline(ENCODER, KernelDensity())),
+    "words": (words, make_pipeline(OrdinalEncoder(), KernelDensity())),
 }
 
 
@@ -285,16 +292,11 @@ def test_our_own_densities_fit_in_and_labels_are_ignored(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_detectors_end_pipelines(name):
-    pipeline = make_pipeline(StandardScaler(), detectors(mixture())[name]).fit(100 * normal(200))
-    assert pipeline.predict([[900, 900]]) == [-1] and (pipeline.predict(normal(9)) == 1).any()
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_reading_before_fit_is_refused(name):
-    for read in READS:
+    detector = detectors(KernelDensity())[name]
+    for read in filter(partial(hasattr, detector), READS):
         with pytest.raises(NotFittedError):
-            getattr(detectors(KernelDensity())[name], read)(normal(3))
+            getattr(detector, read)(normal(3))
 
 
 @pytest.mark.parametrize("name", PREFIT)
@@ -600,13 +602,13 @@ def test_searches_are_seen_through_and_constant_columns_ignored():
         (
             IsolationForest(n_estimators=2, random_state=0),
             TypeError,
-            "have score_function, be a GaussianMixture, .* KernelDensity, .* got IsolationF",
+            "density with score_function, .* KernelDensity, .* got IsolationForest",
         ),
         (TypicalityDetector(KernelDensity()), TypeError, "got TypicalityDetector"),
         (
             make_pipeline(PowerTransformer(), GaussianMixture()),
             TypeError,
-            "PowerTransformer as step",
+            "column scalers and a density, got PowerTransformer",
         ),
     ],
     ids=["kernel", "metric", "forest", "typicality", "transformer"],
@@ -816,7 +818,7 @@ def test_tolerance_limits_keep_their_promise(n, rank):
 
 def test_tolerance_limits_have_the_rank_of_wilks():
     """The share below the k-th of n scores is Beta(k, n + 1 - k)."""
-    for n in (*range(1, 40), 99, 100, 500, 2000):
+    for n in (2, 3, 7, 20, 44, 45, 93, 200, 999):
         ranks, X = np.arange(1, n + 1), np.arange(1.0, n + 1)[:, None]
         for level in (0.001, 0.01, 0.05, 0.1, 0.2, 1 / 3, 0.49):
             for confidence in (0.05, 0.3, 0.5, 0.9, 0.99, 0.9999):

@@ -7,10 +7,18 @@ import torch
 from torch.distributions import Independent, Normal
 
 from skebm.bases import TorchDistribution
-from skebm.energies import MLP, Model, Zero
-from skebm.objectives import ContrastiveDivergence, ImportanceLikelihood, Optimization
-from skebm.objectives._held_out import held_out_likelihood, proposal_for, reference_draws
-from skebm.samplers import MALA, Langevin
+from skebm.energies import MLP, LinearICA, Model, Zero
+from skebm.networks import Critic
+from skebm.objectives import (
+    BidirectionalBounds,
+    ChainStart,
+    ContrastiveDivergence,
+    ImportanceLikelihood,
+    LearnedStein,
+    Optimization,
+)
+from skebm.samplers import MALA, Langevin, SampleBank
+from skebm.train import HeldOutLikelihood
 from tests.closed_forms import Quadratic, assert_estimate, assert_mean, normal_base, tilted_log_z
 from tests.generators import gen
 
@@ -57,8 +65,8 @@ def close(a, b, atol=1e-12):
 
 
 def cd(start="data", **parameters):
-    parameters = {"sampler": STILL, "n_steps": 4, "noise_share": 1.0, **parameters}
-    return ContrastiveDivergence(start, **parameters)
+    parameters = {"sampler": STILL, "n_steps": 4, **parameters}
+    return ContrastiveDivergence(ChainStart(start, noise_share=1.0), **parameters)
 
 
 def test_without_cd_weight_the_hybrid_is_the_noise_scheme():
@@ -88,7 +96,7 @@ def test_no_steps_no_gradient_from_data(sampler):
 @pytest.mark.parametrize("start", ["data", "noise", "hybrid"])
 def test_negatives_carry_no_gradient(start):
     energy, x, a = mlp(), rows(), 0.05
-    noise = torch.empty_like(x).normal_(generator=gen(2))
+    noise = torch.empty(x.shape).normal_(generator=gen(2)).double()
 
     def moved(u, create_graph):
         leaf = u.clone().requires_grad_(True)
@@ -184,7 +192,7 @@ def test_fewer_chains_start_from_noise():
     seen = []
     energy = Quadratic()
     energy.register_forward_hook(lambda module, args, out: seen.append(len(out)))
-    objective = ContrastiveDivergence(sampler=STILL, n_steps=1, noise_share=0.25)
+    objective = ContrastiveDivergence(ChainStart(noise_share=0.25), sampler=STILL, n_steps=1)
     gradient(objective, model=Model(energy, None, 1.0), x=rows(32, dtype=torch.float32))
     assert seen[-1] == 32 + 8 + 32
 
@@ -255,52 +263,103 @@ def test_importance_likelihood_needs_a_base():
         ImportanceLikelihood().init(Model(mlp(), None, 1.0), rows(), gen(0))
 
 
-# -- held-out likelihood ---------------------------------------------------------------------------
+# -- judging ---------------------------------------------------------------------------------------
 
 
+def judged(model, x, **keywords):
+    return HeldOutLikelihood(model, x, gen(2), **keywords)(model, x)
+
+
+def of_gaussian(k, n=3000):
+    """Rows of N(0, 1 / (1 + k)), their log density and that of N(0, 1)."""
+    x = torch.randn(n, D, generator=gen(1)) / (1 + k) ** 0.5
+    square = x.square().sum(1)
+    exact = -0.5 * (1 + k) * square + math.log((1 + k) / (2 * math.pi))
+    return x, exact, -0.5 * square - math.log(2 * math.pi)
+
+
+@pytest.mark.parametrize("near", [None, normal_base(D, 1.1)], ids=["alone", "proposal"])
 @pytest.mark.parametrize("with_base", [True, False])
 @pytest.mark.parametrize("temperature", [1.0, 0.2])
-def test_held_out_likelihood_of_a_gaussian(with_base, temperature):
+def test_held_out_likelihood_of_a_gaussian(with_base, temperature, near):
     k = 0.5
-    x = torch.randn(3000, D, generator=gen(1)) / (1 + k) ** 0.5
+    x, exact, log_base = of_gaussian(k)
     tilt = k if with_base else 1 + k
     model = Model(Quadratic(tilt * temperature), normal_base(D) if with_base else None, temperature)
-    draws = reference_draws(model, proposal_for(model, x, gen(3)), gen(2))
-    held_out = held_out_likelihood(model, draws, x)
-    exact = -0.5 * (1 + k) * x.square().sum(1) + math.log((1 + k) / (2 * math.pi))
-    log_base = -0.5 * x.square().sum(1) - math.log(2 * math.pi)
+    held_out = judged(model, x, proposal=near)
     gain = exact - log_base if with_base else exact
     by_draws = math.sqrt(1 / held_out.ess - 1 / 16384)  # the same rows: log Z is all the error
     assert_estimate(held_out.gain, by_draws + 1e-5, float(gain.mean()), 0.01)
     assert_estimate(held_out.value, by_draws + 1e-5, float(exact.mean()), 0.01, z=5)
     stderr = math.hypot(float(gain.std()) / math.sqrt(3000), by_draws)
     assert held_out.stderr == pytest.approx(stderr, rel=0.02)
-    population = math.log((1 + k) / (2 * math.pi)) - 1 if not with_base else None
-    if population is not None:
-        assert_estimate(held_out.gain, held_out.stderr, population, 0.025)
+
+
+def test_draws_of_a_proposal_are_used():
+    """As far away as it is, few of them count; those of the base would."""
+    x, _, _ = of_gaussian(0.5)
+    model = Model(Quadratic(0.5), normal_base(D), 1.0)
+    share = judged(model, x, proposal=normal_base(D, mean=2.0)).ess / judged(model, x).ess
+    assert share < 0.1
 
 
 def test_held_out_of_the_base_itself_is_exact():
     base, x = normal_base(D), rows(200, dtype=torch.float32)
-    model = Model(Zero(), base, 1.0)
-    held_out = held_out_likelihood(model, reference_draws(model, None, gen(0)), x)
+    held_out = judged(Model(Zero(), base, 1.0), x)
     assert held_out.gain == 0 and held_out.stderr == 0 and held_out.ess == pytest.approx(16384)
     assert held_out.value == pytest.approx(float(base.log_prob(x).mean()), rel=1e-5)
 
 
+def test_a_known_log_z_needs_no_draws():
+    model = Model(LinearICA().build((40,), gen(0)), None, 1.0)
+    x = torch.randn(50, 40, generator=gen(1))
+    held_out, energy = judged(model, x), model.energy(x).detach()
+    assert held_out.ess == math.inf
+    assert held_out.value == held_out.gain == pytest.approx(-float(energy.mean()))
+    assert held_out.stderr == pytest.approx(float(energy.std()) / math.sqrt(50))
+    assert judged(Model(Quadratic(), None, 1.0), x) is None  # nothing is near in 40 columns
+
+
 def test_too_few_effective_draws_are_worth_nothing():
     model = Model(Quadratic(1e5, mean=3.0), normal_base(D), 1.0)
-    x = rows(20, dtype=torch.float32)
-    held_out = held_out_likelihood(model, reference_draws(model, None, gen(0)), x)
+    held_out = judged(model, rows(20, dtype=torch.float32))
     assert held_out.value == held_out.gain == -math.inf and held_out.ess < 50
 
 
+def test_a_judge_uses_the_same_draws_for_every_energy():
+    base, x = normal_base(D), rows(50, dtype=torch.float32)
+    judge = HeldOutLikelihood(Model(Zero(), base, 1.0), x, gen(2))
+    one, _, again = (judge(Model(Quadratic(k), base, 1.0), x) for k in (0.3, 0.5, 0.3))
+    assert one == again and one.gain != 0
+    assert one == judged(Model(Quadratic(0.3), base, 1.0), x)
+
+
+@pytest.mark.parametrize("with_base", [True, False])
+def test_stein_judges_by_its_own_statistic(with_base):
+    """Of N(0, 1/k): mean k^2 x^2 / 2 - k d, over l2; the gain stays that in likelihood.
+
+    A base adds to the score; the divergence of its own is a constant, and left out.
+    """
+    k, l2, temperature = 0.8, 0.25, 0.5
+    x, _, _ = of_gaussian(0.5, 500)
+    model = Model(Quadratic(k * temperature), normal_base(D) if with_base else None, temperature)
+    objective = LearnedStein(Critic((4,)), l2=l2)
+    state, slope = objective.init(model, x, gen(0)), k + 1.0 * with_base
+    held_out = objective.judge(model, state, x, lambda: judged(model, x))
+    fisher = 0.5 * slope**2 * float(x.square().sum(1).mean()) - k * D
+    assert held_out.value == pytest.approx(-fisher / l2, rel=1e-5)
+    assert held_out[1:] == judged(model, x)[1:]
+    for unknown in (None, held_out._replace(gain=-math.inf)):
+        alone = objective.judge(model, state, x, lambda given=unknown: given)
+        assert alone.value == held_out.value and math.isnan(alone.gain)
+
+
 @pytest.mark.parametrize("objective", [ContrastiveDivergence(), ImportanceLikelihood()], ids=repr)
-def test_validation_uses_fixed_draws(objective):
+def test_others_are_judged_by_likelihood_and_games_not_at_all(objective):
     model, x = Model(Quadratic(0.3), normal_base(D), 1.0), rows(50, dtype=torch.float32)
-    state = objective.init(model, x, gen(0))
-    one, two = (objective.validate(model, state, x, gen(s)) for s in (0, 1))
-    assert one == two and one.gain != 0
+    held_out = judged(model, x)
+    assert objective.judge(model, None, x, lambda: held_out) is held_out
+    assert BidirectionalBounds().judge(model, None, x, lambda: held_out) is None
 
 
 # -- parameters ------------------------------------------------------------------------------------
@@ -310,6 +369,16 @@ def test_validation_uses_fixed_draws(objective):
     "objective, error, match",
     [
         (ContrastiveDivergence("pcd"), ValueError, "init must be one of .* got 'pcd'"),
+        (
+            ContrastiveDivergence(ChainStart(noise_share=0.0)),
+            ValueError,
+            r"noise_share .* > 0 .* got 0\.0",
+        ),
+        (
+            ContrastiveDivergence(ChainStart("noise", bank=SampleBank())),
+            ValueError,
+            "bank must be None with scheme='noise', got SampleBank",
+        ),
         (ContrastiveDivergence(cd_weight=-1), ValueError, "cd_weight .* got -1"),
         (ContrastiveDivergence(n_steps=1.5), TypeError, r"n_steps .* got 1\.5"),
         (ContrastiveDivergence(sampler="mala"), TypeError, "sampler .* got 'mala'"),
@@ -341,6 +410,6 @@ def test_a_state_brings_its_optimizer_and_buffers_back():
     state, _ = objective.step(model, objective.init(model, x, gen(0)), lambda: x, gen(1))
     fresh = objective.init(model, x, gen(5)).load(state.state_dict())
     assert fresh.buffers["log_step"] == state.buffers["log_step"]
-    assert fresh.buffers["reference"].equal(state.buffers["reference"])
+    assert fresh.buffers.keys() == state.buffers.keys()
     moments = [s.optimizers["energy"].state_dict()["state"][0] for s in (state, fresh)]
     assert moments[0]["exp_avg"].equal(moments[1]["exp_avg"])

@@ -14,23 +14,19 @@ from skebm.datasets import two_moons
 from skebm.energies import (
     MLP,
     Conv,
+    Energy,
     LinearICA,
     Model,
     Reconstruction,
     Zero,
-    build_energy,
-    differentiable_score,
-    directional_derivative,
-    laplacian,
 )
-from skebm.energies.bounded import Bounded
+from skebm.networks import FeedForward
 from skebm.objectives import DenoisingScoreMatching, Optimization, ScoreMatching
 from skebm.partition import ImportanceSampling
 from tests.closed_forms import (
     Quadratic,
     assert_mean,
     assert_variance,
-    autograd_score,
     gaussian_log_z,
     normal_base,
     tilted_log_z,
@@ -38,18 +34,6 @@ from tests.closed_forms import (
 from tests.generators import gen
 
 DOUBLE = torch.float64
-PARTS = ["hidden_sizes", "activation", "output", "n_frequencies", "learn_gamma"]
-NETWORKS = [
-    ((5,), "silu", "identity", 0, False),
-    ((6, 4), "silu", "identity", 4, False),
-    ((4, 5, 3), "softplus", "identity", 3, False),
-    ((6, 4), "tanh", "identity", 3, False),
-    ((6, 4), "leaky_relu", "identity", 3, False),
-    ((6, 4), "silu", "quadratic", 3, False),
-    ((6, 4), "tanh", "linear-quadratic", 0, False),
-    ((6, 4), "softplus", "linear-quadratic", 3, True),
-    ((6, 4), "leaky_relu", "identity", 0, True),
-]
 
 
 def randomized(component, shape=(3,), seed=0):
@@ -61,151 +45,13 @@ def randomized(component, shape=(3,), seed=0):
     return module
 
 
-def network(hidden_sizes, activation, output, n_frequencies, learn_gamma, **params):
-    parts = {"n_frequencies": n_frequencies, "learn_gamma": learn_gamma, **params}
-    return randomized(MLP(hidden_sizes, activation, output, **parts))
-
-
 def rows(n=7, d=3, seed=1, dtype=DOUBLE):
     return torch.randn(n, d, dtype=dtype, generator=gen(seed))
-
-
-def by_double_backward(energy, x, v):
-    leaf = x.detach().clone().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(energy(leaf).sum(), leaf, create_graph=True)
-    return (gradient * v).flatten(1).sum(1)
-
-
-def hessian_trace(energy, x):
-    def of_row(row):
-        return energy(row[None])[0]
-
-    return torch.stack([torch.autograd.functional.hessian(of_row, row).trace() for row in x])
 
 
 def parameter_gradients(energy, loss):
     parameters = list(energy.parameters())
     return torch.autograd.grad(loss, parameters, materialize_grads=True, allow_unused=True)
-
-
-def assert_same_gradients(energy, ours, truth):
-    got, expected = parameter_gradients(energy, ours), parameter_gradients(energy, truth)
-    for a, b in zip(got, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
-    assert max(float(g.abs().max()) for g in got) > 1e-3
-
-
-# -- derivatives -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(PARTS, NETWORKS)
-def test_directional_derivative_is_double_backward(
-    hidden_sizes, activation, output, n_frequencies, learn_gamma
-):
-    energy = network(hidden_sizes, activation, output, n_frequencies, learn_gamma)
-    x, v, w = rows(), rows(seed=2), rows(seed=3)[:, 0]
-    assert hasattr(energy, "directional_derivative")
-    ours, truth = directional_derivative(energy, x, v), by_double_backward(energy, x, v)
-    torch.testing.assert_close(ours, truth, rtol=1e-11, atol=1e-12)
-    assert_same_gradients(energy, ours @ w, truth @ w)
-
-
-@pytest.mark.parametrize(PARTS, NETWORKS)
-def test_directional_derivative_passes_gradients_to_rows_and_directions(
-    hidden_sizes, activation, output, n_frequencies, learn_gamma
-):
-    energy = network(hidden_sizes, activation, output, n_frequencies, learn_gamma)
-    x, v = rows().requires_grad_(True), rows(seed=2).requires_grad_(True)
-    by_x, by_v = torch.autograd.grad(
-        energy.directional_derivative(x, v).sum(), (x, v), materialize_grads=True, allow_unused=True
-    )
-    (truth,) = torch.autograd.grad(by_double_backward_keeping(energy, x, v).sum(), x)
-    torch.testing.assert_close(by_x, truth, rtol=1e-9, atol=1e-11)
-    torch.testing.assert_close(by_v, autograd_score(energy, x), rtol=1e-10, atol=1e-12)
-
-
-def by_double_backward_keeping(energy, x, v):
-    (gradient,) = torch.autograd.grad(energy(x).sum(), x, create_graph=True)
-    return (gradient * v.detach()).sum(1) + 0 * x.sum()
-
-
-@pytest.mark.parametrize("slope", [0.0, 0.3, 1.0])
-def test_directional_derivative_knows_the_slope(slope):
-    energy = network((6, 4), "leaky_relu", "identity", 0, False, negative_slope=slope)
-    x, v = rows(40), rows(40, seed=2)
-    truth = by_double_backward(energy, x, v)
-    torch.testing.assert_close(energy.directional_derivative(x, v), truth, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("component", [MLP((5,)), Conv((4,), hidden_sizes=(3,), learn_gamma=True)])
-def test_images_are_differentiated_as_flat_rows(component):
-    module = build_energy(component, {}, (1, 4, 4), gen(0)).double()
-    with torch.no_grad():
-        for p in module.parameters():
-            p.normal_(generator=gen(p.numel()))
-    x, v = rows(3, 16), rows(3, 16, seed=2)
-    truth = by_double_backward(module, x, v)
-    torch.testing.assert_close(directional_derivative(module, x, v), truth)
-    torch.testing.assert_close(-(differentiable_score(module, x) * v).sum(1), truth)
-    torch.testing.assert_close(laplacian(module, x), hessian_trace(module, x))
-
-
-def test_a_squared_convolution_is_differentiated_without_a_closed_form():
-    energy = randomized(Conv((4,), hidden_sizes=(3,), output="linear-quadratic"), (1, 4, 4))
-    x, v = rows(3, 16).view(3, 1, 4, 4), rows(3, 16, seed=2).view(3, 1, 4, 4)
-    ours, truth = directional_derivative(energy, x, v), by_double_backward(energy, x, v)
-    torch.testing.assert_close(ours, truth)
-    assert_same_gradients(energy, ours.sum(), truth.sum())
-
-
-def test_a_bounded_energy_is_flat_along_columns_outside():
-    module = network((6,), "silu", "identity", 3, False)
-    bound = torch.ones(3, dtype=DOUBLE)
-    energy = Bounded(module, -bound, bound)
-    x, v = 2 * rows(40), rows(40, seed=2)
-    inside = x.abs() <= 1
-    truth = module.directional_derivative(x.clamp(-1, 1), v * inside)
-    assert 0.2 < inside.double().mean() < 0.8
-    torch.testing.assert_close(directional_derivative(energy, x, v), truth)
-    torch.testing.assert_close(laplacian(energy, x), hessian_trace(energy, x))
-
-
-@pytest.mark.parametrize("output", ["identity", "quadratic"])
-def test_laplacian_is_the_trace_of_the_hessian(output):
-    energy, x = network((6, 4), "silu", output, 3, True), rows()
-    torch.testing.assert_close(laplacian(energy, x), hessian_trace(energy, x))
-    axes = torch.eye(3, dtype=DOUBLE)
-    along = [laplacian(energy, x, axis.expand_as(x)) for axis in axes]
-    torch.testing.assert_close(torch.stack(along).sum(0), hessian_trace(energy, x))
-    assert_same_gradients(energy, laplacian(energy, x).sum(), torch.stack(along).sum())
-
-
-def test_laplacian_takes_the_module_s_closed_form_for_the_trace_alone():
-    class Known(Quadratic):
-        def laplacian(self, x):
-            return x.new_full((len(x),), 7.0)
-
-    x = rows()
-    assert laplacian(Known(), x).tolist() == [7.0] * len(x)
-    torch.testing.assert_close(laplacian(Known(2.0), x, x), 2 * x.square().sum(1))
-
-
-def test_derivatives_of_an_energy_without_curvature_or_slope_are_zero():
-    x, v = rows(), rows(seed=2)
-    linear = torch.nn.Sequential(torch.nn.Linear(3, 1).double(), torch.nn.Flatten(0))
-    assert (laplacian(linear, x) == 0).all() and (laplacian(linear, x, v) == 0).all()
-    assert (laplacian(Zero(), x) == 0).all() and (directional_derivative(Zero(), x, v) == 0).all()
-    kinked = network((6, 4), "leaky_relu", "identity", 0, False)
-    assert (laplacian(kinked, x, v) == 0).all()
-
-
-@pytest.mark.parametrize("energy", [Quadratic(1.5, 0.5), Reconstruction((4,)).build((3,), gen(0))])
-def test_differentiable_score_is_minus_the_gradient_with_a_graph(energy):
-    energy, x = energy.double(), rows()
-    with torch.no_grad():
-        score = differentiable_score(energy, x)
-    torch.testing.assert_close(score, -autograd_score(energy, x))
-    assert score.requires_grad and not x.requires_grad
 
 
 # -- losses ----------------------------------------------------------------------------------------
@@ -252,12 +98,12 @@ def test_base_and_temperature_are_part_of_the_score():
 @pytest.mark.parametrize("projections", ["gaussian", "rademacher"])
 @pytest.mark.parametrize("n_projections", [1, 3])
 def test_sliced_loss_is_unbiased_for_the_exact_one(n_projections, projections):
-    energy, x = network((6, 4), "silu", "identity", 3, True), rows(20_000)
+    energy, x = randomized(MLP((6, 4), n_frequencies=3, learn_gamma=True)), rows(20_000)
     model = model_of(energy)
     sliced = per_row(ScoreMatching("sliced", n_projections, projections), model, x).detach()
     exact = per_row(ScoreMatching("exact"), model, x).detach()
     assert_mean((sliced - exact).numpy(), 0.0, largest_stderr=0.07)
-    trace = laplacian(energy, x).detach()
+    trace = energy.laplacian(x).detach()
     with pytest.raises(AssertionError):  # probes too long by a tenth
         assert_mean((sliced - exact - 0.21 * trace).numpy(), 0.0, largest_stderr=1.0)
 
@@ -285,7 +131,16 @@ def test_signs_leave_the_diagonal_out_of_the_variance():
         assert_variance(losses.detach().numpy(), float(truth), largest_stderr=0.03)
 
 
+class Kinked(Quadratic, Energy):
+    """Says that it has kinks."""
+
+    twice_differentiable = False
+
+
 KINKED = [
+    Kinked(),
+    FeedForward(2, (4,), "leaky_relu", gen(0)),
+    Conv((4,), activation="leaky_relu").build((1, 4, 4), gen(0)),
     MLP((4,), "leaky_relu").build((2,), gen(0)),
     MLP((4,), "leaky_relu", "quadratic", learn_gamma=True).build((2,), gen(0)),
     Reconstruction((4,)).build((2,), gen(0)),
@@ -386,7 +241,7 @@ OBJECTIVES = [
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=repr)
 def test_a_step_descends_on_the_mean_loss(objective):
-    energy, x = network((6, 4), "silu", "identity", 3, False), rows(30)
+    energy, x = randomized(MLP((6, 4), n_frequencies=3)), rows(30)
     model = model_of(energy, temperature=2.0)
     state = objective.init(model, x, gen(0))
     truth = parameter_gradients(energy, per_row(objective, model, x, seed=7).mean())

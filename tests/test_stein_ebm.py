@@ -24,9 +24,6 @@ from skebm.energies import (
     LinearICA,
     Model,
     Zero,
-    differentiable_score,
-    directional_derivative,
-    energy_and_score,
 )
 from skebm.energies.ica import ICAEnergy
 from skebm.energies.learned_gaussian import LearnedGaussian, with_learned_gaussian
@@ -110,32 +107,6 @@ def test_it_starts_at_the_energy_alone():
     torch.testing.assert_close(with_learned_gaussian(module, tilted_base())(x), module(x))
 
 
-@pytest.mark.parametrize("module", [Zero(), small_mlp()], ids=["zero", "mlp"])
-def test_its_gradient_is_that_of_its_value(module):
-    energy, x = moved(module), rows()
-    value, score = energy_and_score(energy, x)
-    torch.testing.assert_close(value, energy(x))
-    torch.testing.assert_close(score, -autograd_score(energy, x), rtol=1e-9, atol=1e-9)
-    assert not value.requires_grad and not score.requires_grad
-
-
-@pytest.mark.parametrize("module", [Zero(), small_mlp()], ids=["zero", "mlp"])
-def test_its_directional_derivative_and_that_s_gradients_are_those_of_autograd(module):
-    energy, x, v = moved(module), rows(), rows(seed=2)
-    parameters = list(energy.parameters())
-    along, plain = directional_derivative(energy, x, v), directional_derivative(Plain(energy), x, v)
-    torch.testing.assert_close(along, plain, rtol=1e-9, atol=1e-9)
-    closed, expected = (
-        torch.autograd.grad(values.square().sum(), parameters, allow_unused=True)
-        for values in (along, plain)
-    )
-    for name, a, b in zip(dict(energy.named_parameters()), closed, expected, strict=True):
-        if b is None:  # the output's bias
-            assert a is None or not a.any(), name
-        else:
-            torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
-
-
 def test_only_one_gaussian_has_moments_to_learn():
     module = small_mlp()
     two = MixtureBase.from_moments(np.full(2, 0.5), np.eye(2), np.stack([np.eye(2)] * 2), "cpu")
@@ -197,7 +168,7 @@ def test_the_model_descends_the_discrepancy_of_a_fixed_critic(temperature, energ
     )
     state, critic = a_state(objective, model)
     f, divergence = critic(x).detach(), jacobian(critic, x).diagonal(dim1=1, dim2=2).sum(1)
-    score = differentiable_score(Plain(model.energy), x) / temperature
+    score = -autograd_score(model.energy, x) / temperature
     score = score + autograd_score(model.base.log_prob, x)
     loss = ((score * f).sum(1) + divergence).mean() + energy_l2 * model.energy(x).square().mean()
     named = dict(model.energy.named_parameters())

@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from skebm.data import torch_generator
 from skebm.stein import (
-    FiniteSetSteinDiscrepancy,
-    KernelSteinDiscrepancy,
     finite_set_stein_discrepancy,
+    goodness_of_fit_test,
     kernel,
     kernelized_stein_discrepancy,
 )
 from skebm.stein._scores import evaluate_score, standardized
-from skebm.stein.fssd import _features, _power, finite_set_terms, optimize_locations
+from skebm.stein.fssd import _power
 from tests.closed_forms import assert_estimate
-from tests.generators import gen
 
 PRECISION = np.diag([1.0, 2.0, 0.5]) + 0.2
 MEAN = np.array([0.3, -0.2, 0.1])
@@ -67,7 +66,7 @@ def unshuffled(X):
     return X[np.argsort(np.random.RandomState(0).permutation(len(X)))]
 
 
-def of_fixed_rows(statistic):
+def ksd_of_fixed_rows(statistic):
     return kernelized_stein_discrepancy(
         gaussian_score,
         unshuffled(fixed_rows()),
@@ -85,23 +84,28 @@ def of_fixed_rows(statistic):
     [("v", 1.3909572524721612), ("u", 0.6218767511258081), ("linear", -0.0818494878423864)],
 )
 def test_ksd_agrees_with_kernel_gof(statistic, recorded):
-    assert of_fixed_rows(statistic) == pytest.approx(recorded, abs=1e-6)
+    assert ksd_of_fixed_rows(statistic) == pytest.approx(recorded, abs=1e-6)
+
+
+def fssd_of_fixed_rows():
+    return finite_set_stein_discrepancy(
+        gaussian_score, fixed_rows(), LOCATIONS, bandwidth=BANDWIDTH, standardize=False
+    ).value
 
 
 def test_fssd_agrees_with_kernel_gof():
-    found = finite_set_stein_discrepancy(
-        gaussian_score, fixed_rows(), LOCATIONS, bandwidth=BANDWIDTH, standardize=False
-    )
-    assert found.value == pytest.approx(-0.03218635766894163, abs=1e-6)
+    assert fssd_of_fixed_rows() == pytest.approx(-0.03218635766894163, abs=1e-6)
 
 
 def test_ksd_agrees_with_derivatives_of_the_kernel():
     h = stein_kernel_by_autograd(fixed_rows())
     n = len(h)
-    assert of_fixed_rows("v") == pytest.approx(h.mean(), rel=1e-12)
-    assert of_fixed_rows("u") == pytest.approx((h.sum() - np.trace(h)) / (n * (n - 1)), rel=1e-12)
+    assert ksd_of_fixed_rows("v") == pytest.approx(h.mean(), rel=1e-12)
+    assert ksd_of_fixed_rows("u") == pytest.approx(
+        (h.sum() - np.trace(h)) / (n * (n - 1)), rel=1e-12
+    )
     pairs = [h[i, i + n // 2] for i in range(n // 2)]
-    assert of_fixed_rows("linear") == pytest.approx(np.mean(pairs), rel=1e-12)
+    assert ksd_of_fixed_rows("linear") == pytest.approx(np.mean(pairs), rel=1e-12)
 
 
 def test_fssd_agrees_with_derivatives_of_the_kernel():
@@ -110,10 +114,7 @@ def test_fssd_agrees_with_derivatives_of_the_kernel():
     products = tau @ tau.T
     n = len(X)
     expected = (products.sum() - np.trace(products)) / (n * (n - 1))
-    rows = standardized(*evaluate_score(gaussian_score, X), False)
-    terms, moments = finite_set_terms(rows, LOCATIONS, BANDWIDTH)
-    assert terms.mean() == pytest.approx(expected, rel=1e-12)
-    np.testing.assert_allclose(np.trace(moments), np.trace(tau.T @ tau) / n)
+    assert fssd_of_fixed_rows() == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("statistic", ["u", "linear"])
@@ -169,23 +170,18 @@ def test_no_block_is_as_large_as_the_matrix(monkeypatch):
     assert max(sizes) <= 5000 and len(sizes) >= 25
 
 
-@pytest.mark.parametrize("statistic", ["u", "v", "linear"])
-def test_ksd_does_not_depend_on_units(statistic):
-    X, scale = np.random.default_rng(0).normal(size=(60, 3)), np.array([1e-3, 1.0, 1e4])
-    first = kernelized_stein_discrepancy(gaussian_score, X, statistic=statistic)
-    moved = kernelized_stein_discrepancy(
-        lambda x: gaussian_score((x - 7) / scale) / scale, X * scale + 7, statistic=statistic
-    )
-    np.testing.assert_allclose(moved, first, rtol=1e-7)
+@pytest.mark.parametrize("statistic", ["u", "v", "linear", "fssd"])
+def test_units_do_not_matter(statistic):
+    def value(score, X, v):
+        if statistic == "fssd":
+            return finite_set_stein_discrepancy(score, X, v)
+        return kernelized_stein_discrepancy(score, X, statistic=statistic)
 
-
-def test_fssd_does_not_depend_on_units():
     X, scale = np.random.default_rng(0).normal(size=(60, 3)), np.array([1e-3, 1.0, 1e4])
-    first = finite_set_stein_discrepancy(gaussian_score, X, LOCATIONS)
-    moved = finite_set_stein_discrepancy(
+    moved = value(
         lambda x: gaussian_score((x - 7) / scale) / scale, X * scale + 7, LOCATIONS * scale + 7
     )
-    np.testing.assert_allclose(moved, first, rtol=1e-7)
+    np.testing.assert_allclose(moved, value(gaussian_score, X, LOCATIONS), rtol=1e-7)
 
 
 def test_the_median_is_of_distances_not_squares():
@@ -220,29 +216,34 @@ def test_the_stderr_is_that_of_repeated_samples():
     assert spread * (1 - 4 / math.sqrt(400)) < mean < 1.15 * spread * (1 + 4 / math.sqrt(400))
 
 
-def test_locations_are_chosen_by_power():
-    X = np.random.default_rng(0).normal(size=(200, 2))
-    rows = standardized(*evaluate_score(lambda x: np.array([0.5, 0]) - x, X), True)
-    v, width = optimize_locations(rows, 3, gen(0))
-    x, s = torch.from_numpy(rows.x), torch.from_numpy(rows.score)
-
-    def power(points, width):
-        return float(_power(x, s, torch.as_tensor(points), torch.tensor(math.log(width))))
-
-    assert v.shape == (3, 2) and width > 0
-    assert power(v, width) > power(np.random.default_rng(1).normal(size=(3, 2)), 1.5)
+def power(x, s, v, width):
+    """The estimate over its standard deviation under the alternative, regularized, by hand."""
+    difference = (v - x[:, None]) / width
+    k = np.exp(-0.5 * np.square(difference).sum(2, keepdims=True))
+    tau = ((s[:, None] + difference / width) * k).reshape(len(x), -1) / math.sqrt(v.size)
+    h, mean, n = tau @ tau.T, tau.mean(0), len(x)
+    spread = 4 * mean @ np.cov(tau.T, bias=True) @ mean
+    return (h.sum() - np.trace(h)) / (n * (n - 1)) / math.sqrt(spread + 1e-2)
 
 
-def test_the_power_criterion_is_mean_over_spread():
-    x, s = (torch.randn(30, 2, dtype=torch.float64, generator=gen(i)) for i in (0, 1))
-    v, width = torch.randn(2, 2, dtype=torch.float64, generator=gen(2)), torch.tensor(0.2)
-    tau = _features(x, s, v, width)
-    h = tau @ tau.T
-    value = (h.sum() - h.trace()) / (30 * 29)
-    spread = 4 * torch.cov(tau.T, correction=0)
-    mean = tau.mean(0)
-    expected = value / (mean @ spread @ mean + 1e-2).sqrt()
-    torch.testing.assert_close(_power(x, s, v, width), expected)
+def test_locations_and_width_of_the_test_have_most_power_on_the_fifth_that_chooses():
+    X, rng = np.random.default_rng(0).normal(size=(1000, 2)), np.random.default_rng(1)
+    result = goodness_of_fit_test(gaussian_of_two, X, method="fssd", random_state=0)
+    chosen = torch.randperm(1000, generator=torch_generator(0)).numpy()[:200]
+    x, s, to_x = standardized(*evaluate_score(gaussian_of_two, X), True, reference=chosen)
+    x, s, v = x[chosen], s[chosen], (result.locations - to_x.location) / to_x.scale
+    best = power(x, s, v, result.bandwidth)
+    tensors = (torch.as_tensor(a) for a in (x, s, v, math.log(result.bandwidth)))
+    assert float(_power(*tensors)) == pytest.approx(best) and v.shape == (5, 2)
+    for i in range(40):
+        moved = v + (0.1 if i % 2 else 1.0) * rng.normal(size=v.shape)
+        assert power(x, s, moved, result.bandwidth) < best
+    for factor in (0.7, 1.4):
+        assert power(x, s, v, factor * result.bandwidth) < best
+
+
+def gaussian_of_two(x):
+    return np.array([0.5, 0]) - x
 
 
 @pytest.mark.parametrize(
@@ -268,8 +269,3 @@ def test_bad_calls_of_fssd():
         finite_set_stein_discrepancy(gaussian_score, fixed_rows(), np.zeros((1, 2)))
     with pytest.raises(ValueError, match="bandwidth must be a number or 'median', got 'optimized'"):
         finite_set_stein_discrepancy(gaussian_score, fixed_rows(), LOCATIONS, bandwidth="optimized")
-
-
-def test_results_are_named():
-    assert KernelSteinDiscrepancy._fields == ("value", "stderr", "bandwidth")
-    assert FiniteSetSteinDiscrepancy._fields == ("value", "stderr", "bandwidth")

@@ -1,12 +1,10 @@
-"""What the image reproductions share: reading, features of a classifier, Fréchet distance."""
+"""What the image reproductions share: reading, features of a classifier."""
 
 from __future__ import annotations
 
 __all__ = [
     "Features",
     "Pictures",
-    "frechet_distance",
-    "frechet_gaussians",
     "montage",
     "pooled",
     "read_pictures",
@@ -94,24 +92,6 @@ class Features:
 
     def _inputs(self, X: np.ndarray) -> np.ndarray:
         return np.clip(X, 0, self.high) / self.high
-
-
-def frechet_gaussians(
-    mean_1: np.ndarray, cov_1: np.ndarray, mean_2: np.ndarray, cov_2: np.ndarray
-) -> float:
-    """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), the squared Fréchet distance."""
-    values, vectors = np.linalg.eigh(cov_1)
-    root = vectors * np.sqrt(np.clip(values, 0, None)) @ vectors.T
-    # C1 C2 is similar to this symmetric matrix, whose eigenvalues are safe where C1 is singular
-    cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ cov_2 @ root), 0, None)).sum()
-    shift = np.square(mean_1 - mean_2).sum()
-    return float(shift + np.trace(cov_1) + np.trace(cov_2) - 2 * cross)
-
-
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the squared Fréchet distance of Gaussians with the moments of two sets of rows."""
-    moments = [(rows.mean(0), np.cov(rows, rowvar=False)) for rows in (a, b)]
-    return frechet_gaussians(*moments[0], *moments[1])
 
 
 def montage(X: np.ndarray, side: int, n_columns: int) -> np.ndarray:

@@ -29,7 +29,7 @@ import time
 from typing import NamedTuple
 
 import numpy as np
-from _images import Features, Pictures, frechet_distance, montage, read_pictures
+from _images import Features, Pictures, montage, read_pictures
 from _paper import Kept, mode, print_table, print_title, save_figure
 from sklearn.mixture import GaussianMixture
 
@@ -37,7 +37,7 @@ from skebm import HybridCDDensity
 from skebm.diagnostics import copy_ratio, nearest_neighbors, run_chains
 from skebm.energies import Conv
 from skebm.exceptions import ConvergenceError
-from skebm.metrics import ood_metrics
+from skebm.metrics import frechet_distance, ood_metrics
 from skebm.objectives import ChainStart, Optimization
 from skebm.plots import EnergyHistogramDisplay
 from skebm.samplers import SampleBank

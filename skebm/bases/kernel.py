@@ -10,6 +10,7 @@ import torch
 
 from skebm._components import check_number
 from skebm.bases._base import Base, BaseComponent
+from skebm.data import systematic_rows
 
 BLOCK = 2048  # rows per (rows, centers) block
 GRID = torch.logspace(-2, 1, 25).tolist()  # bandwidths, standardized units
@@ -76,11 +77,7 @@ def _subset(
     x: torch.Tensor, w: torch.Tensor, m: int, rng: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Systematic sample of m rows in proportion to w; a heavy row stays once, with its share."""
-    u = torch.rand(1, generator=rng, device=x.device, dtype=torch.float64)
-    grid = (torch.arange(m, device=x.device) + u) / m
-    cumulative = w.double().cumsum(0)
-    picked = torch.searchsorted(cumulative / cumulative[-1], grid).clamp_(max=len(x) - 1)
-    rows, counts = picked.unique(return_counts=True)
+    rows, counts = systematic_rows(w, m, rng).unique(return_counts=True)
     return x[rows], counts.float()
 
 

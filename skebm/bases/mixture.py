@@ -14,6 +14,7 @@ from sklearn.mixture import GaussianMixture
 
 from skebm._components import check_number
 from skebm.bases._base import Base, BaseComponent
+from skebm.data import systematic_rows
 
 CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 36, 44, 52, 64)
 SHRINKAGES = (0.0, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
@@ -167,11 +168,7 @@ def repeat_by_weight(
     """Return n rows, each repeated in proportion to its weight (systematic resampling)."""
     if weight is None:
         return x
-    n = len(x)
-    u = torch.rand(1, generator=rng, device=x.device, dtype=torch.float64)
-    grid = (torch.arange(n, device=x.device) + u) / n
-    cumulative = weight.double().cumsum(0)
-    return x[torch.searchsorted(cumulative / cumulative[-1], grid).clamp_(max=n - 1)]
+    return x[systematic_rows(weight, len(x), rng)]
 
 
 class MixtureBase(Base):

@@ -10,22 +10,52 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from skebm.data._systematic import systematic_rows
 from skebm.data.transform import Transform
 
 FEWEST_FOR_VALIDATION = 20  # rows below which nothing is held out
 
 
 class Rows(NamedTuple):
-    """Training rows x (m, d) in standardized space and their weights (m,), or None."""
+    """Some training rows.
+
+    Parameters
+    ----------
+    x : Tensor of shape (m, d)
+        Standardized space.
+    weight : Tensor of shape (m,) or None
+        Their weights.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skebm.data import Rows
+    >>> Rows(torch.zeros(3, 2), None).x.shape
+    torch.Size([3, 2])
+    """
 
     x: torch.Tensor
     weight: torch.Tensor | None
 
 
 class Originals(NamedTuple):
-    """Rows X (m, d) as the user gave them, weights (m,) or None, and which are held out.
+    """Rows as the user gave them.
 
-    `held_out` are row numbers; heavy rows repeat.
+    Parameters
+    ----------
+    X : ndarray of shape (m, d)
+        Units of X.
+    weight : ndarray of shape (m,) or None
+        Their weights.
+    held_out : ndarray of int
+        Numbers of the rows that are held out; heavy rows repeat.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skebm.data import Originals
+    >>> Originals(np.zeros((3, 2)), None, np.array([1])).held_out
+    array([1])
     """
 
     X: np.ndarray
@@ -130,7 +160,8 @@ class ArrayTable(Table):
         x = transform.forward(X, rng.device)
         w = None if weight is None else torch.from_numpy(weight[keep]).to(rng.device)
         if weight is not None and len(held_out):  # judge in proportion to the weights
-            held_out = held_out[_in_proportion(weight[held_out], rng)]
+            shares = torch.from_numpy(weight[held_out]).to(rng.device)
+            held_out = held_out[systematic_rows(shares, len(held_out), rng).cpu().numpy()]
         table = cls(
             x[torch.from_numpy(keep).to(x.device)],
             w,
@@ -178,11 +209,3 @@ def split(n: int, fraction: float, rng: torch.Generator) -> np.ndarray:
         return np.arange(0)
     order = torch.randperm(n, generator=rng, device=rng.device).cpu().numpy()
     return np.sort(order[: min(max(int(np.ceil(fraction * n)), 2), n - 2)])
-
-
-def _in_proportion(weight: np.ndarray, rng: torch.Generator) -> np.ndarray:
-    """Return as many row numbers as weights, each repeated in proportion (systematic)."""
-    u = float(torch.rand(1, generator=rng, device=rng.device, dtype=torch.float64))
-    cumulative = np.cumsum(weight / weight.max())
-    marks = (np.arange(len(weight)) + u) / len(weight) * cumulative[-1]
-    return np.searchsorted(cumulative, marks, side="right").clip(max=len(weight) - 1)

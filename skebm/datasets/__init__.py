@@ -7,6 +7,7 @@ __all__ = [
     "GaussianMixtureDensity",
     "ICADensity",
     "Images",
+    "KnownDensity",
     "Logit",
     "RBMDensity",
     "RingsDensity",
@@ -27,6 +28,7 @@ __all__ = [
     "two_moons",
 ]
 
+from skebm.datasets._base import KnownDensity
 from skebm.datasets._checkerboard import Checkerboard
 from skebm.datasets._gaussian import GaussianDensity
 from skebm.datasets._ica import ICADensity

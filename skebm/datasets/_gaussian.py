@@ -4,15 +4,16 @@ from __future__ import annotations
 
 __all__ = ["GaussianDensity"]
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_random_state
 
-from skebm.datasets._arrays import as_finite, as_rows, check_n
+from skebm._components import as_finite
+from skebm.datasets._base import KnownDensity
 
 
-class GaussianDensity:
+class GaussianDensity(KnownDensity):
     """Multivariate Gaussian ``N(mean, cov)``.
 
     ``log p(x) = -(x - mean)' cov^-1 (x - mean) / 2 - (d log 2 pi + log det cov) / 2``
@@ -70,61 +71,19 @@ class GaussianDensity:
             )
         self._cholesky = _cholesky(self.cov)
 
-    def log_density(self, X: Any) -> np.ndarray:
-        """Return the log density of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            Log density in nats, in the units of X.
-        """
-        whitened = self._whiten(as_rows(X, self.n_features))
-        return -0.5 * np.square(whitened).sum(axis=0) - self._log_normalizer()
-
-    def score(self, X: Any) -> np.ndarray:
-        """Return the gradient of the log density at each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-            Gradient, in nats per unit of X.
-        """
-        whitened = self._whiten(as_rows(X, self.n_features))
-        return -np.linalg.solve(self._cholesky.T, whitened).T
-
-    def sample(self, n: int, random_state: Any = None) -> np.ndarray:
-        """Draw rows.
-
-        Parameters
-        ----------
-        n : int
-            Number of rows.
-        random_state : int, RandomState or None, default=None
-            Seed or generator.
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-            Independent draws, in the units of X.
-        """
-        check_n(n)
-        noise = check_random_state(random_state).standard_normal((n, self.n_features))
-        return self.mean + noise @ self._cholesky.T
-
-    @property
+    @cached_property
     def entropy(self) -> float:
         """Differential entropy in nats."""
         return float(0.5 * self.n_features + self._log_normalizer())
+
+    def _log_density(self, x: np.ndarray) -> np.ndarray:
+        return -0.5 * np.square(self._whiten(x)).sum(axis=0) - self._log_normalizer()
+
+    def _score(self, x: np.ndarray) -> np.ndarray:
+        return -np.linalg.solve(self._cholesky.T, self._whiten(x)).T
+
+    def _draw(self, n: int, rng: np.random.RandomState) -> np.ndarray:
+        return self.mean + rng.standard_normal((n, self.n_features)) @ self._cholesky.T
 
     def _whiten(self, X: np.ndarray) -> np.ndarray:
         return np.linalg.solve(self._cholesky, (X - self.mean).T)

@@ -9,16 +9,17 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.special import logsumexp, softmax
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 
-from skebm.datasets._arrays import as_finite, as_rows, check_n, in_blocks, log_sum_exp
+from skebm._components import as_finite
+from skebm.datasets._base import LARGEST, KnownDensity
 
 REACH = 8.0  # standard deviations that the entropy's nodes cover; 1.2e-15 of the mass is beyond
 ENTROPY_TOLERANCE = 1e-9  # nats between two grids, the finer with half the spacing
 
 
-class GaussianMixtureDensity:
+class GaussianMixtureDensity(KnownDensity):
     """Mixture of Gaussians with diagonal covariances.
 
     ``log p(x) = log sum_k weights_k N(x; means_k, diag(scales_k^2))``
@@ -75,57 +76,7 @@ class GaussianMixtureDensity:
         self.n_features = self.means.shape[1]
         self.scales = _as_scales(scales, self.means.shape)
         self.weights = _as_weights(weights, len(self.means))
-
-    def log_density(self, X: Any) -> np.ndarray:
-        """Return the log density of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            Log density in nats, in the units of X.
-        """
-        return self._log_density(as_rows(X, self.n_features))
-
-    def score(self, X: Any) -> np.ndarray:
-        """Return the gradient of the log density at each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-            Gradient, in nats per unit of X.
-        """
-        return in_blocks(self._score, as_rows(X, self.n_features), len(self.means))
-
-    def sample(self, n: int, random_state: Any = None) -> np.ndarray:
-        """Draw rows, the component of each at random.
-
-        Parameters
-        ----------
-        n : int
-            Number of rows.
-        random_state : int, RandomState or None, default=None
-            Seed or generator.
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-            Independent draws, in the units of X.
-        """
-        check_n(n)
-        rng = check_random_state(random_state)
-        component = rng.choice(len(self.means), size=n, p=self.weights)
-        noise = rng.standard_normal((n, self.n_features))
-        return self.means[component] + self.scales[component] * noise
+        self._width = len(self.means)
 
     @cached_property
     def entropy(self) -> float | None:
@@ -146,24 +97,36 @@ class GaussianMixtureDensity:
         )
         return previous
 
-    def _log_density(self, X: np.ndarray) -> np.ndarray:
-        return in_blocks(lambda x: log_sum_exp(self._log_terms(x)), X, len(self.means))
+    def _log_density(self, x: np.ndarray) -> np.ndarray:
+        nearest, terms = self._log_terms(x)
+        return logsumexp(terms, axis=1) - 0.5 * nearest
 
     def _score(self, x: np.ndarray) -> np.ndarray:
-        terms = self._log_terms(x)
-        share = np.exp(terms - log_sum_exp(terms)[:, None])
+        share = softmax(self._log_terms(x)[1], axis=1)
         pulls = [
             (share * (mean - column[:, None]) / scale**2).sum(axis=1)
             for column, mean, scale in zip(x.T, self.means.T, self.scales.T, strict=True)
         ]
         return np.stack(pulls, axis=1)
 
-    def _log_terms(self, x: np.ndarray) -> np.ndarray:
-        terms = np.log(self.weights) - np.log(self.scales).sum(axis=1)
-        terms = terms - 0.5 * self.n_features * np.log(2 * np.pi)
-        for column, mean, scale in zip(x.T, self.means.T, self.scales.T, strict=True):
-            terms = terms - 0.5 * np.square((column[:, None] - mean) / scale)
-        return terms
+    def _draw(self, n: int, rng: np.random.RandomState) -> np.ndarray:
+        component = rng.choice(len(self.means), size=n, p=self.weights)
+        noise = rng.standard_normal((n, self.n_features))
+        return self.means[component] + self.scales[component] * noise
+
+    def _log_terms(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the least squared distance (n,), in scales, and the log terms (n, k) without it.
+
+        They stay finite where it is huge: rows beyond ``LARGEST`` are compared from there.
+        """
+        cut = np.maximum(1, np.abs(x).max(axis=1) / LARGEST)
+        squares = np.zeros((len(x), len(self.means)))
+        for column, mean, scale in zip(x.T / cut, self.means.T, self.scales.T, strict=True):
+            squares += np.square((column[:, None] - mean) / scale)
+        nearest = squares.min(axis=1)
+        peak = np.log(self.weights) - np.log(self.scales).sum(axis=1)
+        peak = peak - 0.5 * self.n_features * np.log(2 * np.pi)
+        return nearest * cut**2, peak - 0.5 * (squares - nearest[:, None])
 
     def _entropy_on(self, n_nodes: int) -> float:
         axis = np.linspace(-REACH, REACH, n_nodes)
@@ -173,7 +136,7 @@ class GaussianMixtureDensity:
         inside = mass > np.exp(-0.5 * REACH**2)  # a disk: the corners hold nothing
         nodes, mass = nodes[inside], mass[inside] / mass[inside].sum()
         components = zip(self.weights, self.means, self.scales, strict=True)
-        means = [w * (mass @ self._log_density(m + s * nodes)) for w, m, s in components]
+        means = [w * (mass @ self.log_density(m + s * nodes)) for w, m, s in components]
         return -float(np.sum(means))
 
 

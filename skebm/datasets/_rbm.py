@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["MOST_LISTED", "RBMDensity", "enumerate_states"]
+__all__ = ["RBMDensity"]
 
 from typing import Any
 
 import numpy as np
+from scipy.special import logsumexp, softmax
 from sklearn.utils import check_random_state
-from sklearn.utils.extmath import softmax
 
-from skebm._components import check_number
-from skebm.datasets._arrays import as_finite, as_rows, check_n, in_blocks, log_sum_exp
+from skebm._components import as_finite, check_number
+from skebm.datasets._base import KnownDensity, check_n
+from skebm.energies.rbm import MOST_LISTED, enumerate_states
 
-MOST_LISTED = 15  # hidden units whose 2^h states are listed
+N_BURN_IN = 2000  # Gibbs sweeps where the states are not listed
 
 
-class RBMDensity:
+class RBMDensity(KnownDensity):
     r"""Restricted Boltzmann machine with Gaussian rows and hidden signs.
 
     .. math::
@@ -80,8 +81,6 @@ class RBMDensity:
     True
     """
 
-    entropy: float | None = None
-
     def __init__(self, B: Any, b: Any, c: Any) -> None:
         self.B, self.b, self.c = as_finite("B", B), as_finite("b", b), as_finite("c", c)
         if self.B.ndim != 2 or not self.B.size:
@@ -94,11 +93,11 @@ class RBMDensity:
                     f"{name} must have shape ({size},), got {bias.shape}. "
                     f"B has shape {self.B.shape}."
                 )
-        self.n_features = self.B.shape[0]
+        self.n_features, self._width = self.B.shape
         self.log_partition: float | None = None
         if len(self.c) <= MOST_LISTED:
             log_weights = enumerate_states(self.B, self.b, self.c)[1]
-            self.log_partition = float(log_sum_exp(log_weights))
+            self.log_partition = float(logsumexp(log_weights))
 
     @classmethod
     def random(cls, n_visible: int, n_hidden: int, random_state: Any = None) -> RBMDensity:
@@ -143,40 +142,7 @@ class RBMDensity:
         noise = check_random_state(random_state).standard_normal(self.B.shape)
         return RBMDensity(self.B + sigma * noise, self.b, self.c)
 
-    def log_density(self, X: Any) -> np.ndarray:
-        """Return the log density of each row, unnormalized above 15 hidden units.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            Log density in nats, in the units of X.
-        """
-        X = as_rows(X, self.n_features)
-        log_z = 0.0 if self.log_partition is None else self.log_partition
-        return in_blocks(self._log_unnormalized, X, len(self.c)) - log_z
-
-    def score(self, X: Any) -> np.ndarray:
-        """Return the gradient of the log density at each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-            Gradient, in nats per unit of X.
-        """
-        X = as_rows(X, self.n_features)
-        return self.b - X + 0.5 * np.tanh(self._activation(X)) @ self.B.T
-
-    def sample(self, n: int, random_state: Any = None, *, n_burn_in: int = 2000) -> np.ndarray:
+    def sample(self, n: int, random_state: Any = None, *, n_burn_in: int = N_BURN_IN) -> np.ndarray:
         """Draw rows: exactly up to 15 hidden units, else by block Gibbs chains from N(0, I).
 
         Parameters
@@ -196,20 +162,26 @@ class RBMDensity:
         """
         check_n(n)
         check_number("n_burn_in", n_burn_in, low=1, integer=True)
-        rng = check_random_state(random_state)
+        return self._draw(n, check_random_state(random_state), n_burn_in)
+
+    def _log_density(self, x: np.ndarray) -> np.ndarray:
+        a = self._activation(x)
+        log_cosh = np.logaddexp(a, -a).sum(axis=1)
+        return x @ self.b - 0.5 * np.square(x).sum(axis=1) + log_cosh - (self.log_partition or 0.0)
+
+    def _score(self, x: np.ndarray) -> np.ndarray:
+        return self.b - x + 0.5 * np.tanh(self._activation(x)) @ self.B.T
+
+    def _draw(self, n: int, rng: np.random.RandomState, n_burn_in: int = N_BURN_IN) -> np.ndarray:
         if self.log_partition is None:
             signs = self._run_gibbs(n, n_burn_in, rng)
         else:
             states, log_weights = enumerate_states(self.B, self.b, self.c)
-            signs = states[rng.choice(len(states), size=n, p=softmax(log_weights[None])[0])]
+            signs = states[rng.choice(len(states), size=n, p=softmax(log_weights))]
         return signs @ self.B.T / 2 + self.b + rng.standard_normal((n, self.n_features))
 
     def _activation(self, x: np.ndarray) -> np.ndarray:
         return x @ self.B / 2 + self.c
-
-    def _log_unnormalized(self, x: np.ndarray) -> np.ndarray:
-        a = self._activation(x)
-        return x @ self.b - 0.5 * np.square(x).sum(axis=1) + np.logaddexp(a, -a).sum(axis=1)
 
     def _run_gibbs(self, n: int, n_sweeps: int, rng: np.random.RandomState) -> np.ndarray:
         """Return hidden signs (n, h) after block Gibbs sweeps that start at x ~ N(0, I).
@@ -228,19 +200,6 @@ class RBMDensity:
             a += _normal(fast, n, len(half_r)) @ half_r
             a += at_rest
         return _signs(fast, a).astype(np.float64)
-
-
-def enumerate_states(B: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    r"""Return every hidden state (2^h, h) and the log of its Gaussian's unnormalized mass (2^h,).
-
-    With :math:`m = B h / 2 + b` that is :math:`c \cdot h + |m|^2 / 2 + (d / 2) \log 2 \pi`, nats.
-    """
-    d, n_hidden = B.shape
-    bits = np.arange(2**n_hidden)[:, None] >> np.arange(n_hidden) & 1
-    states = 2.0 * bits - 1
-    quadratic = (states @ (B.T @ B) * states).sum(axis=1) / 8
-    log_weights = quadratic + states @ (c + b @ B / 2)
-    return states, log_weights + 0.5 * (b @ b + d * np.log(2 * np.pi))
 
 
 def _normal(fast: np.random.Generator, n: int, size: int) -> np.ndarray:

@@ -8,18 +8,17 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.special import i0e, i1e
-from sklearn.utils import check_random_state
+from scipy.special import i0e, i1e, logsumexp, softmax
 
-from skebm._components import check_number
-from skebm.datasets._arrays import as_finite, as_rows, check_n, in_blocks, log_sum_exp
+from skebm._components import as_finite, as_table, check_number
+from skebm.datasets._base import KnownDensity, in_blocks
 
 REACH = 9  # standard deviations from the rings that the entropy's panels cover
 N_NODES = 16  # Gauss-Legendre nodes per panel of one standard deviation: within rounding of 64
 LARGEST = 1e200  # lengths in units of `wide` are cut here: their squares are infinite in float64
 
 
-class RingsDensity:
+class RingsDensity(KnownDensity):
     r"""Concentric rings in the first two columns, Gaussian noise in all.
 
     ``x = (r cos t, r sin t, 0, ..., 0) + noise``, where r is one of the radii, each equally
@@ -95,25 +94,8 @@ class RingsDensity:
         check_number("narrow", narrow, low=0, open_low=True, remedy="Try 0.01.")
         check_number("n_features", n_features, low=2, integer=True, remedy="Rings need a plane.")
         self.n_features = int(n_features)
+        self._width = len(self.radii)
         self.scales = np.where(np.arange(self.n_features) < 3, float(wide), float(narrow))
-
-    def log_density(self, X: Any) -> np.ndarray:
-        """Return the log density of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            Log density in nats, in the units of X.
-        """
-        X = as_rows(X, self.n_features)
-        with np.errstate(over="ignore"):  # -inf is right where the value has no float64
-            squares = np.square(X[:, 2:] / self.scales[2:]).sum(axis=1)
-        return self.log_marginal(X[:, :2]) - 0.5 * squares - _log_peak(self.scales[2:])
 
     def log_marginal(self, XY: Any) -> np.ndarray:
         """Return the log density of the first two columns, the others integrated out.
@@ -128,50 +110,8 @@ class RingsDensity:
         ndarray of shape (n,)
             Log density in nats, in the units of X.
         """
-        return in_blocks(self._log_marginal, as_rows(XY, 2), len(self.radii))
-
-    def score(self, X: Any) -> np.ndarray:
-        """Return the gradient of the log density at each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-            Gradient, in nats per unit of X.
-        """
-        X = as_rows(X, self.n_features)
-        with np.errstate(over="ignore"):
-            score = -X / self.scales**2
-        score[:, :2] += in_blocks(self._pull, X[:, :2], len(self.radii))
-        return score
-
-    def sample(self, n: int, random_state: Any = None) -> np.ndarray:
-        """Draw rows, the ring and the angle of each at random.
-
-        Parameters
-        ----------
-        n : int
-            Number of rows.
-        random_state : int, RandomState or None, default=None
-            Seed or generator.
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-            Independent draws, in the units of X.
-        """
-        check_n(n)
-        rng = check_random_state(random_state)
-        radius = self.radii[rng.randint(len(self.radii), size=n)]
-        angle = rng.uniform(0, 2 * np.pi, size=n)
-        X = self.scales * rng.standard_normal((n, self.n_features))
-        X[:, 0] += radius * np.cos(angle)
-        X[:, 1] += radius * np.sin(angle)
-        return X
+        rows = as_table("XY", XY, 2, "Pass the first two columns.")
+        return in_blocks(self._log_marginal, rows, self._width)
 
     @cached_property
     def entropy(self) -> float:
@@ -186,35 +126,47 @@ class RingsDensity:
         other = 0.5 * (self.n_features - 2) + _log_peak(self.scales[2:])
         return float(other - mass @ log_density)
 
+    def _log_density(self, x: np.ndarray) -> np.ndarray:
+        squares = np.square(x[:, 2:] / self.scales[2:]).sum(axis=1)
+        return self._log_marginal(x[:, :2]) - 0.5 * squares - _log_peak(self.scales[2:])
+
+    def _score(self, x: np.ndarray) -> np.ndarray:
+        score = -x / self.scales**2
+        score[:, :2] += self._pull(x[:, :2])
+        return score
+
+    def _draw(self, n: int, rng: np.random.RandomState) -> np.ndarray:
+        radius = self.radii[rng.randint(len(self.radii), size=n)]
+        angle = rng.uniform(0, 2 * np.pi, size=n)
+        x = self.scales * rng.standard_normal((n, self.n_features))
+        x[:, 0] += radius * np.cos(angle)
+        x[:, 1] += radius * np.sin(angle)
+        return x
+
     def _log_marginal(self, xy: np.ndarray) -> np.ndarray:
-        length, terms = self._log_terms(xy)
-        distance = np.abs(length - self.radii / self.scales[0]).min(axis=1)
+        _, nearest, terms = self._log_terms(xy)
         peak = np.log(len(self.radii)) + _log_peak(self.scales[:2])
-        with np.errstate(over="ignore"):
-            return log_sum_exp(terms) - 0.5 * distance**2 - peak
+        return logsumexp(terms, axis=1) - 0.5 * np.square(nearest) - peak
 
     def _pull(self, xy: np.ndarray) -> np.ndarray:
         """Return what the rings add to the score of a Gaussian at the center."""
-        length, terms = self._log_terms(xy)
+        length, _, terms = self._log_terms(xy)
         radii = self.radii / self.scales[0]
         z = radii * length
-        share = np.exp(terms - log_sum_exp(terms)[:, None])
-        pull = (share * radii * i1e(z) / i0e(z)).sum(axis=1) / self.scales[0]
+        pull = (softmax(terms, axis=1) * radii * i1e(z) / i0e(z)).sum(axis=1) / self.scales[0]
         return xy / np.maximum(length * self.scales[0], np.finfo(float).tiny) * pull[:, None]
 
-    def _log_terms(self, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the length (n, 1) in units of `wide`, and what each ring adds, relative.
+    def _log_terms(self, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return lengths (n, 1), distances to the nearest ring (n,), and what each ring adds.
 
-        The square of the distance to the nearest ring is left out of all terms, so that they stay
-        finite where it is huge.
+        The square of the distance is left out of all terms, so that they stay finite where it is
+        huge. Lengths are in units of `wide`.
         """
-        with np.errstate(over="ignore"):
-            length = np.hypot(xy[:, :1], xy[:, 1:]) / self.scales[0]
-        length = np.minimum(length, LARGEST)
+        length = np.minimum(np.hypot(xy[:, :1], xy[:, 1:]) / self.scales[0], LARGEST)
         distance = np.abs(length - self.radii / self.scales[0])
         nearest = distance.min(axis=1, keepdims=True)
         behind = 0.5 * (distance - nearest) * (distance + nearest)
-        return length, np.log(i0e(self.radii / self.scales[0] * length)) - behind
+        return length, nearest[:, 0], np.log(i0e(self.radii / self.scales[0] * length)) - behind
 
 
 def _log_peak(scales: np.ndarray) -> float:

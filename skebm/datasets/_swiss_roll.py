@@ -4,15 +4,10 @@ from __future__ import annotations
 
 __all__ = ["SwissRollDensity"]
 
-from functools import cached_property
-from typing import Any
-
 import numpy as np
-from scipy.spatial import KDTree
-from sklearn.utils import check_random_state
 
-from skebm._components import check_number
-from skebm.datasets._arrays import as_rows, check_n, in_blocks, log_sum_exp
+from skebm.datasets._base import LARGEST
+from skebm.datasets._curves import CurveDensity
 
 SCALE = 5.0  # what the spiral is divided by
 START, STOP = 1.5 * np.pi, 4.5 * np.pi  # angles, radians
@@ -20,11 +15,9 @@ N_PIECES = 7  # between the ends, three minima and three maxima of the distance
 N_NODES = 24  # Gauss-Legendre nodes per piece; within rounding of 200 nodes
 N_STEPS = 8  # towards a cut; the error of its logarithm halves with each, or better
 DROP = 45.0  # nats below the peak at which an integral stops; exp(-45) is 3e-20
-REACH = 9.0  # standard deviations from the spiral that the entropy's grid covers
-LARGEST = 1e100  # distances from the center are cut here to compare pieces: squares stay finite
 
 
-class SwissRollDensity:
+class SwissRollDensity(CurveDensity):
     r"""A spiral with isotropic Gaussian noise.
 
     ``x = c(t) + noise * z`` where ``c(t) = (t cos t, t sin t) / 5``, the angle t is uniform on
@@ -75,92 +68,24 @@ class SwissRollDensity:
     [ -2.0477 -13.5567]
     """
 
+    _width = N_PIECES * N_NODES
+
     def __init__(self, noise: float = 0.2) -> None:
-        check_number("noise", noise, low=0, open_low=True, remedy="Try 0.2.")
-        self.noise = float(noise)
-        self.n_features = 2
+        super().__init__(noise)
 
-    def log_density(self, X: Any) -> np.ndarray:
-        """Return the log density of each row.
+    def _draw(self, n: int, rng: np.random.RandomState) -> np.ndarray:
+        points = self._points(rng.uniform(START, STOP, size=n))
+        return points + self.noise * rng.standard_normal((n, 2))
 
-        Parameters
-        ----------
-        X : array-like of shape (n, 2)
-            Rows.
+    def _angles(self, n: int) -> np.ndarray:
+        return np.linspace(START, STOP, n)
 
-        Returns
-        -------
-        ndarray of shape (n,)
-            Log density in nats, in the units of X.
-        """
-        X = as_rows(X, self.n_features)
-        return in_blocks(self._log_density, X, N_PIECES * N_NODES)
+    def _points(self, angle: np.ndarray) -> np.ndarray:
+        return angle[..., None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1) / SCALE
 
-    def score(self, X: Any) -> np.ndarray:
-        """Return the gradient of the log density at each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, 2)
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (n, 2)
-            Gradient, in nats per unit of X.
-        """
-        return in_blocks(self._score, as_rows(X, self.n_features), N_PIECES * N_NODES)
-
-    def sample(self, n: int, random_state: Any = None) -> np.ndarray:
-        """Draw rows, the angle of each at random.
-
-        Parameters
-        ----------
-        n : int
-            Number of rows.
-        random_state : int, RandomState or None, default=None
-            Seed or generator.
-
-        Returns
-        -------
-        ndarray of shape (n, 2)
-            Independent draws, in the units of X.
-        """
-        check_n(n)
-        rng = check_random_state(random_state)
-        return _spiral(rng.uniform(START, STOP, size=n)) + self.noise * rng.standard_normal((n, 2))
-
-    @cached_property
-    def entropy(self) -> float:
-        """Differential entropy in nats."""
-        step, reach = 0.4 * self.noise, REACH * self.noise
-        points = _spiral(np.linspace(START, STOP, 2 + int(36 / step)))  # at most `step` / 2 apart
-        tree = KDTree(points)
-        low, high = points.min(axis=0) - reach, points.max(axis=0) + reach
-        x2 = np.arange(low[1], high[1] + step, step)
-        total = 0.0
-        for x1 in np.arange(low[0], high[0] + step, step):
-            column = np.column_stack([np.full_like(x2, x1), x2])
-            column = column[tree.query(column)[0] < reach]
-            if len(column):
-                log_density = self.log_density(column)
-                total += (np.exp(log_density) * log_density).sum()
-        return -float(total * step**2)
-
-    def _log_density(self, x: np.ndarray) -> np.ndarray:
-        _, terms, nearest = _nodes(SCALE * x, SCALE * self.noise)
-        with np.errstate(over="ignore"):  # -inf is right where the value has no float64
-            square = np.square(nearest / (SCALE * self.noise))
-        return log_sum_exp(terms) - 0.5 * square - np.log(2 * np.pi * self.noise**2)
-
-    def _score(self, x: np.ndarray) -> np.ndarray:
-        angle, terms, _ = _nodes(SCALE * x, SCALE * self.noise)
-        share = np.exp(terms - log_sum_exp(terms)[:, None])
-        return ((share[..., None] * _spiral(angle)).sum(axis=1) - x) / self.noise**2
-
-
-def _spiral(angle: np.ndarray) -> np.ndarray:
-    return angle[..., None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1) / SCALE
+    def _nodes(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        angle, terms, nearest = _nodes(SCALE * x, SCALE * self.noise)
+        return angle, terms, nearest / SCALE
 
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(N_NODES)

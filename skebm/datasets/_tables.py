@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.utils import check_random_state
 
-from skebm.datasets._arrays import as_labels, existing_file, read_arrays
+from skebm.datasets._files import as_labels, existing_file, read_arrays
 
 TABLES = {  # name: (loader, class that is the novelty)
     "breast_cancer": (load_breast_cancer, 0),  # 0 is malignant

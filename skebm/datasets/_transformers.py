@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skebm._components import check_number
+from skebm._components import as_table, check_number
 
 MAX_LEVELS = 2**16
 NOISE_BITS = 50  # of level and noise together: float64 holds their sum without rounding
@@ -317,13 +317,7 @@ class Logit(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 def _as_table(transformer: Any, X: Any) -> np.ndarray:
     """Return what goes back through a fitted transformer as float64 (n, d)."""
     check_is_fitted(transformer)
-    X = check_array(X, dtype=np.float64, input_name="X")
-    d = transformer.n_features_in_
-    if X.shape[1] != d:
-        raise ValueError(
-            f"X must have {d} columns, got {X.shape[1]}. Pass rows of the transformed space."
-        )
-    return X
+    return as_table("X", X, transformer.n_features_in_, "Pass rows of the transformed space.")
 
 
 def _refuse(X: np.ndarray, bad: np.ndarray, rule: str, remedy: str) -> None:

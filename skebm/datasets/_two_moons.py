@@ -4,22 +4,17 @@ from __future__ import annotations
 
 __all__ = ["TwoMoonsDensity"]
 
-from functools import cached_property
-from typing import Any
-
 import numpy as np
-from sklearn.utils import check_random_state
 
-from skebm._components import check_number
-from skebm.datasets._arrays import as_rows, check_n, in_blocks, log_sum_exp
+from skebm.datasets._base import LARGEST
+from skebm.datasets._curves import CurveDensity
 
 CENTER = np.array([1.0, 0.5])  # the second moon is CENTER minus the first
 N_NODES = 32  # Gauss-Legendre nodes per side of a peak; within rounding of 400 nodes
-REACH = 9.0  # standard deviations from the curves that the entropy's grid covers
 DROP = 45.0  # nats below the peak at which an integral stops; exp(-45) is 3e-20
 
 
-class TwoMoonsDensity:
+class TwoMoonsDensity(CurveDensity):
     """Two half circles of radius 1 with isotropic Gaussian noise.
 
     ``x = c(t) + noise * z`` or ``x = (1, 0.5) - c(t) + noise * z``, each with probability 1/2,
@@ -61,119 +56,54 @@ class TwoMoonsDensity:
     [-0.453  -1.2055]
     """
 
+    _width = 4 * N_NODES
+
     def __init__(self, noise: float = 0.1) -> None:
-        check_number("noise", noise, low=0, open_low=True, remedy="Try 0.1.")
-        self.noise = float(noise)
-        self.n_features = 2
+        super().__init__(noise)
 
-    def log_density(self, X: Any) -> np.ndarray:
-        """Return the log density of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, 2)
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            Log density in nats, in the units of X.
-        """
-        return in_blocks(self._log_density, as_rows(X, self.n_features), 4 * N_NODES)
-
-    def score(self, X: Any) -> np.ndarray:
-        """Return the gradient of the log density at each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, 2)
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (n, 2)
-            Gradient, in nats per unit of X.
-        """
-        return in_blocks(self._score, as_rows(X, self.n_features), 4 * N_NODES)
-
-    def sample(self, n: int, random_state: Any = None) -> np.ndarray:
-        """Draw rows, the moon and the angle of each at random.
-
-        Parameters
-        ----------
-        n : int
-            Number of rows.
-        random_state : int, RandomState or None, default=None
-            Seed or generator.
-
-        Returns
-        -------
-        ndarray of shape (n, 2)
-            Independent draws, in the units of X.
-        """
-        check_n(n)
-        rng = check_random_state(random_state)
+    def _draw(self, n: int, rng: np.random.RandomState) -> np.ndarray:
         point = _circle(rng.uniform(0, np.pi, size=n))
         second = rng.randint(2, size=n)[:, None] == 1
         point = np.where(second, CENTER - point, point)
         return point + self.noise * rng.standard_normal((n, 2))
 
-    @cached_property
-    def entropy(self) -> float:
-        """Differential entropy in nats."""
-        step, reach = 0.4 * self.noise, REACH * self.noise
-        x2 = np.arange(-0.5 - reach, 1 + reach + step, step)
-        total = 0.0
-        for x1 in np.arange(-1 - reach, 2 + reach + step, step):
-            column = np.column_stack([np.full_like(x2, x1), x2])
-            column = column[_ring_distance(column) < reach]
-            if len(column):
-                log_density = self.log_density(column)
-                total += (np.exp(log_density) * log_density).sum()
-        return -float(total * step**2)
+    def _angles(self, n: int) -> np.ndarray:
+        return np.tile(np.linspace(0, np.pi, n), 2)
 
-    def _log_density(self, x: np.ndarray) -> np.ndarray:
-        return log_sum_exp(self._nodes(x)[1])
+    def _points(self, angle: np.ndarray) -> np.ndarray:
+        first, second = np.split(angle, 2, axis=-1)
+        return np.concatenate([_circle(first), CENTER - _circle(second)], axis=-2)
 
-    def _score(self, x: np.ndarray) -> np.ndarray:
-        points, terms = self._nodes(x)
-        share = np.exp(terms - log_sum_exp(terms)[:, None])
-        return ((share[..., None] * points).sum(axis=1) - x) / self.noise**2
-
-    def _nodes(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        first, first_terms = _half_circle(x, self.noise)
-        second, second_terms = _half_circle(CENTER - x, self.noise)
-        points = np.concatenate([_circle(first), CENTER - _circle(second)], axis=1)
-        return points, np.concatenate([first_terms, second_terms], axis=1) - np.log(2)
-
-
-def _ring_distance(x: np.ndarray) -> np.ndarray:
-    """Return the distance to the nearer full circle, at most that to the nearer moon."""
-    lengths = np.stack([np.linalg.norm(x, axis=1), np.linalg.norm(CENTER - x, axis=1)])
-    return np.abs(lengths - 1).min(axis=0)
+    def _nodes(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        moons = [_half_circle(y, self.noise) for y in (x, CENTER - x)]
+        angle, terms = (np.concatenate([moon[i] for moon in moons], axis=1) for i in (0, 1))
+        distance = np.stack([moon[2] for moon in moons], axis=1)
+        nearest = distance.min(axis=1, keepdims=True)
+        behind = 0.5 * (distance - nearest) * (distance + nearest) / self.noise**2
+        return angle, terms - np.repeat(behind, 2 * N_NODES, axis=1), nearest[:, 0]
 
 
 def _circle(angle: np.ndarray) -> np.ndarray:
     return np.stack([np.cos(angle), np.sin(angle)], axis=-1)
 
 
-def _half_circle(x: np.ndarray, noise: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return nodes on the half circle and the log of what each adds to the density at x.
+def _half_circle(x: np.ndarray, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return angles, the log of what each adds to the density at x, and the circle's distance.
 
     With l = |x|, phi the angle of x and u the angle between x and the point on the curve, the
-    squared distance is ``(l - 1)^2 + 2 l (1 - cos u)``. It grows with |u|, so the integrand falls
-    from each peak: in the upper half plane from phi to both ends; in the lower half plane from
-    both ends, where |u| is ``phi - pi`` and ``2 pi - phi``, inward.
+    squared distance is ``(l - 1)^2 + 2 l (1 - cos u)``; the terms leave the first part out. It
+    grows with |u|, so the integrand falls from each peak: in the upper half plane from phi to both
+    ends; in the lower half plane from both ends, where |u| is ``phi - pi`` and ``2 pi - phi``,
+    inward.
     """
     length, phi = np.hypot(x[:, 0], x[:, 1]), np.arctan2(x[:, 1], x[:, 0]) % (2 * np.pi)
-    kappa, above = length / noise**2, phi <= np.pi
+    kappa, above = np.minimum(length, LARGEST) / noise**2, phi <= np.pi
     near = np.where(above, 0, phi - np.pi)  # |u| at the peaks at t = pi and t = 0
     far = np.where(above, 0, 2 * np.pi - phi)
     down = _piece(np.minimum(phi, np.pi), -1, near, np.where(above, phi, far), kappa)
     up = _piece(np.where(above, phi, 0), 1, far, np.where(above, np.pi - phi, near), kappa)
-    peak = -0.5 * np.square((length - 1) / noise) - np.log(2 * np.pi**2 * noise**2)
-    terms = np.concatenate([down[1], up[1]], axis=1) + peak[:, None]
-    return np.concatenate([down[0], up[0]], axis=1), terms
+    angle, terms = (np.concatenate(pair, axis=1) for pair in zip(down, up, strict=True))
+    return angle, terms - np.log(2 * np.pi), np.abs(length - 1)
 
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(N_NODES)
@@ -187,7 +117,7 @@ def _piece(
 
     Differences of cosines are products of sines, which lose no digits however narrow the peak.
     """
-    with np.errstate(divide="ignore", over="ignore"):
+    with np.errstate(divide="ignore"):
         fall = 0.5 * DROP / kappa  # what sin^2(u / 2) may gain
         end = 2 * np.arcsin(np.sqrt(np.minimum(1, np.sin(offset / 2) ** 2 + fall)))
         reach = 2 * np.arcsin(np.minimum(1, fall / np.sin((end + offset) / 2)))

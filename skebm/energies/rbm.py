@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["GaussianBernoulliRBM", "RBMEnergy"]
+__all__ = ["MOST_LISTED", "GaussianBernoulliRBM", "RBMEnergy", "enumerate_states"]
 
-import math
+
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.special import logsumexp
 from torch.nn.functional import softplus
 
 from skebm._components import as_finite, check_number
@@ -141,11 +143,9 @@ class RBMEnergy(Energy):
         """Return log of the integral of exp(-E), nats; None above 15 hidden units."""
         if len(self.c) > MOST_LISTED:
             return None
-        B, b, c = (part.double() for part in (self.B, self.b, self.c))
-        units = torch.arange(len(c), device=c.device)
-        signs = 2.0 * (torch.arange(2 ** len(c), device=c.device)[:, None] >> units & 1).to(c) - 1
-        log_mass = signs @ c + 0.5 * torch.addmm(b, signs, B.T, alpha=0.5).square().sum(1)
-        return float(log_mass.logsumexp(0)) + 0.5 * len(b) * math.log(2 * math.pi)
+        B, b, c = (part.double().cpu().numpy() for part in (self.B, self.b, self.c))
+        with np.errstate(invalid="ignore", over="ignore"):  # nan where training ran away
+            return float(logsumexp(enumerate_states(B, b, c)[1]))
 
     def _activation(self, x: torch.Tensor) -> torch.Tensor:
         return torch.addmm(self.c, x, self.B, alpha=0.5)
@@ -153,6 +153,19 @@ class RBMEnergy(Energy):
     def _value(self, x: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
         quadratic = 0.5 * x.square().sum(1) - x @ self.b
         return quadratic - log_two_cosh(a).sum(1)
+
+
+def enumerate_states(B: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    r"""Return every hidden state (2^h, h) and the log of its Gaussian's unnormalized mass (2^h,).
+
+    With :math:`m = B h / 2 + b` that is :math:`c \cdot h + |m|^2 / 2 + (d / 2) \log 2 \pi`, nats.
+    """
+    d, n_hidden = B.shape
+    bits = np.arange(2**n_hidden)[:, None] >> np.arange(n_hidden) & 1
+    states = 2.0 * bits - 1
+    quadratic = (states @ (B.T @ B) * states).sum(axis=1) / 8
+    log_weights = quadratic + states @ (c + b @ B / 2)
+    return states, log_weights + 0.5 * (b @ b + d * np.log(2 * np.pi))
 
 
 def log_two_cosh(a: torch.Tensor) -> torch.Tensor:

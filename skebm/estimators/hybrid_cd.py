@@ -77,9 +77,9 @@ class HybridCDDensity(DensityEstimator):
     are honest. Deviations from the paper: a base density; MALA instead of unadjusted chains; noise
     chains start at base draws (at N(0, I) where ``base=None``), one for four rows; Adam with
     decoupled weight decay; `refine`. The paper's setting is ``base=None, refine=False,
-    sampler="langevin", noise_share=1, averaging=False, validation_fraction=0`` with a `step_size`
-    and a `temperature`. Without a base the model is judged, normalized and sampled through a
-    mixture fitted near it (`Defensive`).
+    init=ChainStart(noise_share=1), sampler="langevin", validation_fraction=0`` with an
+    ``Optimization(averaging=False)``, a `step_size` and a `temperature`. Without a base the model
+    is judged, normalized and sampled through a mixture fitted near it (`Defensive`).
 
     References
     ----------

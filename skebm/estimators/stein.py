@@ -106,8 +106,8 @@ class SteinEBM(DensityEstimator):
     gradients; the critic moves first; a mixture as default base, as for the other estimators,
     whose moments are not learned; calibration. The paper's toy setting is
     ``base=Gaussian("diagonal")``, ``energy=MLP((300, 300), n_frequencies=0, input_scale=1.0)``,
-    ``l2=10``, ``learning_rate=1e-3``, ``weight_decay=0``, ``batch_size=100``, ``max_iter=1667``
-    (its 10,000 iterations count the critic's), ``calibrate=False``.
+    ``l2=10``, ``optimizer=Optimization(1e-3, (0.5, 0.9), 0)``, ``batch_size=100``,
+    ``max_iter=1667`` (its 10,000 iterations count the critic's), ``calibrate=False``.
 
     References
     ----------

@@ -114,8 +114,9 @@ class USPDensity(DensityEstimator):
     Deviations from the paper: a base density; Adam with decoupled weight decay and decay of the
     learning rate; no step is longer than epsilon; up to 8 columns all points push, not a random
     choice (of those within epsilon the nearest 8); held-out rows choose the best snapshot. The
-    paper's setting is ``base="uniform"``, ``n_points=5000``, ``n_active=1000``, ``n_inner=50``,
-    ``epsilon=0.05`` and ``Optimization(1e-3, method="sgd", schedule="constant", weight_decay=0)``.
+    paper's setting is ``base="uniform"``, ``n_points=5000``, ``repulsion=SupportPartition()`` (with
+    1,000 active points and 50 inner steps), ``epsilon=0.05`` and
+    ``Optimization(1e-3, method="sgd", schedule="constant", weight_decay=0)``.
     It states neither the steps nor the size of Gamma. The sum stands for an integral only where
     points are evenly dense over the support: in many columns it is a heuristic, and the log density
     is normalized afterwards by `log_partition`.

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 
 from skebm.bases import Base
+from skebm.data import systematic_rows
 from skebm.energies import Model, Zero
 from skebm.exceptions import NormalizationWarning
 from skebm.fitted.pack import Packable
@@ -207,7 +208,7 @@ def _by_weights(
             NormalizationWarning,
             stacklevel=5,
         )
-    rows = torch.searchsorted(weight.cumsum(0), _systematic(n, rng)).clamp_(max=m - 1)
+    rows = systematic_rows(weight, n, rng)
     rows = rows[torch.randperm(n, generator=rng, device=rows.device)]
     ends, acceptance = _move(model, candidates[rows], rng)
     return ends, SampleInfo(ess, m, acceptance)
@@ -219,8 +220,3 @@ def _move(model: Model, x: torch.Tensor, rng: torch.Generator) -> tuple[torch.Te
     frozen = MALA(float(state.log_step.exp()))
     state, info = run(frozen, model, state.x, N_MOVES, rng)
     return state.x, float(info.acceptance)
-
-
-def _systematic(n: int, rng: torch.Generator) -> torch.Tensor:
-    u = torch.rand(1, generator=rng, device=rng.device, dtype=torch.float64)
-    return (torch.arange(n, device=rng.device) + u) / n

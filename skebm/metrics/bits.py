@@ -66,7 +66,7 @@ def bits_per_dim(estimator: Any, X: Any) -> BitsPerDim:
         If a step has no volume, or the estimator no `score_samples`.
     ValueError
         If X is not two-dimensional, a volume or the log density has not one value per row, a value
-        is NaN, or a MinMaxScaler clips.
+        is NaN or infinity, or a MinMaxScaler clips.
 
     Warns
     -----

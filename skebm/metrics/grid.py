@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from skebm._components import check_number
+from skebm.inside import one_per_row
 
 BLOCK = 2**16  # rows that a callable gets at once
 MAX_CELLS = 2**24  # 128 MiB for the values of one density
@@ -190,24 +191,8 @@ class _Grid(NamedTuple):
         for start in range(0, n_cells, BLOCK):
             index = np.unravel_index(np.arange(start, min(start + BLOCK, n_cells)), self.shape)
             midpoints = self.low + (np.stack(index, axis=1) + 0.5) * self.cell
-            blocks.append(_as_values(name, log_density(midpoints), len(midpoints)))
+            blocks.append(one_per_row(name, log_density(midpoints), len(midpoints)))
         return np.concatenate(blocks)
-
-
-def _as_values(name: str, values: Any, n: int) -> np.ndarray:
-    values = np.asarray(values, dtype=np.float64)
-    if values.shape != (n,):
-        raise ValueError(
-            f"{name} must return shape ({n},) for {n} rows, got {values.shape}. "
-            "Return one log density per row."
-        )
-    n_bad = np.count_nonzero(np.isnan(values) | (values == np.inf))
-    if n_bad:
-        raise ValueError(
-            f"{name} must be finite or -inf, got {n_bad} of {n} values NaN or +inf. "
-            "Look at it on the domain."
-        )
-    return values
 
 
 def _as_box(name: str, box: Any) -> tuple[np.ndarray, np.ndarray]:

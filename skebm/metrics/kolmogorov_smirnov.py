@@ -7,7 +7,8 @@ __all__ = ["ks_2d"]
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_array
+
+from skebm._components import as_table
 
 
 def ks_2d(X: Any, Y: Any) -> float:
@@ -68,9 +69,7 @@ def ks_2d(X: Any, Y: Any) -> float:
 
 def _by_first_column(name: str, X: Any) -> np.ndarray:
     """Return the rows in the order of their first column."""
-    X = check_array(X, dtype=np.float64, input_name=name)
-    if X.shape[1] != 2:
-        raise ValueError(f"{name} must have 2 columns, got {X.shape[1]}. Choose two of them.")
+    X = as_table(name, X, 2, "Choose two of them.")
     return X[np.argsort(X[:, 0])]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial import KDTree
 from sklearn.utils import check_array
 
-from skebm._components import check_number
+from skebm._components import as_table, check_number
 
 
 class ModeMasses(NamedTuple):
@@ -85,12 +85,7 @@ def mode_masses(X: Any, centers: Any, radius: float | None = None) -> ModeMasses
     [0.33 0.34 0.32]
     """
     X = check_array(X, dtype=np.float64, input_name="X")
-    centers = check_array(centers, dtype=np.float64, input_name="centers")
-    if centers.shape[1] != X.shape[1]:
-        raise ValueError(
-            f"centers must have {X.shape[1]} columns, got {centers.shape[1]}. "
-            "Give them in the space of X."
-        )
+    centers = as_table("centers", centers, X.shape[1], "Give them in the space of X.")
     n_distinct = len(np.unique(centers, axis=0))
     if n_distinct < len(centers):
         raise ValueError(

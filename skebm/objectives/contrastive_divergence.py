@@ -177,7 +177,7 @@ class ContrastiveDivergence(Objective):
 
     def _new_bank(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         start = self._start()
-        return self._bank().init(lambda n: start.draw(model, tuple(x.shape[1:]), n, rng))
+        return self._bank().init(lambda n: start.draw(model, tuple(x.shape[1:]), n, rng).to(x))
 
     def _brackets(
         self, model: Model, state: State, x: torch.Tensor, rng: torch.Generator
@@ -186,7 +186,7 @@ class ContrastiveDivergence(Objective):
         start = self._start()
 
         def noise(n: int) -> torch.Tensor:
-            return start.draw(model, tuple(x.shape[1:]), n, rng)
+            return start.draw(model, tuple(x.shape[1:]), n, rng).to(x)
 
         if start.scheme == "persistent":
             rows, starts = self._bank().draw(state.buffers["bank"], len(x), noise, rng)

@@ -182,7 +182,7 @@ class ConformalNoveltyDetector(Detector):
         random = own_random_state(self.random_state)
         splits = self._splits(n_rows(X), random)
         self._tie_seed = random.randint(LARGEST_SEED)
-        self._folds = [self._calibrated(X, train, held_out, random) for train, held_out in splits]
+        self._folds = [self._calibrated(X, fit, held, random) for fit, held in splits]
         self.estimators_ = [fold.estimator for fold in self._folds]
         self.estimator_ = self.estimators_[0] if self.cv is None else None
         scores = [fold.scores for fold in self._folds]

@@ -1,48 +1,15 @@
-"""What densities and readers share: checked rows, files and parameters, evaluation in blocks."""
+"""What readers share: files and labels, checked."""
 
 from __future__ import annotations
 
-__all__ = [
-    "as_finite",
-    "as_labels",
-    "as_rows",
-    "check_n",
-    "existing_file",
-    "in_blocks",
-    "log_sum_exp",
-    "read_arrays",
-]
+__all__ = ["as_labels", "existing_file", "read_arrays"]
 
 import os
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from sklearn.utils import check_array
-
-from skebm._components import as_finite, check_number
-
-BLOCK_VALUES = 2**18  # 2 MiB of float64 in each temporary array: stays in the processor's cache
-
-
-def as_rows(X: Any, n_features: int) -> np.ndarray:
-    """Return `X` as a finite float64 array of shape (n_samples, n_features).
-
-    Raises
-    ------
-    ValueError
-        If `X` is not two-dimensional, not finite, or has another number of columns.
-    """
-    X = check_array(X, dtype=np.float64)
-    if X.shape[1] != n_features:
-        raise ValueError(
-            f"X must have {n_features} columns, got {X.shape[1]}. "
-            "Pass rows of the space that the density lives in."
-        )
-    return X
 
 
 def as_labels(name: str, y: np.ndarray, n: int) -> np.ndarray:
@@ -104,35 +71,3 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             "Write it with np.savez(path, X=X, y=y)."
         )
     return arrays
-
-
-def check_n(n: Any) -> None:
-    """Raise the house's error unless `n` is a count of at least one."""
-    check_number("n", n, low=1, integer=True, remedy="Ask for at least one row.")
-
-
-def in_blocks(function: Callable, X: np.ndarray, width: int) -> np.ndarray:
-    """Apply a row-wise function to blocks of rows, so that memory does not grow with the rows.
-
-    Parameters
-    ----------
-    function : callable
-        Maps rows of shape (m, d) to an array whose first axis is m.
-    X : ndarray of shape (n, d)
-        The rows.
-    width : int
-        Values that `function` holds per row (components, quadrature nodes).
-
-    Returns
-    -------
-    ndarray
-        The results, first axis n.
-    """
-    size = max(1, BLOCK_VALUES // width)
-    return np.concatenate([function(X[start : start + size]) for start in range(0, len(X), size)])
-
-
-def log_sum_exp(terms: np.ndarray) -> np.ndarray:
-    """Return the logarithm of the sum of exponentials over the last axis, without overflow."""
-    top = terms.max(axis=-1)
-    return top + np.log(np.exp(terms - top[..., None]).sum(axis=-1))
