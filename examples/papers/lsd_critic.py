@@ -25,7 +25,7 @@ from _paper import Kept, mean_std, mode, print_table, print_title, save_figure
 
 from skebm.datasets import GaussianDensity
 from skebm.networks import Critic
-from skebm.stein import learned_stein_discrepancy
+from skebm.stein import CriticSettings, learned_stein_discrepancy
 
 L2 = 0.5
 DIMENSIONS = {"smoke": 5, "quick": 100, "full": 100}
@@ -78,11 +78,13 @@ def one(name: str, critic: str, seed: int, args: argparse.Namespace) -> list[flo
     result = learned_stein_discrepancy(
         truth.q.score,
         X,
-        l2=L2,
-        critic=CRITICS[critic],
-        max_iter=UPDATES[args.mode],
-        eval_every=max(1, UPDATES[args.mode] // 20),
-        n_iter_no_change=None,
+        critic=CriticSettings(
+            CRITICS[critic],
+            l2=L2,
+            max_iter=UPDATES[args.mode],
+            eval_every=max(1, UPDATES[args.mode] // 20),
+            n_iter_no_change=None,
+        ),
         standardize=False,
         random_state=seed,
     )

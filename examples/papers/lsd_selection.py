@@ -24,7 +24,7 @@ from _paper import Kept, mode, print_table, print_title, save_figure
 
 from skebm.datasets import GaussianDensity
 from skebm.networks import Critic, CriticNetwork
-from skebm.stein import learned_stein_discrepancy
+from skebm.stein import CriticSettings, learned_stein_discrepancy
 
 D, L2 = 10, 0.5
 BOUND, MOST = D / (2 * L2), D / (4 * L2)
@@ -125,10 +125,12 @@ def by_library(seed: int, args: argparse.Namespace) -> list[float]:
     result = learned_stein_discrepancy(
         Q.score,
         P.sample(n, random_state=5000 + seed),
-        l2=L2,
-        max_iter=UPDATES[args.mode],
-        split=(N_TRAIN / n, N_VALIDATION / n, N_TEST / n),
-        eval_every=EVERY[args.mode],
+        critic=CriticSettings(
+            l2=L2,
+            max_iter=UPDATES[args.mode],
+            split=(N_TRAIN / n, N_VALIDATION / n, N_TEST / n),
+            eval_every=EVERY[args.mode],
+        ),
         standardize=False,
         random_state=seed,
     )
