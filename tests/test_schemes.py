@@ -272,7 +272,7 @@ def test_refreshed_chains_start_from_noise():
     for rate in (0.0, 1.0):
         start = chain_start("persistent", rate, size=64)
         params = {"sampler": "langevin", "step_size": 1e-12, "validation_fraction": 0}
-        params["log_partition"] = None
+        params |= {"log_partition": None, "base": "gaussian", "refine": False}
         fits = [small(init=start, max_iter=n, **params).fit(X).bank_ for n in (1, 2)]
         ends.append(np.abs(np.sort(fits[0][:, 0]) - np.sort(fits[1][:, 0])).max())
     assert ends[0] < 1e-2 < 0.5 < ends[1]
