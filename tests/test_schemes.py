@@ -6,12 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.exceptions import ConvergenceWarning
 
 from skebm import HybridCDDensity
 from skebm.energies import MLP, Model
 from skebm.exceptions import ConvergenceError
-from skebm.objectives import ContrastiveDivergence, EnergyStep, Optimization
+from skebm.objectives import ChainStart, ContrastiveDivergence, EnergyStep, Optimization
 from skebm.samplers import HMC, MALA, SGHMC, Langevin, SampleBank
 from tests.closed_forms import Quadratic, assert_variance, normal_base
 from tests.generators import gen
@@ -23,10 +22,14 @@ D = 2
 QUADRATIC = MLP((8,), output="quadratic", n_frequencies=0)
 
 
-def persistent(rate=0.0, size=300, **params):
-    bank = SampleBank(size, rate)
+def chain_start(scheme, rate=0.0, size=300, **noise):
+    bank = SampleBank(size, rate) if scheme == "persistent" else None
+    return ChainStart(scheme, bank=bank, **noise)
+
+
+def persistent(rate=0.0, noise=None, size=300, **params):
     params = {"sampler": Langevin(0.05), "n_steps": 3, **params}
-    return ContrastiveDivergence("persistent", bank=bank, **params)
+    return ContrastiveDivergence(chain_start("persistent", rate, size, **noise or {}), **params)
 
 
 def step(objective, model, x, seed=1):
@@ -44,10 +47,10 @@ def rows(n=100, scale=0.7):
 
 
 def test_an_update_moves_exactly_the_rows_that_it_drew():
-    before, state, row = step(persistent(), Model(Quadratic(), None, 1.0), rows())
+    before, state, row = step(persistent(size=600), Model(Quadratic(), None, 1.0), rows())
     moved = (before["bank"] != state.buffers["bank"]).any(1)
     assert moved.sum() == 100 and {"bank_bracket", "bank_bracket_std"} <= set(row)
-    assert before["bank"].shape == (300, D)
+    assert before["bank"].shape == (600, D)
     assert_variance(before["bank"].flatten(), 1.0, 0.06)  # N(0, I)
 
 
@@ -69,7 +72,7 @@ def test_persistent_chains_reach_the_model_where_short_ones_cannot():
 
 
 def test_a_refreshed_batch_comes_from_noise_and_goes_into_the_bank():
-    objective = persistent(rate=1.0, n_steps=0, noise="uniform", noise_scale=9.0)
+    objective = persistent(1.0, {"noise": "uniform", "noise_scale": 9.0}, n_steps=0)
     before, state, _ = step(objective, Model(Quadratic(), None, 1.0), rows())
     moved = (before["bank"] != state.buffers["bank"]).any(1)
     fresh = state.buffers["bank"][moved]
@@ -87,12 +90,6 @@ def test_a_broken_fit_gets_a_fresh_bank_and_step():
     assert float(state.buffers["log_step"].exp()) == pytest.approx(0.3)
 
 
-def test_a_bank_without_persistent_chains_is_refused():
-    objective = ContrastiveDivergence("noise", bank=SampleBank())
-    with pytest.raises(ValueError, match="bank must be None with start='noise', got SampleBank"):
-        objective.init(Model(Quadratic(), None, 1.0), rows(), gen(0))
-
-
 # -- noise -----------------------------------------------------------------------------------------
 
 
@@ -108,18 +105,18 @@ def test_a_bank_without_persistent_chains_is_refused():
 )
 def test_noise_is_what_was_asked_for(noise, base, variance):
     base = None if base is None else normal_base(D, base)
-    objective = ContrastiveDivergence(noise=noise, noise_scale=2.0)
-    x = objective.noise_starts(Model(Quadratic(), base, 1.0), rows(), 20_000, gen(0))
+    start = ChainStart(noise=noise, noise_scale=2.0)
+    x = start.draw(Model(Quadratic(), base, 1.0), (D,), 20_000, gen(0))
     assert_variance(x.flatten(), variance, 0.0075)
     assert (x.abs().max() <= 2) == (noise == "uniform")
 
 
 def test_noise_can_be_given_rows():
     places = torch.tensor([[5.0, 6.0], [-7.0, 8.0], [1.0, 1.0]])
-    objective = ContrastiveDivergence(noise=places)
-    x = objective.noise_starts(Model(Quadratic(), normal_base(D), 1.0), rows(), 3000, gen(0))
+    model = Model(Quadratic(), normal_base(D), 1.0)
+    x = ChainStart(noise=places.numpy()).draw(model, (D,), 3000, gen(0))
     which = (x[:, None] == places).all(2)
-    assert which.any(1).all() and x.dtype == rows().dtype
+    assert which.any(1).all() and x.dtype == torch.float32
     share, stderr = which.float().mean(0), math.sqrt(2 / 9 / 3000)
     assert stderr < 0.01 and (share - 1 / 3).abs().max() < 4 * stderr
 
@@ -176,15 +173,12 @@ def test_at_the_truth_the_gradient_vanishes(start, sampler):
     temperature, k = 0.5, 1.0
     model = Model(Quadratic(k), None, temperature)
     x = (temperature / k) ** 0.5 * torch.randn(4000, D, generator=gen(3))
-    bank = SampleBank(4000) if start == "persistent" else None
     objective = ContrastiveDivergence(
-        start,
+        chain_start(start, size=4000, noise_share=1.0),
         cd_weight=1.0,
         sampler=sampler,
         n_steps=150,
         adapt_step=False,
-        noise_share=1.0,
-        bank=bank,
     )
     step(objective, model, x)
     (grad,) = [p.grad for p in model.energy.parameters()]
@@ -223,45 +217,65 @@ def small(**params):
         "log_partition": "importance",
         "random_state": 0,
     }
-    if str(params.get("init")).startswith("persistent"):
-        defaults["bank_size"] = 500
     return HybridCDDensity(**{**defaults, **params})
 
 
-@pytest.mark.parametrize("init", ["persistent", "persistent-refresh", "hybrid"])
-@pytest.mark.parametrize("sampler", ["langevin", "sghmc", "mala", "hmc"])
-def test_every_scheme_fits_with_every_sampler(init, sampler):
-    X = table()
-    est = small(init=init, sampler=sampler, temperature=0.5).fit(X)
-    assert np.isfinite(est.score_samples(X)).all() and est.sample(5).shape == (5, D)
-    assert type(est.sampler_).__name__.lower() == sampler
-    if init == "hybrid":
-        with pytest.raises(AttributeError, match="bank_ needs init='persistent'.*'hybrid'"):
+@pytest.mark.parametrize("scheme", ["persistent", "hybrid"])
+@pytest.mark.parametrize("sampler", ["langevin", SGHMC(0.02), "mala", "hmc"])
+def test_every_sampler_fits_and_a_file_keeps_it_with_the_bank(scheme, sampler, tmp_path):
+    X, step = table(), EnergyStep(gauge_free=True) if isinstance(sampler, SGHMC) else "auto"
+    start = chain_start(scheme, 0.05, size=500)
+    est = small(init=start, sampler=sampler, step_size=step, temperature=0.5).fit(X)
+    est.save(tmp_path / "model")
+    back = HybridCDDensity.load(tmp_path / "model")
+    assert back.sampler_ == est.sampler_ and back.get_params() == est.get_params()
+    assert sampler in (type(est.sampler_).__name__.lower(), est.sampler)
+    np.testing.assert_array_equal(back.sample(4, random_state=1), est.sample(4, random_state=1))
+    if scheme == "hybrid":
+        with pytest.raises(AttributeError, match="bank_ needs init='persistent'"):
             _ = est.bank_
     else:
+        np.testing.assert_array_equal(back.bank_, est.bank_)
         assert est.bank_.shape == (500, D)
         assert 50 < est.bank_[:, 0].mean() < 150  # in the units of X
 
 
-@pytest.mark.parametrize("init", ["noise", "persistent"])
-def test_chains_start_at_the_rows_given(init, monkeypatch):
+@pytest.mark.parametrize("scheme", ["noise", "persistent"])
+def test_chains_start_at_the_rows_given(scheme, tmp_path):
     """Units of X; chains of no length to speak of stay there."""
-    X, seen = table(), []
-    places = np.array([[130.0, 5.2], [80.0, 4.9]])
-    run_chains = ContrastiveDivergence._run_chains
+    X, places = table(), np.array([[130.0, 5.2], [80.0, 4.9]])
+    start = chain_start(scheme, size=500, noise=places)
+    params = {"sampler": "langevin", "step_size": 1e-12, "base": "gaussian", "refine": False}
+    params |= {"energy": MLP((8,)), "optimizer": Optimization(1e-30), "validation_fraction": 0}
+    est = small(init=start, max_iter=1, **params).fit(X)
+    sampled = est.density_.transform.inverse(est.density_.noise(40, gen(0)))
+    held = est.bank_ if scheme == "persistent" else sampled
+    assert len(np.unique(np.round(held, 3), axis=0)) == 2
+    for rows in (held, sampled):
+        apart = np.abs(rows[:, None] - places).max(2)
+        assert apart.min(1).max() < 1e-3 and set(apart.argmin(1)) == {0, 1}
+    est.save(tmp_path / "model")
+    back = HybridCDDensity.load(tmp_path / "model")
+    np.testing.assert_array_equal(back.init.noise, places)
+    np.testing.assert_array_equal(back.fit(X).score_samples(X), est.score_samples(X))
 
-    def watched(self, model, state, starts, rng):
-        seen.append(starts.clone())
-        return run_chains(self, model, state, starts, rng)
 
-    monkeypatch.setattr(ContrastiveDivergence, "_run_chains", watched)
-    params = {"init": init, "sampler": "langevin", "step_size": 1e-12, "base": "gaussian"}
-    est = small(start_noise=places, refine=False, **params).fit(X)
-    starts = est._standardizer.inverse(torch.cat(seen))
-    apart = np.abs(starts[:, None] - places).max(2) / 10
-    assert apart.min(1).max() < 1e-3 and set(apart.argmin(1)) == {0, 1}
-    twin = small(start_noise=places, refine=False, **params).fit(X)
-    np.testing.assert_array_equal(twin.score_samples(X), est.score_samples(X))
+@pytest.mark.parametrize("init, share", [("persistent", 0.0), ("persistent-refresh", 0.05)])
+def test_the_aliases_differ_in_their_refresh(init, share):
+    bank = HybridCDDensity(init=init).set_params(init__noise_scale=1.0).init.bank
+    assert bank.refresh_rate == share and bank.size == 60_000
+
+
+def test_refreshed_chains_start_from_noise():
+    """At rate 1 a bank is no memory of where the first update left chains that stand still."""
+    X, ends = table(), []
+    for rate in (0.0, 1.0):
+        start = chain_start("persistent", rate, size=64)
+        params = {"sampler": "langevin", "step_size": 1e-12, "validation_fraction": 0}
+        params |= {"log_partition": None, "base": "gaussian", "refine": False}
+        fits = [small(init=start, max_iter=n, **params).fit(X).bank_ for n in (1, 2)]
+        ends.append(np.abs(np.sort(fits[0][:, 0]) - np.sort(fits[1][:, 0])).max())
+    assert ends[0] < 1e-2 < 0.5 < ends[1]
 
 
 @pytest.mark.parametrize("step_size, expected", [(0.003, 0.0015), ("adaptive", 0.025)])
@@ -275,77 +289,8 @@ def test_the_estimator_keeps_the_sampler_that_training_ended_with(step_size, exp
 
 
 def test_decoupled_noise_leaves_the_model_s_temperature():
-    est = small(sampler="langevin", step_size=0.1, noise_std=0.01, init="noise").fit(table())
+    est = small(sampler=Langevin(0.1, noise_std=0.01), step_size=0.1, init="noise").fit(table())
     assert est.temperature_ == 1.0 and est.sampler_.noise_scale == 0.01
-
-
-def test_save_and_load_keep_given_noise(tmp_path):
-    X = table()
-    est = small(start_noise=X[:7], base="gaussian", refine=False, init="noise").fit(X)
-    est.save(tmp_path / "model")
-    back = HybridCDDensity.load(tmp_path / "model")
-    np.testing.assert_array_equal(back.start_noise, X[:7])
-    np.testing.assert_array_equal(back.fit(X).score_samples(X), est.score_samples(X))
-
-
-@pytest.mark.parametrize("init", ["persistent", "hybrid"])
-def test_save_and_load_keep_bank_and_sampler(init, tmp_path):
-    est = small(init=init, sampler=SGHMC(0.02), step_size=EnergyStep(gauge_free=True)).fit(table())
-    est.save(tmp_path / "model")
-    back = HybridCDDensity.load(tmp_path / "model")
-    assert back.sampler_ == est.sampler_ and back.get_params() == est.get_params()
-    if init == "persistent":
-        np.testing.assert_array_equal(back.bank_, est.bank_)
-    X = table(20)
-    np.testing.assert_array_equal(back.score_samples(X), est.score_samples(X))
-    np.testing.assert_array_equal(back.sample(4, random_state=1), est.sample(4, random_state=1))
-
-
-def test_a_bank_survives_an_interrupted_fit(tmp_path, monkeypatch):
-    """The checkpoint holds the bank: a fit in two parts is one fit."""
-    X, params = table(), {"init": "persistent-refresh", "refresh_rate": 0.5, "eval_every": 2}
-    whole = small(**params).fit(X)
-    step, calls = ContrastiveDivergence.step, []
-
-    def interrupted(self, *args):
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return step(self, *args)
-
-    part = small(checkpoint_dir=tmp_path, **params)
-    with monkeypatch.context() as patch, pytest.warns(ConvergenceWarning, match="interrupted"):
-        patch.setattr(ContrastiveDivergence, "step", interrupted)
-        part.fit(X)
-    assert part.n_iter_ == 3 and not np.array_equal(part.bank_, whole.bank_)
-    part.fit(X)
-    assert part.n_iter_ == 6
-    np.testing.assert_array_equal(part.bank_, whole.bank_)
-
-
-def test_without_averaging_the_last_parameters_are_kept():
-    """A second half that is averaged differs from its end."""
-    params = {"validation_fraction": 0, "max_iter": 20, "learning_rate": 0.05, "init": "data"}
-    X = table()
-    mean, last = (small(averaging=a, **params).fit(X) for a in (True, False))
-    again = small(averaging=False, n_iter_no_change=None, **params).fit(X)
-    assert np.abs(mean.energy_samples(X) - last.energy_samples(X)).max() > 1e-3
-    np.testing.assert_array_equal(last.energy_samples(X), again.energy_samples(X))
-
-
-def test_the_share_of_noise_chains_is_that_asked_for():
-    sizes = []
-    for share in (0.25, 1.0):
-        objective = ContrastiveDivergence("hybrid", noise_share=share)
-        _, brackets = objective._brackets(Model(Quadratic(), None, 1.0), None, rows(), gen(0))
-        sizes.append([len(bracket.start) for bracket in brackets])
-    assert sizes == [[25, 100], [100, 100]]
-
-
-def test_one_history_row_per_update():
-    est = small(eval_every=1, validation_fraction=0, sampler="langevin").fit(table())
-    assert [row["iteration"] for row in est.history_] == list(range(7))
-    assert all(row["force"] > 0 for row in est.history_[1:])
 
 
 def test_without_a_base_the_held_out_likelihood_is_near_the_truth():
@@ -368,23 +313,28 @@ def test_without_a_base_the_held_out_likelihood_is_near_the_truth():
     assert truth - 5 < est.score(new) < truth + 4 * est.log_partition_.stderr + 0.1
 
 
-def test_many_columns_without_a_base_are_sampled_as_in_training():
+@pytest.mark.parametrize("n_steps", [5, 40])
+@pytest.mark.parametrize("scheme", ["noise", "persistent"])
+def test_many_columns_without_a_base_are_sampled_as_in_training(scheme, n_steps):
+    """Chains of that length from N(0, I) or the bank, toward N(4, I) here."""
     X = np.random.RandomState(0).randn(200, 40)
-    params = {"energy": MLP((8,), output="quadratic"), "log_partition": None, "n_steps": 20}
-    est = small(init="persistent", sampler="langevin", step_size=0.05, **params).fit(X)
+    params = {"energy": MLP((8,), output="quadratic"), "log_partition": None, "n_steps": n_steps}
+    params |= {"sampler": "langevin", "step_size": 0.05, "standardize": False, "max_iter": 2}
+    est = small(init=chain_start(scheme), **params).fit(X)
     assert all("validation" not in row for row in est.history_)
-    one = est.sample(7, random_state=1)
-    assert one.shape == (7, 40) and np.isfinite(one).all()
-    np.testing.assert_array_equal(one, est.sample(7, random_state=1))
+    density = est.density_
+    density.model = Model(Quadratic(1.0, mean=4.0).requires_grad_(False), None, 1.0)
+    x = est.sample(500, random_state=1)
+    start = 0.0 if scheme == "noise" else est.bank_.mean()
+    mean, stderr = (
+        4 + (start - 4) * 0.95**n_steps,
+        1.1 / math.sqrt((500 if start == 0 else 300) * 40),
+    )
+    assert stderr < 0.011 and abs(x.mean() - mean) < 4 * stderr
+    np.testing.assert_array_equal(x, est.sample(500, random_state=1))
 
 
 def test_a_step_that_diverges_is_told():
+    params = {"sampler": "langevin", "step_size": 1e6, "n_steps": 50, "max_iter": 150}
     with pytest.raises(ConvergenceError, match="diverged 4 times"):
-        small(
-            init="noise",
-            sampler="langevin",
-            step_size=1e6,
-            n_steps=50,
-            validation_fraction=0,
-            max_iter=150,
-        ).fit(table())
+        small(init="noise", validation_fraction=0, **params).fit(table())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["HybridCDDensity"]
 
+import torch
+
 from skebm._components import check_choice, check_number, resolve
 from skebm.data import Table, Transform
 from skebm.estimators._base import DensityEstimator
@@ -182,7 +184,10 @@ class HybridCDDensity(DensityEstimator):
     def _learn(self, table: Table, transform: Transform, run: Run) -> Learned:
         check_choice("refine", self.refine, (True, False))
         start = resolved(self, "init")
-        start = start.with_params(noise=run.places("noise", start.noise, transform))
+        noise = run.places("noise", start.noise, transform)
+        if isinstance(noise, torch.Tensor):
+            noise = noise.cpu().numpy()  # which a file can hold
+        start = start.with_params(noise=noise)
         chains = self._chains(start, run)
         phases: list[Objective] = [chains]
         if self.refine and self.base is not None:

@@ -22,10 +22,11 @@ def threshold(density: FittedDensity, table: Table, contamination: float | str) 
     scores = density.log_density(X)
     if not isinstance(contamination, str):
         return quantile(scores, weight, contamination)
-    fresh = scores[held_out] if len(held_out) else scores
-    offset = float(np.quantile(fresh, HELD_OUT_QUANTILE))
-    if len(held_out) < FEW_HELD_OUT:  # their 5 % quantile is about their smallest score
-        offset = min(offset, float(np.quantile(scores, HELD_OUT_QUANTILE)))
+    offset = quantile(scores, weight, HELD_OUT_QUANTILE)
+    if len(held_out):
+        fresh = float(np.quantile(scores[held_out], HELD_OUT_QUANTILE))  # weighted by repetition
+        # of few, that is about the smallest score
+        offset = min(fresh, offset) if len(held_out) < FEW_HELD_OUT else fresh
     lowest = np.unique(scores)[:2]  # halfway between them: one row is flagged, none is on it
     if np.count_nonzero(scores == lowest[0]) > max(HELD_OUT_QUANTILE * len(scores), 1):
         return offset  # an atom: all of its rows or none
