@@ -10,7 +10,7 @@ from skebm.bases import TorchDistribution
 from skebm.energies import MLP, Model, Zero
 from skebm.objectives import ContrastiveDivergence, ImportanceLikelihood, Optimization
 from skebm.objectives._held_out import held_out_likelihood, proposal_for, reference_draws
-from skebm.samplers import MALA, Langevin
+from skebm.samplers import MALA, Gibbs, Langevin
 from tests.closed_forms import Quadratic, assert_estimate, assert_mean, normal_base, tilted_log_z
 from tests.generators import gen
 
@@ -313,6 +313,7 @@ def test_validation_uses_fixed_draws(objective):
         (ContrastiveDivergence(cd_weight=-1), ValueError, "cd_weight .* got -1"),
         (ContrastiveDivergence(n_steps=1.5), TypeError, r"n_steps .* got 1\.5"),
         (ContrastiveDivergence(sampler="mala"), TypeError, "sampler .* got 'mala'"),
+        (ContrastiveDivergence(sampler=Gibbs()), TypeError, r"with a step_size, got Gibbs\(\)"),
         (ContrastiveDivergence(sampler=MALA(0.0)), ValueError, r"step_size .* got 0\.0"),
         (ImportanceLikelihood(1), ValueError, "n_points .* got 1"),
         (ImportanceLikelihood(optimization=Optimization(0)), ValueError, "learning_rate .* got 0"),
