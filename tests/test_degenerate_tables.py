@@ -1,5 +1,6 @@
 """Tables on which a continuous likelihood is unbounded or floats are strained: sound or warned."""
 
+import math
 import warnings
 
 import numpy as np
@@ -170,9 +171,29 @@ def test_noise_that_the_user_sets_is_taken_without_a_warning(data_noise):
     assert np.isfinite(est.score_samples(make(1))).all()
 
 
-def test_sound_tables_get_no_noise():
-    est = tiny().fit(normal(100, 3))
-    np.testing.assert_array_equal(est.data_noise_, np.zeros(3))
+@pytest.mark.filterwarnings("ignore::skebm.exceptions.DataDegeneracyWarning")
+def test_training_rows_alone_decide_on_the_noise():
+    """Half of the rows are held out, and one of two equal rows with it, or both, or none."""
+    X, found = normal(40, 3), []
+    X[7] = X[3]
+    for seed in range(12):
+        est = tiny(base="gaussian", max_iter=1, validation_fraction=0.5, random_state=seed)
+        found.append(est.fit(X).data_noise_.any())
+    assert 0 < sum(found) < 8  # both are trained on in a quarter of the splits
+
+
+@pytest.mark.filterwarnings("ignore::skebm.exceptions.DataDegeneracyWarning")
+def test_noise_reaches_the_base_and_the_rows_that_judge():
+    """The base is fitted to s^2 + noise^2; what is held out is as wide."""
+    X, noise = normal(4000, 1), 0.75
+    wide, plain = (tiny(base="gaussian", data_noise=s, max_iter=1).fit(X) for s in (noise, 0.0))
+    variances = [est.base_.log_prob(torch.zeros(1, 1)).exp() ** -2 for est in (wide, plain)]
+    assert float(variances[0] / variances[1]) == pytest.approx(1 + noise**2, rel=0.05)
+    judged = [-2 * est.history_[0]["validation"] for est in (wide, plain)]
+    log_sd = [math.log(2 * math.pi * v) for v in (1 + noise**2, 1.0)]
+    # mean square of held-out rows over the base's variance is 1, with and without the noise
+    for value, entropy in zip(judged, log_sd, strict=True):
+        assert value - entropy == pytest.approx(1, abs=4 * math.sqrt(2 / 400))
 
 
 def test_a_table_of_one_row_repeated_is_sound():
