@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from skebm import HybridCDDensity
+from skebm import EnergyDensity, HybridCDDensity
 from skebm.bases import Mixture
 from skebm.energies import MLP
 from skebm.exceptions import DataDegeneracyWarning
+from skebm.objectives import ImportanceLikelihood
 from skebm.partition import ImportanceSampling
 
 
@@ -182,18 +183,27 @@ def test_training_rows_alone_decide_on_the_noise():
     assert 0 < sum(found) < 8  # both are trained on in a quarter of the splits
 
 
-@pytest.mark.filterwarnings("ignore::skebm.exceptions.DataDegeneracyWarning")
-def test_noise_reaches_the_base_and_the_rows_that_judge():
-    """The base is fitted to s^2 + noise^2; what is held out is as wide."""
-    X, noise = normal(4000, 1), 0.75
-    wide, plain = (tiny(base="gaussian", data_noise=s, max_iter=1).fit(X) for s in (noise, 0.0))
-    variances = [est.base_.log_prob(torch.zeros(1, 1)).exp() ** -2 for est in (wide, plain)]
-    assert float(variances[0] / variances[1]) == pytest.approx(1 + noise**2, rel=0.05)
-    judged = [-2 * est.history_[0]["validation"] for est in (wide, plain)]
-    log_sd = [math.log(2 * math.pi * v) for v in (1 + noise**2, 1.0)]
-    # mean square of held-out rows over the base's variance is 1, with and without the noise
-    for value, entropy in zip(judged, log_sd, strict=True):
-        assert value - entropy == pytest.approx(1, abs=4 * math.sqrt(2 / 400))
+class Watch(ImportanceLikelihood):
+    """Writes down its batches."""
+
+    seen = []
+
+    def step(self, model, state, draw, rng):
+        self.seen.append(draw())
+        return super().step(model, state, draw, rng)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.75])
+def test_noise_reaches_batches_base_and_the_rows_that_judge(noise):
+    """Each as wide as 1 + noise^2 on standardized rows."""
+    X, variance = normal(4000, 1), 1 + noise**2
+    params = {"base": "gaussian", "data_noise": noise, "max_iter": 1, "batch_size": 4000}
+    est = EnergyDensity(Watch(64), random_state=0, **params).fit(5 + 3 * X)
+    assert float(Watch.seen[-1].var()) == pytest.approx(variance, rel=4 * math.sqrt(2 / 4000))
+    of_base = 0.5 * float(est.base_.log_prob(torch.zeros(1, 1)).exp()) ** -2 / math.pi
+    assert of_base == pytest.approx(variance, rel=0.05)
+    judged = -2 * est.history_[0]["validation"] - math.log(2 * math.pi * variance)
+    assert judged == pytest.approx(1, abs=4 * math.sqrt(2 / 400))  # their mean square, over it
 
 
 def test_a_table_of_one_row_repeated_is_sound():
