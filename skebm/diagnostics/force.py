@@ -48,8 +48,8 @@ def force_correlation(
     Parameters
     ----------
     history : sequence of dict
-        ``history_`` of an estimator, one row per update (``eval_every=1``). Rows without a force
-        (of a later phase of training) are left out. Pass a slice to leave out the first updates,
+        One row per update: of ``train`` with ``Settings(eval_every=1)``; ``history_`` of an
+        estimator has one per 25. Rows without a force (of a later phase) are left out. Pass a slice to leave out the first updates,
         where both have a trend, which correlates them at every lag.
     max_lag : int, default=5
         Largest lag, in updates.
@@ -105,26 +105,26 @@ def _series(history: list[dict], key: str | None, fewest: int) -> tuple[np.ndarr
     missing = [name for name in ("force", key) if name not in present]
     if missing:
         raise ValueError(
-            f"history must hold {missing[0]!r}, got the keys {sorted(present)}. Pass history_ of "
-            "an estimator that was trained with chains."
+            f"history must hold {missing[0]!r}, got the keys {sorted(present)}. Pass that of a "
+            "training with chains."
         )
     rows = [row for row in history if row.get("force") is not None and row.get(key) is not None]
     if len(rows) < fewest:
         raise ValueError(
             f"history must have at least {fewest} rows (max_lag + {SPARE}), got {len(rows)}. "
-            "Train longer with eval_every=1, or lower max_lag."
+            "Train longer, or lower max_lag."
         )
     gaps: Any = np.diff([row.get("iteration", i) for i, row in enumerate(rows)])
     if (gaps != 1).any():
         raise ValueError(
             f"history must have one row per update, got rows {np.max(gaps)} updates apart. "
-            "Train with eval_every=1."
+            "Use skebm.train.train with Settings(eval_every=1)."
         )
     series = np.array([(row[key], row["force"]) for row in rows], dtype=np.float64).T
     for name, values in zip((key, "force"), series, strict=True):
         if not np.ptp(values) > 0:  # nan included
             raise ValueError(
                 f"{name} must be finite and vary, got values from {values.min()} to "
-                f"{values.max()}. Look at history_."
+                f"{values.max()}. Look at the history."
             )
     return series[0], series[1]
