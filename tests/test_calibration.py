@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from skebm.estimators._calibration import N_DRAWS, calibrate
 
 from skebm.bases.mixture import MixtureBase
 from skebm.energies import Model, Zero
 from skebm.energies.reweighted import Reweighted
 from skebm.exceptions import NormalizationWarning
+from skebm.fitted.calibration import N_DRAWS, calibrate
 from tests.closed_forms import Quadratic, assert_estimate, assert_mean, grid
 from tests.generators import gen
 

@@ -1,5 +1,6 @@
 """Tables on which a continuous likelihood is unbounded or floats are strained: sound or warned."""
 
+import math
 import warnings
 
 import numpy as np
@@ -7,10 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from skebm import HybridCDDensity
+from skebm import EnergyDensity, HybridCDDensity
 from skebm.bases import Mixture
 from skebm.energies import MLP
 from skebm.exceptions import DataDegeneracyWarning
+from skebm.objectives import ImportanceLikelihood
 from skebm.partition import ImportanceSampling
 
 
@@ -170,9 +172,38 @@ def test_noise_that_the_user_sets_is_taken_without_a_warning(data_noise):
     assert np.isfinite(est.score_samples(make(1))).all()
 
 
-def test_sound_tables_get_no_noise():
-    est = tiny().fit(normal(100, 3))
-    np.testing.assert_array_equal(est.data_noise_, np.zeros(3))
+@pytest.mark.filterwarnings("ignore::skebm.exceptions.DataDegeneracyWarning")
+def test_training_rows_alone_decide_on_the_noise():
+    """Half of the rows are held out, and one of two equal rows with it, or both, or none."""
+    X, found = normal(40, 3), []
+    X[7] = X[3]
+    for seed in range(12):
+        est = tiny(base="gaussian", max_iter=1, validation_fraction=0.5, random_state=seed)
+        found.append(est.fit(X).data_noise_.any())
+    assert 0 < sum(found) < 8  # both are trained on in a quarter of the splits
+
+
+class Watch(ImportanceLikelihood):
+    """Writes down its batches."""
+
+    seen = []
+
+    def step(self, model, state, draw, rng):
+        self.seen.append(draw())
+        return super().step(model, state, draw, rng)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.75])
+def test_noise_reaches_batches_base_and_the_rows_that_judge(noise):
+    """Each as wide as 1 + noise^2 on standardized rows."""
+    X, variance = normal(4000, 1), 1 + noise**2
+    params = {"base": "gaussian", "data_noise": noise, "max_iter": 1, "batch_size": 4000}
+    est = EnergyDensity(Watch(64), random_state=0, **params).fit(5 + 3 * X)
+    assert float(Watch.seen[-1].var()) == pytest.approx(variance, rel=4 * math.sqrt(2 / 4000))
+    of_base = 0.5 * float(est.base_.log_prob(torch.zeros(1, 1)).exp()) ** -2 / math.pi
+    assert of_base == pytest.approx(variance, rel=0.05)
+    judged = -2 * est.history_[0]["validation"] - math.log(2 * math.pi * variance)
+    assert judged == pytest.approx(1, abs=4 * math.sqrt(2 / 400))  # their mean square, over it
 
 
 def test_a_table_of_one_row_repeated_is_sound():

@@ -31,12 +31,13 @@ class FitTask:
             self.context = estimator._init_callback_context(max_subtasks=None)
             self.context.call_on_fit_task_begin(estimator=estimator, **self.about)
 
-    def on_validation(self, state: TrainState) -> None:
-        """Tell the callbacks that another stretch of updates is done."""
-        if self.context is not None:
-            part = self.context.subcontext(task_name="validation")
-            part.call_on_fit_task_begin(estimator=self.estimator, **self.about)
-            part.call_on_fit_task_end(estimator=self.estimator, **self.about)
+    def on_validation(self, state: TrainState) -> bool:
+        """Tell the callbacks that another stretch of updates is done; return whether to stop."""
+        if self.context is None:
+            return False
+        part = self.context.subcontext(task_name="validation")
+        part.call_on_fit_task_begin(estimator=self.estimator, **self.about)
+        return part.call_on_fit_task_end(estimator=self.estimator, **self.about)
 
     def end(self) -> None:
         """Tell the callbacks that the fit is done."""

@@ -1,0 +1,115 @@
+"""Where novelty starts, for scores that are known."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from skebm import HybridCDDensity
+from skebm.data import ArrayTable, Originals
+from skebm.fitted.threshold import quantile, threshold
+
+
+def normal(n, mean=0.0, seed=0):
+    return mean + np.random.default_rng(seed).normal(size=n)
+
+
+def exponential(n):
+    return np.random.default_rng(7).exponential(size=n)
+
+
+def offset(trained, fresh=(), contamination="auto", weight=None, numbers=None):
+    """The offset where rows score their first column, training rows before held-out ones."""
+    scores = np.concatenate([trained, fresh])
+    held_out = np.arange(len(trained), len(scores)) if numbers is None else numbers
+    originals = Originals(scores[:, None], weight, held_out)
+    table = ArrayTable(torch.zeros(len(trained), 1), originals=originals)
+    density = SimpleNamespace(log_density=lambda X: X[:, 0])
+    return threshold(density, table, contamination)
+
+
+@pytest.mark.parametrize("apart", [50.0, -50.0])
+def test_the_automatic_offset_is_the_quantile_of_held_out_scores(apart):
+    fresh = normal(100, seed=1)
+    found = offset(normal(300, apart), fresh)
+    lowest = fresh.min() if apart > 0 else -np.inf
+    assert found == pytest.approx(np.quantile(fresh, 0.05)) and found > lowest
+
+
+@pytest.mark.parametrize("n, guarded", [(39, True), (40, False)])
+def test_few_held_out_rows_do_not_raise_it_above_the_quantile_of_all(n, guarded):
+    trained, fresh = normal(300), normal(n, 20.0, seed=1)
+    everything = np.quantile(np.concatenate([trained, fresh]), 0.05)
+    expected = everything if guarded else np.quantile(fresh, 0.05)
+    assert offset(trained, fresh) == pytest.approx(expected)
+    low = normal(n, -20.0)  # but may lower it
+    assert offset(trained, low) == pytest.approx(np.quantile(low, 0.05))
+
+
+def test_held_out_rows_that_repeat_count_as_often():
+    trained, fresh = normal(300, 99.0), np.arange(50.0)
+    numbers = 300 + np.repeat(np.arange(50), np.r_[60, np.ones(49, dtype=int)])
+    assert offset(trained, fresh, numbers=numbers) == 0.5  # more than 5 % score 0: one is flagged
+
+
+@pytest.mark.parametrize("n", [2, 3, 9])
+def test_one_row_is_flagged_and_none_is_on_the_offset(n):
+    assert offset(np.arange(float(n))) == 0.5
+    assert offset(np.arange(40.0)) == pytest.approx(0.05 * 39)
+
+
+def test_an_atom_is_flagged_as_a_whole_or_not_at_all():
+    scores = np.r_[np.zeros(10), np.arange(1.0, 91.0)]
+    assert offset(scores) == 0.0
+    assert offset(np.zeros(30)) == 0.0
+    assert offset(np.r_[np.zeros(2), np.arange(1.0, 99.0)]) == pytest.approx(0.05 * 99 - 1)
+
+
+@pytest.mark.parametrize("contamination", [0.01, 0.2, 0.5])
+def test_a_number_is_the_flagged_share_of_weight(contamination):
+    """Of training and held-out rows together, to the weight of one of them."""
+    trained, fresh = normal(300), normal(100, 3.0, seed=1)
+    scores = np.r_[trained, fresh]
+    weight = 0.01 + exponential(400) * (scores > 0)
+    found = offset(trained, fresh, contamination, weight)
+    share = weight[scores < found].sum() / weight.sum()
+    assert share == pytest.approx(contamination, abs=2 * weight.max() / weight.sum())
+    plain = offset(trained, fresh, contamination)
+    assert plain == pytest.approx(np.quantile(scores, contamination))
+    assert abs(found - plain) > 0.05
+
+
+@pytest.mark.parametrize("held_out", [0, 20])
+def test_weights_move_an_automatic_offset_that_rests_on_all_rows(held_out):
+    scores = np.arange(100.0)
+    weight = np.where(scores < 50, 1.0, 99.0)
+    found = offset(scores[: 100 - held_out], scores[100 - held_out :], weight=weight)
+    assert found == pytest.approx(52, abs=1.0)  # 5 % of 5000 lies two heavy rows above 50
+    repeated = offset(np.repeat(scores, weight.astype(int)))
+    assert found == pytest.approx(repeated, abs=1.0)
+
+
+@pytest.mark.parametrize("q", [0.0, 0.03, 0.5, 0.99, 1.0])
+@pytest.mark.parametrize("n", [1, 2, 7, 1000])
+def test_equal_weights_give_the_quantile_of_numpy(n, q):
+    values = normal(n)
+    expected = pytest.approx(np.quantile(values, q), abs=1e-9)
+    assert quantile(values, None, q) == expected == quantile(values, np.full(n, 0.3), q)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-3, 1e200])
+def test_the_scale_of_weights_does_not_matter(scale):
+    values, weight = normal(60), exponential(60)
+    found = [quantile(values, w, 0.1) for w in (weight, scale * weight)]
+    assert found[0] == pytest.approx(found[1], rel=1e-12)
+
+
+def test_a_fit_flags_its_share_of_weight():
+    """A hundred light rows outside, which unweighted would be a third of all."""
+    X = np.r_[normal((200, 2)), 0.1 * normal((100, 2)) + 6]
+    weight = np.where(X[:, 0] > 3, 0.2, 1.0)
+    params = {"base": "gaussian", "max_iter": 1, "refine": False, "random_state": 0}
+    est = HybridCDDensity(contamination=0.1, **params).fit(X, sample_weight=weight)
+    share = weight[est.predict(X) == -1].sum() / weight.sum()
+    assert share == pytest.approx(0.1, abs=2 / weight.sum())
