@@ -61,10 +61,8 @@ COLUMNS = ["law", "method", "seed", "statistic", "p-value", "seconds"]
 
 def run_test(model: Any, X: np.ndarray, method: str, seed: int, smoke: bool) -> Any:
     """Return the outcome of one test with the package's settings."""
-    critic = CriticSettings(max_iter=20) if smoke else None
-    return goodness_of_fit_test(
-        model, X, critic=critic, alpha=ALPHA, random_state=seed, **METHODS[method]
-    )
+    settings = {**METHODS[method], "critic": CriticSettings(max_iter=20) if smoke else None}
+    return goodness_of_fit_test(model, X, alpha=ALPHA, random_state=seed, **settings)
 
 
 def law(name: str) -> Any:
@@ -184,7 +182,7 @@ def accuracy(smoke: bool) -> list[list]:
     values, times = [], []
     for seed in range(n_seeds):
         X = truth.sample(n, random_state=seed)
-        critic = CriticSettings(max_iter=30) if smoke else None
+        critic = CriticSettings(l2=0.5, max_iter=30 if smoke else 1000)
         fit = partial(learned_stein_discrepancy, model, X, critic=critic, standardize=False)
         seconds, result = timed(partial(fit, random_state=seed))
         values.append(result.value)

@@ -32,7 +32,7 @@ from copy import deepcopy
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -198,13 +198,12 @@ def times_of(model: str, mode_name: str) -> tuple[int, ...]:
 
 def critic_settings(n: int, mode_name: str) -> CriticSettings:
     """Return how the critic is trained on n held-out rows."""
-    every: dict[str, Any] = {"l2": L2, "n_iter_no_change": None}
+    short = CriticSettings(l2=L2, n_iter_no_change=None, batch_size=500)
     if mode_name != "full":
-        max_iter = 20 if mode_name == "smoke" else 600
-        return CriticSettings(max_iter=max_iter, batch_size=500, **every)
+        return short.with_params(max_iter=20 if mode_name == "smoke" else 600)
     a_pass = max(1, round(0.8 * n / 128))
-    every |= {"max_iter": 100 * a_pass, "eval_every": a_pass}
-    return CriticSettings(Critic((1000, 1000)), batch_size=128, **every)
+    schedule = {"max_iter": 100 * a_pass, "eval_every": a_pass}
+    return short.with_params(network=Critic((1000, 1000)), batch_size=128, **schedule)
 
 
 def one(model: str, seed: int, at: int, mode_name: str) -> list[float]:

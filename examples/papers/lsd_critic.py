@@ -74,19 +74,12 @@ def saved(name: str, critic: str, args: argparse.Namespace) -> Path:
 def one(name: str, critic: str, seed: int, args: argparse.Namespace) -> list[float]:
     truth = case(name, seed, DIMENSIONS[args.mode])
     X = truth.p.sample(ROWS[args.mode], random_state=seed)
+    n_updates = UPDATES[args.mode]
+    schedule = {"eval_every": max(1, n_updates // 20), "n_iter_no_change": None}
+    settings = CriticSettings(CRITICS[critic], L2, n_updates, **schedule)
     start = time.perf_counter()
     result = learned_stein_discrepancy(
-        truth.q.score,
-        X,
-        critic=CriticSettings(
-            CRITICS[critic],
-            l2=L2,
-            max_iter=UPDATES[args.mode],
-            eval_every=max(1, UPDATES[args.mode] // 20),
-            n_iter_no_change=None,
-        ),
-        standardize=False,
-        random_state=seed,
+        truth.q.score, X, critic=settings, standardize=False, random_state=seed
     )
     seconds = time.perf_counter() - start
     new = truth.p.sample(FRESH, random_state=2000 + seed)

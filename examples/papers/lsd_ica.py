@@ -116,20 +116,20 @@ def problem(source: str, d: int, start: str, seed: int, args: argparse.Namespace
     return Problem(density, *(torch.from_numpy(part).float() for part in (X, T)), truth, log_volume)
 
 
-def recipe(method: str, start: str, d: int, args: argparse.Namespace) -> tuple[int, Any, Any]:
-    """Return updates, the model's optimizer and the critic's rate."""
+def recipe(method: str, start: str, d: int, args: argparse.Namespace) -> tuple[int, Any, float]:
+    """Return updates, the optimizer of the model and the critic's learning rate."""
     recipes = QUICK[10 if d <= 10 else 50]
     n_updates, rate, critic_rate = recipes.get(method, recipes["others"])
     if args.mode == "full" and start == "random":
         paper = Optimization(1e-3, (0.5, 0.9), weight_decay=0.0, schedule="constant")
-        return 100_000, paper, None
-    model = Optimization(rate, (0.5, 0.99), weight_decay=0.0)
+        return 100_000, paper, 1e-3
     if args.mode == "full":
-        return 100_000, model.with_params(learning_rate=3e-3), None
+        n_updates, rate, critic_rate = 100_000, 3e-3, 3e-3
+    model = Optimization(rate, (0.5, 0.99), weight_decay=0.0)
     return (4 if args.smoke else n_updates), model, critic_rate
 
 
-def objective(method: str, task: Problem, model: Any, critic_rate: float | None) -> Objective:
+def objective(method: str, task: Problem, model: Any, critic_rate: float) -> Objective:
     """Return the training principle of a method."""
     d = task.x.shape[1]
     if method == ML:
@@ -143,11 +143,12 @@ def objective(method: str, task: Problem, model: Any, critic_rate: float | None)
     if method.startswith(CNCE):
         noise_std = float(method.split()[-1])
         return ConditionalNoiseContrastive(noise_std, optimization=model)
+    common: dict[str, Any] = {"max_norm": 1e3, "optimization": model}
     if method == PLAIN_LSD:
         plain = Critic(learning_rate=critic_rate, trace="gaussian")
-        return LearnedStein(plain, 1, 1.0, max_norm=1e3, optimization=model)
-    shaped = Critic((2 * d,), activation="tanh", linear_skip=True, learning_rate=critic_rate)
-    return LearnedStein(shaped, 2, 0.1, max_norm=1e3, optimization=model)
+        return LearnedStein(plain, critic_steps=1, l2=1.0, **common)
+    shaped = Critic((2 * d,), "tanh", linear_skip=True, learning_rate=critic_rate)
+    return LearnedStein(shaped, critic_steps=2, l2=0.1, **common)
 
 
 def log_likelihood(energy: torch.nn.Module, task: Problem) -> float:

@@ -65,6 +65,8 @@ def one(d: int, n_hidden: int, repetition: int, methods: list[str], mode_name: s
     """Return a row of values, errors and seconds for each method."""
     torch.set_num_threads(1)
     X, models = machines(d, n_hidden, repetition, mode_name)
+    patience = {"n_iter_no_change": PATIENCE[mode_name]}
+    critic = CriticSettings(l2=L2, max_iter=UPDATES[mode_name], **patience)
     rows = []
     for method in methods:
         start = time.perf_counter()
@@ -75,11 +77,7 @@ def one(d: int, n_hidden: int, repetition: int, methods: list[str], mode_name: s
                 models,
                 X,
                 method=method.lower(),
-                critic=CriticSettings(
-                    l2=L2,
-                    max_iter=UPDATES[mode_name],
-                    n_iter_no_change=PATIENCE[mode_name],
-                ),
+                critic=critic,
                 standardize=False,
                 random_state=repetition,
             )

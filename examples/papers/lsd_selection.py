@@ -122,17 +122,15 @@ def by_rule(rule: str, seed: int, args: argparse.Namespace) -> list[float]:
 def by_library(seed: int, args: argparse.Namespace) -> list[float]:
     """Return the same for the package's own training and choice."""
     n = N_TRAIN + N_VALIDATION + N_TEST
+    critic = CriticSettings(
+        l2=L2,
+        max_iter=UPDATES[args.mode],
+        split=(N_TRAIN / n, N_VALIDATION / n, N_TEST / n),
+        eval_every=EVERY[args.mode],
+    )
+    X = P.sample(n, random_state=5000 + seed)
     result = learned_stein_discrepancy(
-        Q.score,
-        P.sample(n, random_state=5000 + seed),
-        critic=CriticSettings(
-            l2=L2,
-            max_iter=UPDATES[args.mode],
-            split=(N_TRAIN / n, N_VALIDATION / n, N_TEST / n),
-            eval_every=EVERY[args.mode],
-        ),
-        standardize=False,
-        random_state=seed,
+        Q.score, X, critic=critic, standardize=False, random_state=seed
     )
     best = max(result.history, key=lambda row: row["statistic"])
     new = P.sample(FRESH[args.mode], random_state=10 * seed + 2)
