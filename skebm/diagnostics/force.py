@@ -49,8 +49,8 @@ def force_correlation(
     ----------
     history : sequence of dict
         One row per update: of ``train`` with ``Settings(eval_every=1)``; ``history_`` of an
-        estimator has one per 25. Rows without a force (of a later phase) are left out. Pass a slice to leave out the first updates,
-        where both have a trend, which correlates them at every lag.
+        estimator has one per 25. Rows without a force (of a later phase) are left out. Pass a slice
+        to leave out the first updates, where both have a trend, which correlates them at every lag.
     max_lag : int, default=5
         Largest lag, in updates.
     key : str, default=None
