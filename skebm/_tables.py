@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["as_frame", "n_rows", "table_like", "take_entries", "take_rows"]
+__all__ = ["as_frame", "n_rows", "one_per_row", "table_like", "take_entries", "take_rows"]
 
 from typing import Any
 
@@ -43,3 +43,35 @@ def table_like(X: Any, values: np.ndarray) -> Any:
         return values
     columns = dict(zip(frame.columns, values.T, strict=True))
     return nw.from_dict(columns, backend=frame.implementation).to_native()
+
+
+def one_per_row(
+    name: str,
+    values: Any,
+    n: int | None = None,
+    *,
+    finite: bool = False,
+    remedy: str = "Look at the rows that they belong to, or at the estimator's fit.",
+) -> np.ndarray:
+    """Return values (n,), one per row, as float64; unless `finite`, some may be minus infinity.
+
+    Raises
+    ------
+    ValueError
+        If there are not n of them (None: at least 1), or NaN or plus infinity is among them; the
+        message calls them `name` and ends in `remedy`.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or len(values) != (n or len(values) or -1):
+        rule = f"of shape ({n},)" if n else "one-dimensional and not empty"
+        raise ValueError(
+            f"{name} must be {rule}, got shape {values.shape}. It needs one number per row."
+        )
+    n_bad = np.count_nonzero(~np.isfinite(values) if finite else ~(values < np.inf))
+    if n_bad:
+        rule = "finite" if finite else "numbers below infinity"
+        raise ValueError(
+            f"{name} must be {rule}, got {n_bad} of {len(values)} values that are not "
+            f"({np.count_nonzero(np.isnan(values))} NaN). {remedy}"
+        )
+    return values

@@ -797,6 +797,8 @@ def test_every_pair_trains_and_tells_what_it_saw(bound, entropy):
     objective = BidirectionalBounds(bound, entropy, MLPGenerator((8,)))
     state = trained(objective)
     assert_sound(state, 3)
+    moved = {name for name, optimizer in state.objective.optimizers.items() if optimizer.state}
+    assert moved == ({"energy", "generator"} if "wgan" in bound else {*state.objective.optimizers})
     names = CRITIC if bound.startswith("wgan") else CRITIC | OF_ENTROPY[entropy]
     names = names | {"hinge_open"} if bound == "bidirectional" else names
     assert all(set(row) == names for row in state.history[1:])

@@ -159,6 +159,9 @@ def test_value_and_score_are_autograds_without_a_graph(name):
         torch.testing.assert_close(value, energy(x), rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(score, truth, rtol=1e-10, atol=1e-12)
         assert not value.requires_grad and not score.requires_grad
+    v, h = torch.randn(x.shape, dtype=x.dtype, generator=gen(2)), 1e-6
+    slope = (energy(x + h * v) - energy(x - h * v)) / (2 * h)  # nothing inside rounds to float32
+    torch.testing.assert_close(-(truth * v).flatten(1).sum(1), slope, rtol=1e-6, atol=1e-6)
     assert (truth.abs().max() > 1e-3) == (name != "zero")
     assert x.equal(before) and all(p.grad is None for p in energy.parameters())
     assert isinstance(energy, Energy) == (name != "module")
@@ -466,6 +469,14 @@ def test_a_factory_gets_the_columns_or_the_shape_and_its_module_images():
     shaped = build_energy(lambda s: seen.append(s) or Convnet(), CHOICES, (1, 8, 8), gen(0))
     assert shaped(torch.ones(3, 64)).tolist() == [64.0] * 3
     assert seen[:2] == [3, (1, 8, 8)] and seen[-1] == (3, 1, 8, 8)
+
+
+def test_the_check_of_a_factory_draws_nothing_and_leaves_its_module_in_training():
+    before = torch.get_rng_state()
+    module = build_energy(
+        lambda d: Squeezed(torch.nn.Linear(d, 1), torch.nn.Dropout()), {}, (3,), gen(0)
+    )
+    assert torch.get_rng_state().equal(before) and all(part.training for part in module.modules())
 
 
 def test_aliases_and_components():

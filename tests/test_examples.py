@@ -60,8 +60,8 @@ def test_reproduction_prints_tables_and_draws(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_in_a_reproduction_leaves_a_usable_estimator(tmp_path):
-    """The interrupted fit warns and keeps what it has; the script goes on with it."""
+def test_ctrl_c_in_a_reproduction_leaves_the_earlier_fit(tmp_path):
+    """The interrupted fit raises and sets nothing; the script goes on with what it had."""
     script = tmp_path / "long.py"
     script.write_text(
         "import argparse, signal, sys\n"
@@ -75,8 +75,10 @@ def test_ctrl_c_in_a_reproduction_leaves_a_usable_estimator(tmp_path):
         "X = hcd_rings.rings_10d().sample(500, random_state=0)\n"
         "est.set_params(optimizer=slow).fit(X).set_params(max_iter=100_000)\n"
         "print('fitting', flush=True)\n"
-        "est.fit(X)\n"
-        "print(est.sample(3).shape, 0 < est.n_iter_ < 100_000)\n"
+        "try:\n"
+        "    est.fit(X)\n"
+        "except KeyboardInterrupt:\n"
+        "    print(est.sample(3).shape, est.n_iter_)\n"
     )
     process = subprocess.Popen(
         [sys.executable, str(script)],
@@ -91,7 +93,7 @@ def test_ctrl_c_in_a_reproduction_leaves_a_usable_estimator(tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err[-2000:]
-    assert "(3, 10) True" in out and "ConvergenceWarning: Training was interrupted" in err
+    assert "(3, 10) 2" in out
 
 
 @pytest.mark.slow

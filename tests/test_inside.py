@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from skebm.datasets import GaussianDensity
-from skebm.inside import layers, read_scores, scorers, unwrap
+from skebm.inside import read_scores, scorers, unwrap
 from skebm.metrics import NoveltyScorer, bits_per_dim, log_likelihood_scorer
 from skebm.ood import (
     ConformalNoveltyDetector,
@@ -59,12 +59,16 @@ def test_what_is_inside_is_found(name):
     assert type(last) is GaussianMixture
     assert unwrap(wrapper)[1] is (wrapper if detector else last)
     np.testing.assert_allclose(stein_score(wrapper, X), stein_score(PLAIN, X))
-    outer, *_, inner = layers(wrapper)
-    assert outer is wrapper and inner is last
+    inner = wrapper
+    while scorers(inner):
+        (inner,) = scorers(inner)
+    assert inner is last
     for read in (read_scores, lambda model, rows: log_likelihood_scorer(model, rows)["score"]):
         np.testing.assert_allclose(read(wrapper, X), read(PLAIN, X))
     if not detector:
         assert bits_per_dim(wrapper, X) == pytest.approx(bits_per_dim(PLAIN, X))
+        direct = bits_per_dim(GaussianMixture().fit(X), X)  # in the units of X, too
+        assert bits_per_dim(wrapper, X) == pytest.approx(direct, rel=1e-4)
 
 
 def test_what_scores_in_other_ways_is_not_opened():
@@ -78,6 +82,9 @@ def test_what_scores_in_other_ways_is_not_opened():
         assert unwrap(detector.fit(X), detectors=True) == ([], detector)
     ensemble = EnsembleDensity(KernelDensity(), n_estimators=2, bootstrap=True).fit(X)
     assert scorers(ensemble) == ensemble.estimators_
+    pipeline = make_pipeline(StandardScaler(), ThresholdDetector(KernelDensity(), level=0.1)).fit(X)
+    assert unwrap(pipeline)[1] is pipeline[-1]
+    assert unwrap(pipeline, detectors=True)[1] is pipeline[-1].estimator_
 
 
 class Returns:

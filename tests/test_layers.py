@@ -38,6 +38,12 @@ def test_imports_come_from_above(path):
     assert upward(path.read_text(encoding="utf-8"), parts[:-1], parts[1]) == []
 
 
+def test_energies_do_not_know_the_datasets():
+    sources = [path.read_text("utf-8") for path in (PACKAGE / "energies").glob("*.py")]
+    names = [name for source in sources for name in imported(source, ("skebm", "energies"))]
+    assert names and not [name for name in names if name[1] == "datasets"]
+
+
 @pytest.mark.parametrize(
     ("place", "source", "found"),
     [
@@ -53,3 +59,15 @@ def test_imports_come_from_above(path):
 )
 def test_no_place_may_look_down(place, source, found):
     assert upward(source, ("skebm", place), place) == found
+
+
+def test_optimizers_step_in_one_place():
+    """All others go through `descend`: what an update needs is done there for every player."""
+    steps = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if node.func.attr == "step" and not (node.args or node.keywords)
+    }
+    assert steps == {"objectives/_base.py"}

@@ -153,6 +153,11 @@ def test_best_log_z_is_a_zero_of_the_gradient(n_noise, shift):
     assert abs(float(c.grad)) < 1e-6
 
 
+def test_best_log_z_of_equal_ratios_is_their_value_and_of_infinite_ones_none():
+    assert best_log_z(torch.full((7,), 0.3), torch.full((999,), 0.3)) == pytest.approx(0.3)
+    assert math.isnan(best_log_z(torch.tensor([1.0, math.inf]), torch.zeros(3)))
+
+
 def test_a_checkpointed_log_z_comes_back():
     model = Model(Quadratic(0.5), normal_base(D), 1.0)
     objective = NoiseContrastive()

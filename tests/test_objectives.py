@@ -17,7 +17,7 @@ from skebm.objectives import (
     LearnedStein,
     Optimization,
 )
-from skebm.samplers import MALA, Langevin, SampleBank
+from skebm.samplers import MALA, Gibbs, Langevin, SampleBank
 from skebm.train import HeldOutLikelihood
 from tests.closed_forms import Quadratic, assert_estimate, assert_mean, normal_base, tilted_log_z
 from tests.generators import gen
@@ -382,6 +382,7 @@ def test_others_are_judged_by_likelihood_and_games_not_at_all(objective):
         (ContrastiveDivergence(cd_weight=-1), ValueError, "cd_weight .* got -1"),
         (ContrastiveDivergence(n_steps=1.5), TypeError, r"n_steps .* got 1\.5"),
         (ContrastiveDivergence(sampler="mala"), TypeError, "sampler .* got 'mala'"),
+        (ContrastiveDivergence(sampler=Gibbs()), TypeError, r"with a step_size, got Gibbs\(\)"),
         (ContrastiveDivergence(sampler=MALA(0.0)), ValueError, r"step_size .* got 0\.0"),
         (ImportanceLikelihood(1), ValueError, "n_points .* got 1"),
         (ImportanceLikelihood(optimization=Optimization(0)), ValueError, "learning_rate .* got 0"),

@@ -91,7 +91,8 @@ def test_the_dot_is_where_fpr95_is_read(n_in):
 
 def test_precision_and_recall_are_those_of_scikit_learn_and_of_the_metrics(scores):
     score_in, sets = scores
-    display = OODPrecisionRecallDisplay.from_predictions(score_in, sets, name="forest")
+    options = {"name": "forest", "linewidth": 3}
+    display = OODPrecisionRecallDisplay.from_predictions(score_in, sets, **options)
     assert list(display.aupr) == ["forest, near", "forest, far"]
     for (name, score_out), line in zip(sets.items(), display.ax_.lines[::2], strict=True):
         label = f"forest, {name}"
@@ -103,6 +104,7 @@ def test_precision_and_recall_are_those_of_scikit_learn_and_of_the_metrics(score
         area = -np.sum(np.diff(recall) * precision[:-1])
         assert display.aupr[label] == pytest.approx(area, abs=1e-12)
         assert display.chance[label] == len(score_out) / (120 + len(score_out))
+        assert line.get_linewidth() == 3
     assert display.ax_.lines[3].get_ydata() == [display.chance["forest, far"]] * 2
     assert legend(display.ax_)[1] == "forest, far (AUPR 0.899, chance 0.205)"
 
@@ -151,9 +153,13 @@ def test_unfit_estimators_are_named(display, rows):
 
 def test_score_histogram_counts_every_row(scores):
     score_in, score_out = scores[0], scores[1]["near"]
-    display = ScoreHistogramDisplay.from_predictions(score_in, score_out, threshold=-1.2, bins=17)
+    options = {"threshold": -1.2, "bins": 17, "xlabel": "nats", "hatch": "/"}
+    display = ScoreHistogramDisplay.from_predictions(score_in, score_out, **options)
+    assert display.ax_.get_xlabel().startswith("nats") and display.ax_.patches[0].get_hatch() == "/"
     assert len(display.edges_) == 18 and np.ptp(np.diff(display.edges_)) < 1e-12
-    for shares, values in [(display.shares_in_, score_in), (display.shares_out_, score_out)]:
+    groups = [(display.shares_in_, score_in), (display.shares_out_, score_out)]
+    for (shares, values), bars in zip(groups, display.ax_.patches, strict=True):
+        np.testing.assert_array_equal(bars.get_data()[0], shares)
         assert shares.sum() == pytest.approx(1, abs=1e-12)
         inner = np.histogram(values, display.edges_)[0][1:-1] / len(values)
         np.testing.assert_array_equal(shares[1:-1], inner)
@@ -198,7 +204,9 @@ def test_the_threshold_of_estimators_is_theirs(rows):
         display = ScoreHistogramDisplay.from_estimator(estimator.fit(X), X_in, X_out)
         assert display.false_alarm_rate_ == np.mean(estimator.predict(X_in) == -1)
         assert display.detection_rate_ == np.mean(estimator.predict(X_out) == -1)
-    assert ScoreHistogramDisplay.from_estimator(forest, X_in, X_out, threshold=-1).threshold == -1
+    options = {"threshold": -1, "bins": 3, "xlabel": "depth"}
+    display = ScoreHistogramDisplay.from_estimator(forest, X_in, X_out, **options)
+    assert vars(display).items() >= options.items()
     mixture = GaussianMixture(random_state=0).fit(X)
     assert ScoreHistogramDisplay.from_estimator(mixture, X_in, X_out).threshold is None
 
@@ -273,7 +281,8 @@ def test_uniform_p_values_lie_on_the_line():
 def test_p_values_of_detectors():
     detector = SimpleNamespace(p_value=lambda X: X[:, 0], alpha=0.2)
     X = np.linspace(0.1, 1, 10)[:, None]
-    display = PValueHistogramDisplay.from_estimator(detector, X, X[:4])
+    display = PValueHistogramDisplay.from_estimator(detector, X, X[:4], bins=7)
+    assert display.bins == 7
     assert (display.alpha, display.false_alarm_rate_, display.detection_rate_) == (0.2, 0.2, 0.5)
     np.testing.assert_array_equal(display.p_out, X[:4, 0])
     assert PValueHistogramDisplay.from_estimator(detector, X, alpha=0.35).false_alarm_rate_ == 0.3

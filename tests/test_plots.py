@@ -167,8 +167,10 @@ DENSITIES = [DensityDisplay, DensityPairsDisplay]
 
 def test_curve_is_the_density(X):
     density = GaussianDensity([[1.0]])
-    display = DensityDisplay.from_estimator(as_estimator(density), X[:, :1], grid_resolution=30)
+    options = {"grid_resolution": 30, "color": "red"}
+    display = DensityDisplay.from_estimator(as_estimator(density), X[:, :1], **options)
     line = display.ax_.lines[0]
+    assert line.get_color() == "red"
     np.testing.assert_allclose(line.get_ydata(), np.exp(-0.5 * display.xx0**2) / np.sqrt(2 * np.pi))
     span = np.ptp(X[:, 0])
     assert display.xx0[[0, -1]] == pytest.approx(
@@ -446,15 +448,17 @@ def test_mean_and_band_of_the_chains(chains, kind):
 
 @pytest.mark.parametrize("kind", ["acceptance", "step_size", "drift_to_noise", "force"])
 def test_one_number_per_record(chains, kind):
-    display = ChainDisplay.from_chains(chains, kind=kind)
+    display = ChainDisplay.from_chains(chains, kind=kind, linewidth=3)
     (line,) = display.ax_.lines
+    assert line.get_linewidth() == 3
     np.testing.assert_array_equal(line.get_xydata().T, [chains.steps, getattr(chains, kind)])
     if kind == "acceptance":
         assert display.ax_.get_ylim() == (0, 1.02)
 
 
 def test_traces_of_one_coordinate(chains):
-    display = ChainDisplay.from_chains(chains, kind="trace", coordinate=2)
+    display = ChainDisplay.from_chains(chains, kind="trace", coordinate=2, linewidth=3)
+    assert display.ax_.lines[0].get_linewidth() == 3
     assert len(display.ax_.lines) == 20 and display.ax_.get_ylabel() == "x2"
     for j, line in enumerate(display.ax_.lines):
         np.testing.assert_array_equal(line.get_ydata(), chains.positions[:, j, 2])
@@ -463,6 +467,7 @@ def test_traces_of_one_coordinate(chains):
 def test_a_logarithmic_axis_still_shows_the_start(chains):
     display = ChainDisplay.from_chains(chains, log_steps=True)
     assert display.ax_.get_xscale() == "symlog" and display.ax_.get_xlim() == (0, 12)
+    assert display.ax_.xaxis.get_transform().linthresh == 5
     display.figure_.canvas.draw()
     one = Chains(*(field[:1] for field in chains))
     assert ChainDisplay.from_chains(one, log_steps=True).ax_.get_xscale() == "linear"
@@ -471,11 +476,12 @@ def test_a_logarithmic_axis_still_shows_the_start(chains):
 def test_chains_of_an_estimator(fitted):
     settings = {"sampler": "langevin", "n_steps": 20, "record_every": 4, "random_state": 3}
     rows = [[100.0, 1.0], [0.0, 0.0]]
-    display = ChainDisplay.from_estimator(fitted, rows, **settings, kind="force")
+    options = {"kind": "trace", "coordinate": 1, "log_steps": True}
+    display = ChainDisplay.from_estimator(fitted, rows, **settings, **options)
     truth = run_chains(fitted, rows, **settings)
     for drawn, field in zip(display.chains, truth, strict=True):
         np.testing.assert_array_equal(drawn, field)
-    np.testing.assert_array_equal(display.ax_.lines[0].get_ydata(), truth.force)
+    assert vars(display).items() >= options.items()
 
 
 def test_unfit_kinds_are_named_before_anything_runs():

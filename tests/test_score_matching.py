@@ -13,14 +13,13 @@ from skebm import ScoreMatchingDensity
 from skebm.datasets import two_moons
 from skebm.energies import (
     MLP,
-    Conv,
     Energy,
     LinearICA,
     Model,
     Reconstruction,
     Zero,
 )
-from skebm.networks import FeedForward
+from skebm.networks import ConvNet, FeedForward
 from skebm.objectives import DenoisingScoreMatching, Optimization, ScoreMatching
 from skebm.partition import ImportanceSampling
 from tests.closed_forms import (
@@ -140,7 +139,7 @@ class Kinked(Quadratic, Energy):
 KINKED = [
     Kinked(),
     FeedForward(2, (4,), "leaky_relu", gen(0)),
-    Conv((4,), activation="leaky_relu").build((1, 4, 4), gen(0)),
+    ConvNet((1, 4, 4), ((2, 3, 1, 1),), (), "leaky_relu", gen(0)),
     MLP((4,), "leaky_relu").build((2,), gen(0)),
     MLP((4,), "leaky_relu", "quadratic", learn_gamma=True).build((2,), gen(0)),
     Reconstruction((4,)).build((2,), gen(0)),

@@ -18,16 +18,17 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from _common import parse, print_table, print_title, yes
 
-from skebm.data import torch_generator, weighted_draws
+from skebm.data import ArrayTable, torch_generator
 from skebm.energies import MLP, Model
 from skebm.networks import MLPGenerator
-from skebm.objectives import BidirectionalBounds
+from skebm.objectives import BidirectionalBounds, GeneratorEntropy
 
 MOST = 2.2
 BASELINE = "wgan-0gp"
@@ -44,8 +45,8 @@ RULES = {
 }
 ITERATED = {
     BASELINE: RULES[BASELINE],
-    "BB, 2 iterations": {"bound": BB, "entropy": "singular-value", "n_lobpcg": 2},
-    "BB, 10 iterations": {"bound": BB, "entropy": "singular-value", "n_lobpcg": 10},
+    "BB, 2 iterations": {"bound": BB, "entropy": GeneratorEntropy("singular-value", n_lobpcg=2)},
+    "BB, 10 iterations": {"bound": BB, "entropy": GeneratorEntropy("singular-value", n_lobpcg=10)},
     "BB, Hutchinson": RULES["BB, Hutchinson"],
 }
 PAPER = {  # Table 5: hours, thousands of iterations on CIFAR-10, then on ANIMEFACE
@@ -92,10 +93,9 @@ def updates(size: Size, rule: dict, batch_norm: bool) -> Callable[[int], float]:
     rng = torch_generator(0)
     x = torch.empty(4096, size.columns).normal_(generator=rng).tanh()
     model = Model(size.energy.build((size.columns,), rng), None, 1.0)
-    objective = BidirectionalBounds(
-        generator=MLPGenerator(size.hidden, batch_norm=batch_norm), latent_dim=size.latents, **rule
-    )
-    draw = weighted_draws(x, size.batch, rng=rng)
+    generator = MLPGenerator(size.hidden, batch_norm=batch_norm, latent_dim=size.latents)
+    objective = BidirectionalBounds(generator=generator, **rule)
+    draw = partial(ArrayTable(x).draw, size.batch, rng)
     state = objective.init(model, x, rng)
 
     def timed(n: int) -> float:

@@ -21,6 +21,7 @@ from usp_novelty import one, tables
 
 from skebm import NCEDensity, USPDensity
 from skebm.energies import MLP
+from skebm.objectives import Optimization
 
 sys.path.append(str(Path(__file__).parents[1] / "papers"))
 from _paper import Kept
@@ -28,19 +29,19 @@ from _paper import Kept
 MOST_TRAIN, MOST_TEST, NOISE = 2000, 4000, 0.005
 FIXED: dict[str, Any] = {
     "max_iter": 800,
-    "learning_rate": 1e-3,
+    "optimizer": Optimization(1e-3, averaging=False),
     "n_iter_no_change": None,
     "validation_fraction": 0.0,
-    "averaging": False,
     "energy": MLP(n_frequencies=0, input_scale=1.0),
 }
 LONG: dict[str, Any] = {"max_iter": 1500, "learning_rate": 8e-3, "n_iter_no_change": 24}
+DECAYED = {"optimizer": Optimization(4e-3, weight_decay=0.1)}  # at the default's step
 SHORT: dict[str, Any] = {"max_iter": 600, "learning_rate": 2e-3, "n_iter_no_change": 12}
 DEFAULT = "kernel"
 CANDIDATES: dict[str, tuple[type, dict[str, Any]]] = {
     DEFAULT: (NCEDensity, {}),
     "mixture": (NCEDensity, {"base": "mixture"}),
-    "kernel, weight decay 0.1": (NCEDensity, {"weight_decay": 0.1}),
+    "kernel, weight decay 0.1": (NCEDensity, DECAYED),
     "kernel, 1,500 updates at 0.008": (NCEDensity, LONG),
     "kernel, 800 updates at 0.001, unstopped": (NCEDensity, FIXED),
     "kernel, noise 0.2": (NCEDensity, {"data_noise": 0.2}),

@@ -35,7 +35,7 @@ from _common import parse, print_table, print_title, yes
 from joblib import Parallel, delayed
 
 from skebm.datasets import GaussianDensity, RBMDensity
-from skebm.stein import goodness_of_fit_test, learned_stein_discrepancy
+from skebm.stein import CriticSettings, goodness_of_fit_test, learned_stein_discrepancy
 
 sys.path.append(str(Path(__file__).parents[1] / "papers"))
 from _paper import Kept
@@ -61,8 +61,7 @@ COLUMNS = ["law", "method", "seed", "statistic", "p-value", "seconds"]
 
 def run_test(model: Any, X: np.ndarray, method: str, seed: int, smoke: bool) -> Any:
     """Return the outcome of one test with the package's settings."""
-    limit = {"max_iter": 20} if smoke else {}
-    settings = {**METHODS[method], **limit}
+    settings = {**METHODS[method], "critic": CriticSettings(max_iter=20) if smoke else None}
     return goodness_of_fit_test(model, X, alpha=ALPHA, random_state=seed, **settings)
 
 
@@ -183,8 +182,8 @@ def accuracy(smoke: bool) -> list[list]:
     values, times = [], []
     for seed in range(n_seeds):
         X = truth.sample(n, random_state=seed)
-        limit = {"max_iter": 30} if smoke else {}
-        fit = partial(learned_stein_discrepancy, model, X, l2=0.5, standardize=False, **limit)
+        critic = CriticSettings(l2=0.5, max_iter=30 if smoke else 1000)
+        fit = partial(learned_stein_discrepancy, model, X, critic=critic, standardize=False)
         seconds, result = timed(partial(fit, random_state=seed))
         values.append(result.value)
         times.append(seconds)

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from _common import parse, print_table, print_title, yes
 
-from skebm import USPDensity
+from skebm import EnergyDensity, USPDensity
 from skebm.bases import Uniform
 from skebm.datasets import six_modes
 from skebm.energies import MLP, Conv, Model, build_energy
@@ -131,9 +131,11 @@ def fit_and_print_peak(setting: Setting, n: int, smoke: bool) -> None:
     est = USPDensity(
         method=setting.method,
         n_points=n,
-        n_active=setting.n_active or n,
-        n_neighbors=setting.n_neighbors,
-        n_inner=setting.n_inner,
+        repulsion=SupportPartition(
+            n_active=setting.n_active or n,
+            n_neighbors=setting.n_neighbors,
+            n_inner=setting.n_inner,
+        ),
         epsilon="auto" if images else setting.epsilon(n, 27.0),  # standardized, the box is 27 large
         batch_size=setting.batch_size,
         n_integration=setting.n_integration,
@@ -143,7 +145,6 @@ def fit_and_print_peak(setting: Setting, n: int, smoke: bool) -> None:
         base="uniform",
         log_partition="importance" if smoke else "auto",
         max_iter=5,
-        eval_every=5,
         random_state=0,
     )
     est.fit(uniform_rows(2_000, setting.n_columns))
@@ -191,13 +192,11 @@ def uneven(weights: str, n: int, seeds: int, smoke: bool) -> list:
     reach = float(np.abs(density.means).max()) + 6 * float(density.scales.max())
     domain = np.full(2, -reach), np.full(2, reach)
     for seed in range(seeds):
-        est = USPDensity(
-            method="ps-usp",
-            n_points=n,
-            weights=weights,
-            init="data",
-            epsilon=UNEVEN_EPSILON,
+        points = SupportPartition(UNEVEN_EPSILON, n_active=200, n_inner=10)
+        est = EnergyDensity(
+            PartitionLikelihood(n, points, weights=weights),
             base="uniform",
+            learning_rate=8e-3,
             max_iter=20 if smoke else 150,
             log_partition="importance" if smoke else "auto",
             random_state=seed,
@@ -207,7 +206,7 @@ def uneven(weights: str, n: int, seeds: int, smoke: bool) -> list:
             est.fit(X_train)
         kl = grid_kl(density.log_density, est.score_samples, domain, 50 if smoke else 200).kl
         masses = mode_masses(est.sample(len(X_train), random_state=seed), density.means).masses
-        results.append([kl, masses.min(), masses.max(), est.support_info_.ess / n])
+        results.append([kl, masses.min(), masses.max(), est.history_[-1]["ess_share"]])
     kl, low, high, share = np.mean(results, 0)
     result = f"KL {kl:.3f} nats, masses {low:.2f} to {high:.2f}, ess / n {share:.2f}"
     return [f"weights {weights}", 2, n, "", "", "", result, "-", "-"]

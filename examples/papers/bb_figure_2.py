@@ -74,9 +74,11 @@ def estimator(settings: str, model: str, seed: int, args: argparse.Namespace) ->
     if args.mode == "full":
         shared["checkpoint_dir"] = args.output / "checkpoints"
     if args.smoke:
-        shared |= {"refine_iter": 3, "n_restarts": 1}
+        shared["n_restarts"] = 1
     if settings == OURS:
-        return BoundsEBM(**({"base": "gaussian", "refine": False} | MODELS[model] | shared))
+        own = {"base": "gaussian", "refine": False} | MODELS[model] | shared
+        own["refine"] = 3 if own["refine"] and args.smoke else own["refine"]
+        return BoundsEBM(**own)
     stated = {"energy": table_6, "standardize": False, "log_partition": None}
     return BoundsEBM.from_paper("toy", **(stated | MODELS[model] | shared))
 

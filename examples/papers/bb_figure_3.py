@@ -34,7 +34,7 @@ from skebm.data import torch_generator
 from skebm.energies import MLP
 from skebm.exceptions import GeneratorWarning
 from skebm.networks import MLPGenerator, log_volume
-from skebm.objectives import Optimization
+from skebm.objectives import GeneratorEntropy, Optimization
 
 
 class Size(NamedTuple):
@@ -87,22 +87,21 @@ class Training:
 
     def _estimator(self) -> BoundsEBM:
         size = self.size
-        generator = MLPGenerator.mnist().with_params(hidden_sizes=size.generator)
+        generator = MLPGenerator.mnist().with_params(
+            hidden_sizes=size.generator, latent_dim=size.latents, learning_rate=size.rate
+        )
         return BoundsEBM.from_paper(
             "mnist",
             energy=MLP(size.energy, "leaky_relu", n_frequencies=0, input_scale=1.0),
             generator=generator,
-            latent_dim=size.latents,
-            n_lobpcg=10,
+            entropy=GeneratorEntropy("singular-value", fold_penalty=0.0, n_lobpcg=10),
             margin=0.0,
             optimizer=Optimization(size.rate, (0.0, 0.9), 0.0, schedule="constant"),
-            generator_learning_rate=size.rate,
             standardize=False,
             data_noise=0.0,
             validation_fraction=0,
             log_partition=None,
             max_iter=size.updates,
-            eval_every=size.updates,
             warm_start=True,
             random_state=self.seed,
         )

@@ -45,6 +45,7 @@ from skebm.metrics import (
     prd_f_beta,
 )
 from skebm.networks import ConvGenerator
+from skebm.objectives import Optimization
 
 
 class Size(NamedTuple):
@@ -182,8 +183,7 @@ def estimator(name: str, seed: int, task: Task) -> BoundsEBM:
         own["penalty_weight"] = (0.001 if name == BB else 0.1) / size.latents
     return BoundsEBM(
         energy=Conv.dcgan(size.width, n_halvings={8: 1, 14: 1, 28: 2, 32: 3}[shape[1]]),
-        generator=ConvGenerator(size.channels),
-        latent_dim=size.latents,
+        generator=ConvGenerator(size.channels, latent_dim=size.latents, learning_rate=size.rate),
         image_shape=shape,
         base=None,
         refine=False,
@@ -191,12 +191,9 @@ def estimator(name: str, seed: int, task: Task) -> BoundsEBM:
         data_noise=0.0,
         validation_fraction=0,
         log_partition=None,
-        learning_rate=size.rate,
-        generator_learning_rate=size.rate,
-        betas=(0.0, size.beta),
+        optimizer=Optimization(size.rate, (0.0, size.beta), weight_decay=0.0),
         batch_size=64,
         max_iter=size.max_iter,
-        eval_every=max(1, size.max_iter // 20),
         verbose=0 if task.args.smoke else 1,
         random_state=seed,
         **own,

@@ -153,8 +153,12 @@ def estimator(name: str, seed: int, task: Task) -> BoundsEBM:
         own["penalty_weight"] = PENALTY / size.latents
     return BoundsEBM(
         energy=MLP(size.energy, n_frequencies=0, input_scale=1.0),
-        generator=MLPGenerator.mnist().with_params(hidden_sizes=size.generator, activation="silu"),
-        latent_dim=size.latents,
+        generator=MLPGenerator.mnist().with_params(
+            hidden_sizes=size.generator,
+            activation="silu",
+            latent_dim=size.latents,
+            learning_rate=size.rate,
+        ),
         base=None,
         refine=False,
         n_restarts=1,
@@ -163,10 +167,8 @@ def estimator(name: str, seed: int, task: Task) -> BoundsEBM:
         validation_fraction=0,
         log_partition=None,
         learning_rate=size.rate,
-        generator_learning_rate=size.rate,
         batch_size=64,
         max_iter=size.max_iter,
-        eval_every=max(1, size.max_iter // 20),
         verbose=0 if task.args.smoke else 1,
         random_state=seed,
         **own,

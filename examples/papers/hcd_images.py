@@ -38,9 +38,11 @@ from skebm.diagnostics import copy_ratio, nearest_neighbors, run_chains
 from skebm.energies import Conv
 from skebm.exceptions import ConvergenceError
 from skebm.metrics import frechet_distance, ood_metrics
-from skebm.objectives import Optimization
+from skebm.objectives import ChainStart, Optimization
 from skebm.plots import EnergyHistogramDisplay
+from skebm.samplers import SampleBank
 
+REFRESH = 0.05  # probability that all chains of an update start from noise
 EPS, TEMPERATURE = 1.0, 5e-5  # the paper's; noise of sd sqrt(2 eps T) = 0.01
 
 
@@ -107,12 +109,14 @@ def estimator(name: str, task: Task) -> HybridCDDensity:
     init, weight, *_ = SCHEMES[name]
     size, side = task.size, task.data.side
     own = {} if weight is None else {"cd_weight": weight}
-    if init.startswith("persistent"):
-        own["bank_size"] = size.bank
+    start = ChainStart(init.removesuffix("-refresh"))
+    if start.scheme == "persistent":
+        fresh = REFRESH if init.endswith("-refresh") else 0.0
+        start = start.with_params(bank=SampleBank(size.bank, fresh))
     rate = size.learning_rate
     adam = Optimization(rate, betas=(0.9, 0.999), weight_decay=0, schedule="constant")
     return HybridCDDensity(
-        init=init,
+        init=start,
         sampler="langevin",
         step_size=EPS,
         temperature=TEMPERATURE,
@@ -124,7 +128,6 @@ def estimator(name: str, task: Task) -> HybridCDDensity:
         data_noise=0.03,
         max_iter=size.max_iter,
         batch_size=64,
-        eval_every=max(1, size.max_iter // 20),
         optimizer=adam,
         validation_fraction=0,
         log_partition=None,

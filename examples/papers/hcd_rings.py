@@ -21,21 +21,24 @@ import time
 import warnings
 
 import numpy as np
+import torch
 from _paper import Kept, mean_std, mode, print_table, print_title, save_figure
 
 from skebm import HybridCDDensity
+from skebm.data import ArrayTable, torch_generator
 from skebm.datasets import rings_10d
 from skebm.diagnostics import force_correlation, run_chains
-from skebm.energies import MLP
+from skebm.energies import MLP, Model
 from skebm.exceptions import ConvergenceError, NormalizationWarning
 from skebm.metrics import grid_kl, mode_masses
-from skebm.objectives import Optimization
+from skebm.objectives import ChainStart, ContrastiveDivergence, Optimization
 from skebm.partition import AIS
 from skebm.plots import ChainDisplay, EnergyHistogramDisplay
-from skebm.samplers import MALA
+from skebm.samplers import MALA, Langevin, SampleBank
+from skebm.train import Settings, train
 
 SCHEMES = ("data", "noise", "persistent", "persistent-refresh", "hybrid")
-SAFE, PAPER_STEP, TEMPERATURE = 0.002, 0.05, 0.005
+SAFE, PAPER_STEP, TEMPERATURE, REFRESH = 0.002, 0.05, 0.005, 0.05
 UPDATES = {"smoke": 40, "quick": 800, "full": 10_000}
 STEPS = {"smoke": 5, "quick": 50, "full": 500}
 LONG = {"smoke": 100, "quick": 5_000, "full": 50_000}
@@ -52,13 +55,16 @@ def estimator(scheme: str, step: str, seed: int, args: argparse.Namespace) -> Hy
     """Return a scheme in the units of the data, at the paper's steps or the common safe one."""
     adaptive = step == "paper" and scheme in ("data", "hybrid")
     size: float | str = SAFE if step == "safe" else PAPER_STEP
+    start = ChainStart(scheme.removesuffix("-refresh"))
+    if start.scheme == "persistent":
+        fresh = REFRESH if scheme.endswith("-refresh") else 0.0
+        start = start.with_params(bank=SampleBank(min(60_000, 10 * ROWS[args.mode]), fresh))
     return HybridCDDensity(
-        init=scheme,
+        init=start,
         sampler="langevin",
         step_size="adaptive" if adaptive else size,
         temperature=TEMPERATURE,
         n_steps=STEPS[args.mode],
-        bank_size=min(60_000, 10 * ROWS[args.mode]) if "persistent" in scheme else 60_000,
         base=None,
         refine=False,
         energy=MLP.pointwise(output="quadratic"),
@@ -68,7 +74,6 @@ def estimator(scheme: str, step: str, seed: int, args: argparse.Namespace) -> Hy
         batch_size=100,
         optimizer=Optimization(RATE[args.mode], betas=(0.9, 0.999), weight_decay=0.0),
         validation_fraction=0,
-        eval_every=1,
         log_partition=AIS(512, max_levels=4000 if args.mode == "full" else 400),
         random_state=seed,
     )
@@ -205,13 +210,34 @@ def figures_5_and_9(args: argparse.Namespace) -> None:
     save_figure(figure, args, "hcd_figures_5_9.png")
 
 
+def history_of(est: HybridCDDensity, args: argparse.Namespace) -> list[dict[str, float]]:
+    """Train once more by the same settings; return a row for each update, not for 25."""
+    rng = torch_generator(est.random_state)
+    x = torch.from_numpy(rings_10d().sample(ROWS[args.mode], random_state=0)).float()
+    objective = ContrastiveDivergence(
+        est.init,
+        sampler=Langevin(SAFE),
+        n_steps=est.n_steps,
+        adapt_step=False,
+        optimization=est.optimizer,
+    )
+    return train(
+        Model(est.energy.build((x.shape[1],), rng), None, TEMPERATURE),
+        objective,
+        ArrayTable(x),
+        settings=Settings(est.max_iter, est.batch_size, eval_every=1),
+        rng=rng,
+    ).history
+
+
 def figure_6(args: argparse.Namespace) -> None:
     """Compare noise and signal of the computational loss, and its relation to the force (A.3)."""
     rows = []
     for (step, scheme), est in FITTED.items():
         if step != "safe":
             continue
-        late = est.history_[len(est.history_) // 2 :]
+        history = history_of(est, args)
+        late = history[len(history) // 2 :]
         names = [k for k in ("cd", "noise", "bank") if f"{k}_bracket" in late[-1]]
         for name in names:
             std = np.mean([r[f"{name}_bracket_std"] for r in late])

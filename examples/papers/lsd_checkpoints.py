@@ -32,7 +32,7 @@ from copy import deepcopy
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ from sklearn.preprocessing import StandardScaler
 from skebm.datasets import Dequantize, Logit
 from skebm.metrics import bits_per_dim
 from skebm.networks import Critic
-from skebm.stein import learned_stein_discrepancy
+from skebm.stein import CriticSettings, learned_stein_discrepancy
 
 L2 = 0.5
 MIXTURE, FLOW = "mixture, EM steps", "flow, updates"
@@ -196,13 +196,14 @@ def times_of(model: str, mode_name: str) -> tuple[int, ...]:
     return TIMES[model]["smoke" if mode_name == "smoke" else "quick"]
 
 
-def critic_settings(n: int, mode_name: str) -> dict[str, Any]:
+def critic_settings(n: int, mode_name: str) -> CriticSettings:
     """Return how the critic is trained on n held-out rows."""
+    short = CriticSettings(l2=L2, n_iter_no_change=None, batch_size=500)
     if mode_name != "full":
-        return {"max_iter": 20 if mode_name == "smoke" else 600, "batch_size": 500}
+        return short.with_params(max_iter=20 if mode_name == "smoke" else 600)
     a_pass = max(1, round(0.8 * n / 128))
     schedule = {"max_iter": 100 * a_pass, "eval_every": a_pass}
-    return {"critic": Critic((1000, 1000)), "batch_size": 128, **schedule}
+    return short.with_params(network=Critic((1000, 1000)), batch_size=128, **schedule)
 
 
 def one(model: str, seed: int, at: int, mode_name: str) -> list[float]:
@@ -212,10 +213,8 @@ def one(model: str, seed: int, at: int, mode_name: str) -> list[float]:
     model_of_images = Pipeline([*steps.steps, ("model", checkpoint)])
     bits = bits_per_dim(model_of_images, images(mode_name == "smoke").held_out)
     start = time.perf_counter()
-    settings = critic_settings(len(held_out), mode_name)
-    lsd = learned_stein_discrepancy(
-        checkpoint, held_out, l2=L2, n_iter_no_change=None, random_state=seed, **settings
-    )
+    critic = critic_settings(len(held_out), mode_name)
+    lsd = learned_stein_discrepancy(checkpoint, held_out, critic=critic, random_state=seed)
     seconds = time.perf_counter() - start
     best = max(lsd.history, key=lambda row: row["validation"] - row["penalty"])
     penalized = [2 * (best["validation"] - best["penalty"])]

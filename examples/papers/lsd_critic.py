@@ -25,7 +25,7 @@ from _paper import Kept, mean_std, mode, print_table, print_title, save_figure
 
 from skebm.datasets import GaussianDensity
 from skebm.networks import Critic
-from skebm.stein import learned_stein_discrepancy
+from skebm.stein import CriticSettings, learned_stein_discrepancy
 
 L2 = 0.5
 DIMENSIONS = {"smoke": 5, "quick": 100, "full": 100}
@@ -74,17 +74,12 @@ def saved(name: str, critic: str, args: argparse.Namespace) -> Path:
 def one(name: str, critic: str, seed: int, args: argparse.Namespace) -> list[float]:
     truth = case(name, seed, DIMENSIONS[args.mode])
     X = truth.p.sample(ROWS[args.mode], random_state=seed)
+    n_updates = UPDATES[args.mode]
+    schedule = {"eval_every": max(1, n_updates // 20), "n_iter_no_change": None}
+    settings = CriticSettings(CRITICS[critic], L2, n_updates, **schedule)
     start = time.perf_counter()
     result = learned_stein_discrepancy(
-        truth.q.score,
-        X,
-        l2=L2,
-        critic=CRITICS[critic],
-        max_iter=UPDATES[args.mode],
-        eval_every=max(1, UPDATES[args.mode] // 20),
-        n_iter_no_change=None,
-        standardize=False,
-        random_state=seed,
+        truth.q.score, X, critic=settings, standardize=False, random_state=seed
     )
     seconds = time.perf_counter() - start
     new = truth.p.sample(FRESH, random_state=2000 + seed)

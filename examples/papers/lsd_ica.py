@@ -35,6 +35,7 @@ import torch
 from _paper import Kept, mean_std, mode, print_table, print_title, save_figure
 
 from skebm.bases import Gaussian
+from skebm.data import ArrayTable
 from skebm.datasets import ICADensity
 from skebm.energies import LinearICA, Model
 from skebm.exceptions import ConvergenceError
@@ -115,21 +116,20 @@ def problem(source: str, d: int, start: str, seed: int, args: argparse.Namespace
     return Problem(density, *(torch.from_numpy(part).float() for part in (X, T)), truth, log_volume)
 
 
-def recipe(method: str, start: str, d: int, args: argparse.Namespace) -> tuple[int, Any, Any]:
-    """Return updates and the optimizers of model and critic."""
+def recipe(method: str, start: str, d: int, args: argparse.Namespace) -> tuple[int, Any, float]:
+    """Return updates, the optimizer of the model and the critic's learning rate."""
     recipes = QUICK[10 if d <= 10 else 50]
     n_updates, rate, critic_rate = recipes.get(method, recipes["others"])
     if args.mode == "full" and start == "random":
         paper = Optimization(1e-3, (0.5, 0.9), weight_decay=0.0, schedule="constant")
-        return 100_000, paper, paper
-    model, critic = (Optimization(r, (0.5, 0.99), weight_decay=0.0) for r in (rate, critic_rate))
+        return 100_000, paper, 1e-3
     if args.mode == "full":
-        slower = {"learning_rate": 3e-3}
-        return 100_000, model.with_params(**slower), critic.with_params(**slower)
-    return (4 if args.smoke else n_updates), model, critic
+        n_updates, rate, critic_rate = 100_000, 3e-3, 3e-3
+    model = Optimization(rate, (0.5, 0.99), weight_decay=0.0)
+    return (4 if args.smoke else n_updates), model, critic_rate
 
 
-def objective(method: str, task: Problem, model: Any, critic: Any) -> Objective:
+def objective(method: str, task: Problem, model: Any, critic_rate: float) -> Objective:
     """Return the training principle of a method."""
     d = task.x.shape[1]
     if method == ML:
@@ -143,11 +143,12 @@ def objective(method: str, task: Problem, model: Any, critic: Any) -> Objective:
     if method.startswith(CNCE):
         noise_std = float(method.split()[-1])
         return ConditionalNoiseContrastive(noise_std, optimization=model)
-    both: dict[str, Any] = {"optimization": model, "critic_optimization": critic}
+    common: dict[str, Any] = {"max_norm": 1e3, "optimization": model}
     if method == PLAIN_LSD:
-        return LearnedStein(critic_steps=1, l2=1.0, trace="gaussian", max_norm=1e3, **both)
-    shaped = Critic((2 * d,), activation="tanh", linear_skip=True)
-    return LearnedStein(shaped, critic_steps=2, l2=0.1, max_norm=1e3, **both)
+        plain = Critic(learning_rate=critic_rate, trace="gaussian")
+        return LearnedStein(plain, critic_steps=1, l2=1.0, **common)
+    shaped = Critic((2 * d,), "tanh", linear_skip=True, learning_rate=critic_rate)
+    return LearnedStein(shaped, critic_steps=2, l2=0.1, **common)
 
 
 def log_likelihood(energy: torch.nn.Module, task: Problem) -> float:
@@ -170,7 +171,7 @@ def one(source: str, d: int, start: str, method: str, seed: int, args: Any) -> l
     known = [task.truth, -task.density.entropy]
     if method == ALONE:
         return [*known, log_likelihood(energy, task), 0.0]
-    n_updates, *optimizers = recipe(method, start, d, args)
+    n_updates, *steps = recipe(method, start, d, args)
     curve: list[list[float]] = []
 
     def note(state: TrainState) -> None:
@@ -182,8 +183,8 @@ def one(source: str, d: int, start: str, method: str, seed: int, args: Any) -> l
     try:
         train(
             Model(energy, None, 1.0),
-            objective(method, task, *optimizers),
-            task.x,
+            objective(method, task, *steps),
+            ArrayTable(task.x),
             settings=settings,
             rng=rng,
             callbacks=[note],

@@ -138,14 +138,12 @@ def estimator(model: str, task: Task) -> SteinEBM:
             "base": Gaussian("spherical", inflation=(spread + 1) / spread),
             "energy_l2": 1e-3,
         }
+    adam = Optimization(rate, BETAS, weight_decay=5e-4, schedule="constant", averaging=False)
     return SteinEBM(
-        critic=Critic(critic_sizes),
+        critic=Critic(critic_sizes, trace="gaussian"),
         critic_steps=5,
         l2=10.0,
-        trace="gaussian",
-        optimizer=Optimization(rate, BETAS, weight_decay=5e-4, schedule="constant"),
-        critic_learning_rate=None,
-        averaging=False,
+        optimizer=adam,
         max_iter=size.max_iter,
         batch_size=256,
         standardize=False,

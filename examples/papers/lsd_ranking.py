@@ -29,7 +29,7 @@ import torch
 from _paper import Kept, print_table, print_title, save_figure
 from lsd_tests import ROWS, SIGMAS, keep_all, machines, options, yes
 
-from skebm.stein import compare_models
+from skebm.stein import CriticSettings, compare_models
 
 L2 = 0.5
 THEORY, LSD, KSD, LKSD = "theory", "LSD", "KSD", "LKSD"
@@ -65,6 +65,8 @@ def one(d: int, n_hidden: int, repetition: int, methods: list[str], mode_name: s
     """Return a row of values, errors and seconds for each method."""
     torch.set_num_threads(1)
     X, models = machines(d, n_hidden, repetition, mode_name)
+    patience = {"n_iter_no_change": PATIENCE[mode_name]}
+    critic = CriticSettings(l2=L2, max_iter=UPDATES[mode_name], **patience)
     rows = []
     for method in methods:
         start = time.perf_counter()
@@ -75,9 +77,7 @@ def one(d: int, n_hidden: int, repetition: int, methods: list[str], mode_name: s
                 models,
                 X,
                 method=method.lower(),
-                l2=L2,
-                max_iter=UPDATES[mode_name],
-                n_iter_no_change=PATIENCE[mode_name],
+                critic=critic,
                 standardize=False,
                 random_state=repetition,
             )

@@ -24,7 +24,7 @@ from _paper import Kept, mode, print_table, print_title, save_figure
 
 from skebm.datasets import GaussianDensity
 from skebm.networks import Critic, CriticNetwork
-from skebm.stein import learned_stein_discrepancy
+from skebm.stein import CriticSettings, learned_stein_discrepancy
 
 D, L2 = 10, 0.5
 BOUND, MOST = D / (2 * L2), D / (4 * L2)
@@ -122,15 +122,15 @@ def by_rule(rule: str, seed: int, args: argparse.Namespace) -> list[float]:
 def by_library(seed: int, args: argparse.Namespace) -> list[float]:
     """Return the same for the package's own training and choice."""
     n = N_TRAIN + N_VALIDATION + N_TEST
-    result = learned_stein_discrepancy(
-        Q.score,
-        P.sample(n, random_state=5000 + seed),
+    critic = CriticSettings(
         l2=L2,
         max_iter=UPDATES[args.mode],
         split=(N_TRAIN / n, N_VALIDATION / n, N_TEST / n),
         eval_every=EVERY[args.mode],
-        standardize=False,
-        random_state=seed,
+    )
+    X = P.sample(n, random_state=5000 + seed)
+    result = learned_stein_discrepancy(
+        Q.score, X, critic=critic, standardize=False, random_state=seed
     )
     best = max(result.history, key=lambda row: row["statistic"])
     new = P.sample(FRESH[args.mode], random_state=10 * seed + 2)

@@ -70,18 +70,18 @@ def estimator(setting: str, seed: int, args: argparse.Namespace) -> SteinEBM:
     if setting == DEFAULT:
         est = SteinEBM(base="gaussian", random_state=seed)
         return est.set_params(max_iter=3) if args.smoke else est
-    adam = Optimization(1e-3, BETAS[setting], weight_decay=0.0, schedule="constant")
+    adam = Optimization(
+        1e-3, BETAS[setting], weight_decay=0.0, schedule="constant", averaging=False
+    )
     return SteinEBM(
         energy=MLP((300, 300), n_frequencies=0, input_scale=1.0),
         base=Gaussian("diagonal"),
         learn_base=True,
-        critic=Critic((300, 300)),
+        critic=Critic((300, 300), trace="gaussian"),
         critic_steps=5,
         l2=10.0,
-        trace="gaussian",
         energy_l2=0.0,
         optimizer=adam,
-        critic_learning_rate=None,
         averaging=False,
         max_iter=LONGER if "longer" in setting else UPDATES[args.mode],
         batch_size=100,
@@ -107,7 +107,7 @@ def uncalibrated(est: SteinEBM) -> SteinEBM:
     if not isinstance(est.energy_, Reweighted):
         return est
     raw = copy.deepcopy(est)
-    raw.energy_ = raw.energy_.module
+    raw.density_.model = raw.density_.model._replace(energy=raw.energy_.module)
     return raw
 
 

@@ -31,8 +31,8 @@ from skebm.diagnostics import run_chains
 from skebm.energies import MLP
 from skebm.exceptions import ConvergenceError, NormalizationWarning
 from skebm.metrics import grid_kl, ks_2d
-from skebm.objectives import Optimization
-from skebm.samplers import SGHMC, Langevin
+from skebm.objectives import ChainStart, Optimization
+from skebm.samplers import SGHMC, Langevin, SampleBank
 
 BOX = ([-1.6, -1.6], [1.6, 1.6])
 WIDER = ([-4.0, -4.0], [4.0, 4.0])
@@ -57,7 +57,7 @@ COLUMNS = ["scheme", "seed", "K-S", "benchmark", "KL on grid", "outside", "gap",
 def recipe(seed: int, args: argparse.Namespace) -> HybridCDDensity:
     """Return the settings that learn this density soonest among those that we tried."""
     return HybridCDDensity(
-        init="noise",
+        init=ChainStart("noise", "uniform", noise_scale=2.0),
         sampler=SGHMC(0.05),
         n_steps=5 if args.smoke else 120,
         base=None,
@@ -65,11 +65,8 @@ def recipe(seed: int, args: argparse.Namespace) -> HybridCDDensity:
         energy=MLP((64, 64, 64), output="quadratic", n_frequencies=0, input_scale=5.0),
         standardize=False,
         data_noise=0.0,
-        start_noise="uniform",
-        start_scale=2.0,
         max_iter=20 if args.smoke else 3500,
         batch_size=150,
-        eval_every=100,
         n_iter_no_change=None,
         optimizer=Optimization(5e-3, betas=(0.5, 0.99), weight_decay=0.0),
         random_state=seed,
@@ -81,10 +78,11 @@ def estimator(name: str, seed: int, args: argparse.Namespace) -> HybridCDDensity
     if name == OURS:
         return recipe(seed, args)
     _, _, sampler, init, output, rate = ROWS[name]
-    bank = {"bank_size": 10_000} if init == "persistent" else {}
-    uniform = {"start_noise": "uniform", "start_scale": 1.0 if bank else 2.0}
+    start = ChainStart(init, "uniform", noise_scale=2.0)
+    if init == "persistent":
+        start = ChainStart(init, "uniform", bank=SampleBank(10_000))
     return HybridCDDensity(
-        init=init,
+        init=start,
         sampler=sampler,
         n_steps=STEPS[args.mode],
         base=None,
@@ -97,8 +95,6 @@ def estimator(name: str, seed: int, args: argparse.Namespace) -> HybridCDDensity
         optimizer=Optimization(rate, method="sgd", weight_decay=0.0, schedule="constant"),
         validation_fraction=0,
         random_state=seed,
-        **bank,
-        **uniform,
     )
 
 

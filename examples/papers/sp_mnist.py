@@ -30,7 +30,8 @@ from skebm import HybridCDDensity
 from skebm.diagnostics import Chains, run_chains
 from skebm.energies import Conv
 from skebm.exceptions import ConvergenceError
-from skebm.objectives import Optimization
+from skebm.objectives import ChainStart, Optimization
+from skebm.samplers import SampleBank
 
 ETA = 5e-6  # the paper's
 ETA_TIMES_STEPS = 0.005  # 5e-6 * 1000
@@ -68,11 +69,13 @@ def estimator(name: str, eta: float, data: Pictures, args: argparse.Namespace) -
     """Return the scheme as the paper trains it."""
     init, output = SCHEMES[name]
     size = SIZES[args.mode]
-    bank = {"bank_size": size.bank, "start_noise": "uniform"} if init == "persistent" else {}
+    start = ChainStart(init)
+    if init == "persistent":
+        start = ChainStart(init, "uniform", bank=SampleBank(size.bank))
     rate = size.learning_rate
     adam = Optimization(rate, betas=(0.9, 0.999), weight_decay=1e-4, schedule="constant")
     return HybridCDDensity(
-        init=init,
+        init=start,
         sampler="langevin",
         step_size=eta,
         temperature=1.0,
@@ -84,13 +87,11 @@ def estimator(name: str, eta: float, data: Pictures, args: argparse.Namespace) -
         data_noise=0.0,
         max_iter=size.max_iter,
         batch_size=64,
-        eval_every=max(1, size.max_iter // 20),
         optimizer=adam,
         validation_fraction=0,
         log_partition=None,
         checkpoint_dir=args.output / "sp_mnist_models",
         random_state=0,
-        **bank,
     )
 
 
@@ -109,7 +110,7 @@ def fitted(
 
 def chains(est: HybridCDDensity, n_steps: int, n: int) -> Chains:
     """Run chains from where training starts them: from the bank where there is one."""
-    start = "bank" if est.init == "persistent" else "noise"
+    start = "bank" if est.init.bank is not None else "noise"
     return run_chains(
         est, start, n_chains=n, n_steps=n_steps, record_every=est.n_steps, random_state=1
     )

@@ -27,9 +27,7 @@ SKEBM_DATA is unset, scikit-learn's digits 0 to 4 against 5 to 9 stand in.
 from __future__ import annotations
 
 import argparse
-import signal
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,8 +35,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from _images import Pictures, montage, read_pictures
 from _paper import Kept, mean_std, mode, print_table, print_title, save_figure
+from sklearn.base import clone
 from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 
@@ -48,7 +46,8 @@ from skebm.datasets import constant_images, noise_images
 from skebm.energies import MLP, Conv
 from skebm.exceptions import ConvergenceError
 from skebm.metrics import ood_metrics
-from skebm.objectives import Optimization
+from skebm.objectives import ChainStart, Optimization
+from skebm.samplers import Langevin, SampleBank, SupportPartition
 
 
 class Size(NamedTuple):
@@ -73,6 +72,7 @@ SIZES = {
 }
 BATCH = 125
 COMPONENTS = 50
+PILOT = 50  # updates that tell how long one takes
 OTHERS = {"MNIST": "mnist_test", "KMNIST": "kmnist_test", "NotMNIST": "notmnist_2k"}
 METRICS = ("fpr95", "aupr_in", "aupr_out", "auroc")
 PAPER = {  # FPR95 and AUPR of MNIST, KMNIST, NotMNIST, Constant, Noise
@@ -127,15 +127,15 @@ def conv(size: Size) -> Conv:
     return Conv(size.channels, activation="leaky_relu", negative_slope=0.4, **pooling)
 
 
-def form(task: Task, seed: int, *, base: bool) -> dict[str, Any]:
-    """Return what the methods have in common, with or without the base."""
+def form(task: Task, seed: int, *, base: bool, decays: bool = False) -> dict[str, Any]:
+    """Return what the methods have in common, with or without the base and a decaying rate."""
+    adam = Optimization(
+        task.size.rate, (0.9, 0.999), weight_decay=0.0, schedule="constant", averaging=False
+    )
     return {
         "energy": MLP((256, 128), n_frequencies=0, input_scale=2.0) if base else conv(task.size),
         "base": ProbabilisticPCA(COMPONENTS, inflation=30.0) if base else None,
-        "optimizer": Optimization(
-            task.size.rate, (0.9, 0.999), weight_decay=0.0, schedule="constant"
-        ),
-        "averaging": False,
+        "optimizer": adam.with_params(learning_rate=3e-3, schedule="cosine") if decays else adam,
         "batch_size": BATCH,
         "image_shape": (1, task.data.side, task.data.side),
         "data_noise": 0.0,
@@ -147,31 +147,27 @@ def form(task: Task, seed: int, *, base: bool) -> dict[str, Any]:
 
 def partitioned(task: Task, seed: int, *, base: bool) -> USPDensity:
     size = task.size
-    own = form(task, seed, base=base)
-    if base:
-        own["optimizer"] = Optimization(3e-3, (0.9, 0.999), weight_decay=0.0)
     return USPDensity(
         method="ps-usp",
         n_points=size.n_points,
-        n_active=BATCH,
-        n_inner=size.n_inner if base else size.n_inner_paper,
+        repulsion=SupportPartition(
+            n_active=BATCH,
+            n_inner=size.n_inner if base else size.n_inner_paper,
+            step_maximize=1.5 if base else 10.0,
+        ),
         epsilon="auto" if base else 10.0,
-        step_maximize=1.5 if base else 10.0,
         max_iter=size.max_iter,
-        **own,
+        **form(task, seed, base=base, decays=base),
     )
 
 
 def short_run(task: Task, seed: int, *, base: bool, noise: float) -> HybridCDDensity:
+    bank = SampleBank(200 if task.args.smoke else 50_000, refresh_rate=0.05, refresh="chain")
     return HybridCDDensity(
-        init="persistent-refresh",
-        refresh="chain",
-        bank_size=200 if task.args.smoke else 50_000,
-        start_noise="uniform",
-        sampler="langevin",
+        init=ChainStart("persistent", "uniform", bank=bank),
+        sampler=Langevin(noise_std=0.1),  # sqrt(beta)
         n_steps=2 if task.args.smoke else 20,
         step_size=1.0,  # alpha / 2
-        noise_std=0.1,  # sqrt(beta)
         refine=False,
         max_iter=task.size.max_iter,
         **{**form(task, seed, base=base), "data_noise": noise},
@@ -190,20 +186,12 @@ def learnt(name: str, seed: int, task: Task) -> Any:
 
 
 def fit_for(est: Any, X: np.ndarray, seconds: float | None) -> tuple[Any, float]:
-    """Fit; where `seconds` are given, for as long, and then stop as Ctrl-C would."""
+    """Fit; where `seconds` are given, for as many updates as they hold by a first short fit."""
+    if seconds is not None:
+        _, taken = fit_for(clone(est).set_params(max_iter=PILOT), X, None)
+        est.set_params(max_iter=max(1, round(PILOT * seconds / taken)))
     start = time.perf_counter()
-    if seconds is None:
-        est.set_params(eval_every=max(1, est.max_iter // 20)).fit(X)
-        return est, time.perf_counter() - start
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # "was interrupted": so it was
-            est.set_params(max_iter=1_000_000, eval_every=10).fit(X)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    est.fit(X)
     return est, time.perf_counter() - start
 
 

@@ -37,8 +37,8 @@ from skebm.datasets import two_modes_1d
 from skebm.diagnostics import run_chains
 from skebm.energies import Reconstruction
 from skebm.metrics import ood_metrics
-from skebm.objectives import Optimization
-from skebm.samplers import Langevin, run
+from skebm.objectives import ChainStart, Optimization
+from skebm.samplers import Langevin, SampleBank, SupportPartition, run
 
 TRUTH = two_modes_1d()
 SD = 0.05
@@ -89,13 +89,13 @@ def note_norm(optimizer: torch.optim.Optimizer, *_: Any) -> None:
 def shared(rate: float, max_iter: int, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """Return what all methods have in common: energy, optimizer, lengths, nothing held out."""
     full = args.mode == "full"
-    plain = Watched(0.01, method="sgd", schedule="constant", weight_decay=0.0)
+    plain = Watched(0.01, weight_decay=0.0, method="sgd", schedule="constant", averaging=False)
+    adam = Watched(rate, weight_decay=0.0, averaging=False)
     return {
         "energy": Reconstruction.paper() if full else Reconstruction((64,) * 4),
-        "optimizer": plain if full else Watched(rate, weight_decay=0.0),
+        "optimizer": plain if full else adam,
         "max_iter": max_iter,
         "batch_size": BATCH[args.mode],
-        "averaging": False,
         "standardize": False,
         "data_noise": 0.0,
         "validation_fraction": 0,
@@ -105,20 +105,18 @@ def shared(rate: float, max_iter: int, seed: int, args: argparse.Namespace) -> d
 
 def short_run(method: str, rho: float, seed: int, args: argparse.Namespace) -> HybridCDDensity:
     """Return maximum likelihood with short-run Langevin, Eqs. 5 and 6."""
-    bank: dict[str, Any] = {"init": "noise"}
+    start = ChainStart("noise", "uniform")
     if method == BUFFER:
-        bank = {"init": "persistent-refresh", "refresh_rate": REFRESH, "refresh": "chain"}
-        bank["bank_size"] = BANK[args.mode]
+        bank = SampleBank(BANK[args.mode], REFRESH, "chain")
+        start = ChainStart("persistent", "uniform", bank=bank)
     length = UPDATES if rho == RHO else SWEEP
     return HybridCDDensity(
+        init=start,
         sampler=Langevin.from_alpha_beta(ALPHA, ALPHA / rho),
         n_steps=STEPS,
         base=None,
         refine=False,
-        start_noise="uniform",
-        start_scale=1.0,
         log_partition=None,
-        **bank,
         **shared(2e-3, length[args.mode], seed, args),
     )
 
@@ -128,8 +126,12 @@ def summed(method: str, seed: int, args: argparse.Namespace) -> USPDensity:
     full, n = args.mode == "full", 100 if args.smoke else 500
     sizes: dict[str, Any] = {"n_points": 2 * n}
     if method != IMPORTANCE:
-        sizes = {"n_points": 5000, "n_active": 1000, "n_inner": 50} if full else {"n_points": n}
-        sizes = {"n_active": n // 5, "init": "data" if method == FROM_DATA else "uniform", **sizes}
+        active, inner = (1000, 50) if full else (n // 5, 10)
+        sizes = {
+            "n_points": 5000 if full else n,
+            "init": "data" if method == FROM_DATA else "uniform",
+        }
+        sizes["repulsion"] = SupportPartition(n_active=active, n_inner=inner)
     return USPDensity(
         method="importance" if method == IMPORTANCE else "ps-usp",
         base="uniform",
@@ -165,8 +167,8 @@ def draws(est: Any, args: argparse.Namespace, **chains: Any) -> np.ndarray:
     n = CHAINS[args.mode]
     if isinstance(est, USPDensity):
         return est.sample(n, random_state=1)[:, 0]
-    if est.init.startswith("persistent"):
-        chains = {"init": "bank", "n_chains": min(n, est.bank_size), **chains}
+    if est.init.bank is not None:
+        chains = {"init": "bank", "n_chains": min(n, est.init.bank.size), **chains}
     chains = {"n_chains": n, "random_state": 1, **chains}
     return run_chains(est, n_steps=STEPS, record_every=STEPS, **chains).positions[-1][:, 0]
 

@@ -22,13 +22,16 @@ import warnings
 from typing import Any
 
 import numpy as np
+import torch
 from _paper import Kept, mean_std, mode, print_table, print_title, save_figure
 
-from skebm import HybridCDDensity, USPDensity
+from skebm import EnergyDensity, HybridCDDensity, USPDensity
+from skebm.bases import Base, BaseComponent, Uniform
 from skebm.datasets import six_modes
 from skebm.energies import MLP
 from skebm.exceptions import ConvergenceError, SupportWarning
-from skebm.objectives import Optimization
+from skebm.objectives import ChainStart, Optimization, PartitionLikelihood
+from skebm.samplers import Langevin, SampleBank, SupportPartition
 
 BOX = (-2.0, 2.0)
 SIDE = 301
@@ -44,6 +47,17 @@ FITTED: dict[str, Any] = {}
 def one_mode(n: int, seed: int) -> np.ndarray:
     """Return n draws from the rightmost mode."""
     return CENTERS[0] + 0.1 * np.random.RandomState(100 + seed).randn(n, 2)
+
+
+class Box(BaseComponent):
+    """The uniform density of a given box, which `USPDensity` has from its `domain`."""
+
+    def __init__(self, sides: tuple[float, float]) -> None:
+        self.sides = sides
+
+    def fit(self, x: torch.Tensor, weight: torch.Tensor | None, rng: torch.Generator) -> Base:
+        corners = x.new_tensor(self.sides)[:, None].expand(2, x.shape[1])
+        return Uniform(widening=0.0).fit(corners, None, rng)
 
 
 def shared(seed: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -71,33 +85,31 @@ def estimator(name: str, seed: int, args: argparse.Namespace) -> Any:
     if name.startswith("SRLMC"):
         if not full:  # at the others' rate the energy falls without end
             same["optimizer"] = Optimization(1e-3, weight_decay=0.0)
-        buffer = {"init": "persistent-refresh", "bank_size": 50_000, "refresh": "chain"}
+        start = ChainStart("noise", one_mode(5000, seed))
+        if "buffer" in name:
+            bank = SampleBank(50_000, refresh_rate=0.05, refresh="chain")
+            start = start.with_params(scheme="persistent", bank=bank)
         return HybridCDDensity(
-            **(buffer if "buffer" in name else {"init": "noise"}),
-            sampler="langevin",
+            init=start,
+            sampler=Langevin(noise_std=0.01),  # sqrt(beta)
             n_steps=40,
             step_size=0.0005,  # alpha / 2
-            noise_std=0.01,  # sqrt(beta)
-            start_noise=one_mode(5000, seed),
             base=None,
             refine=False,
             max_iter=few or (20_000 if full else 600),
             **same,
         )
-    box = {"base": "uniform", "domain": BOX, "n_points": 5000, "learning_rate": 2e-3}
+    box = {"base": "uniform", "domain": BOX, "n_points": 5000}
     if name == "importance":
         return USPDensity(method=name, max_iter=few or (20_000 if full else 600), **box, **same)
-    return USPDensity(
-        method="ps-usp",
-        n_active=1000 if full else 2500,
-        epsilon=0.05,
-        n_inner=50 if full else 4,
-        init=one_mode(5000, seed),
-        weights="knn" if "knn" in name else "plain",
-        max_iter=few or (20_000 if full else 1500),
-        **box,
-        **same,
-    )
+    same["max_iter"] = few or (20_000 if full else 1500)
+    start = one_mode(5000, seed)
+    moves = SupportPartition(0.05, n_active=1000 if full else 2500, n_inner=50 if full else 4)
+    if "knn" in name:
+        places = torch.from_numpy(start).float()
+        objective = PartitionLikelihood(5000, moves, start=places, weights="knn")
+        return EnergyDensity(objective, base=Box(BOX), **same)
+    return USPDensity(method="ps-usp", repulsion=moves, epsilon=0.05, init=start, **box, **same)
 
 
 def grid() -> tuple[np.ndarray, np.ndarray, float]:
@@ -134,10 +146,17 @@ def one(name: str, seed: int, args: argparse.Namespace) -> list[float]:
     seconds = time.perf_counter() - start
     if seed == 0:
         FITTED[name] = est
-    info = getattr(est, "support_info_", None)
-    rate, ess = (float("nan"),) * 2 if info is None else (info.violation_rate, info.ess)
+    rate, ess = support(est)
     print(f"{name}, seed {seed}: {seconds:.0f} s", flush=True)
     return [*measure(est), rate, ess, seconds]
+
+
+def support(est: Any) -> tuple[float, float]:
+    """Return how many points violate the distance, and the effective number of points."""
+    if isinstance(est, USPDensity):
+        return est.support_info_.violation_rate, est.support_info_.ess
+    last = est.history_[-1]  # of an EnergyDensity, at its last updates
+    return last.get("violation_rate", float("nan")), 5000 * last.get("ess_share", float("nan"))
 
 
 def table(results: dict[str, list[list[str]]]) -> list[list[Any]]:
@@ -198,9 +217,9 @@ def dots_of(name: str) -> tuple[np.ndarray, str]:
     if name == "data":
         return six_modes().sample(3000, random_state=0), "samples"
     est = FITTED[name]
-    if name.startswith("PS-USP"):
+    if name == "PS-USP":
         return est.support_points_, "partition points"
-    if name == "importance":
+    if not name.startswith("SRLMC"):
         return est.sample(3000, random_state=0), "samples of the model"
     from skebm.diagnostics import run_chains
 

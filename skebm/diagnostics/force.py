@@ -48,9 +48,9 @@ def force_correlation(
     Parameters
     ----------
     history : sequence of dict
-        One row per update: of ``train`` with ``Settings(eval_every=1)``; ``history_`` of an
-        estimator has one per 25. Rows without a force (of a later phase) are left out. Pass a slice
-        to leave out the first updates, where both have a trend, which correlates them at every lag.
+        Of `skebm.train.train` with ``Settings(eval_every=1)``, one row per update; an estimator's
+        ``history_`` has one for 25. Rows without a force are left out. Pass a slice to leave out
+        the first updates, where both have a trend, which correlates them at every lag.
     max_lag : int, default=5
         Largest lag, in updates.
     key : str, default=None
@@ -105,20 +105,20 @@ def _series(history: list[dict], key: str | None, fewest: int) -> tuple[np.ndarr
     missing = [name for name in ("force", key) if name not in present]
     if missing:
         raise ValueError(
-            f"history must hold {missing[0]!r}, got the keys {sorted(present)}. Pass that of a "
-            "training with chains."
+            f"history must hold {missing[0]!r}, got the keys {sorted(present)}. Pass the "
+            "history of ContrastiveDivergence."
         )
     rows = [row for row in history if row.get("force") is not None and row.get(key) is not None]
     if len(rows) < fewest:
         raise ValueError(
             f"history must have at least {fewest} rows (max_lag + {SPARE}), got {len(rows)}. "
-            "Train longer, or lower max_lag."
+            "Train longer with Settings(eval_every=1), or lower max_lag."
         )
     gaps: Any = np.diff([row.get("iteration", i) for i, row in enumerate(rows)])
     if (gaps != 1).any():
         raise ValueError(
             f"history must have one row per update, got rows {np.max(gaps)} updates apart. "
-            "Use skebm.train.train with Settings(eval_every=1)."
+            "Train with Settings(eval_every=1)."
         )
     series = np.array([(row[key], row["force"]) for row in rows], dtype=np.float64).T
     for name, values in zip((key, "force"), series, strict=True):

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skebm._components import check_number, resolve
 from skebm.data import Table, Transform, torch_generator
+from skebm.energies import Model, Zero
 from skebm.estimators._callbacks import CallbackSupportMixin, with_callbacks
 from skebm.estimators._files import load_estimator, save_estimator
 from skebm.estimators._preparation import choose_transform, prepare
@@ -32,7 +33,99 @@ STRUCTURE = ("energy", "base", "image_shape", "generator", "entropy", "critic")
 class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstimator):
     """Abstract density estimator and novelty detector over an energy and a base.
 
-    Subclasses have a constructor and ``_learn``.
+    Subclasses have a constructor and ``_learn``. What follows is shared by all: `documented` adds
+    it to their docstrings, with their own defaults.
+
+    Parameters
+    ----------
+    energy : {"mlp", "conv", "residual", "reconstruction", "ica", "rbm"}, component or callable
+        The energy; ``"conv"`` and ``"residual"`` need `image_shape`; ``"ica"`` and ``"rbm"``
+        (`LinearICA`, `GaussianBernoulliRBM`) suit ``base=None``. A callable gets the number of
+        columns (or the image shape) and returns a new ``torch.nn.Module`` that maps (n, n_features)
+        to (n,) nats, in the precision of its rows and without batch normalization.
+        ``energy__hidden_sizes`` works in ``set_params``.
+    base : {"mixture", "gaussian", "kernel", "uniform"}, base component or None
+        The normalized reference density p0. All but None have full support; None means p0 = 1,
+        which has no normalizer unless the energy grows (such as ``MLP(output="quadratic")``).
+    standardize : {True, "affine", False}
+        Shift and scale each column; undone in everything returned. True is ``"affine"``.
+    data_noise : float or "auto"
+        Standard deviation of Gaussian noise on training rows, standardized units; ``"auto"`` adds
+        none unless columns are constant, repeat values or depend on others, and then says so.
+    max_iter : int
+        Energy updates.
+    batch_size : int
+        Rows per update, drawn with replacement.
+    learning_rate : float
+        Step of the optimizer (dimensionless), with half a cosine of decay to 0.
+    optimizer : {"adam", "sgd"} or Optimization
+        Adam, plain gradient descent, or all settings in one: an `Optimization` brings its own
+        learning rate, decay of weights and rate, and averaging.
+    validation_fraction : float
+        Share of the rows held out to judge progress. Below 20 rows none are, and the model is its
+        base; with 0 the energy is trained unjudged and its parameters are averaged.
+    n_iter_no_change : int or None
+        Validations, one every 25 updates, without a gain of `tol` after which training stops.
+    tol : float
+        Smallest gain in held-out log likelihood that counts, nats per row.
+    log_partition : {"auto", "quadrature", "importance", "ais", "reverse-ais"}, instance or None
+        How log Z is estimated; None leaves ``score_samples`` unnormalized.
+    contamination : float or "auto"
+        ``"auto"``: ``offset_`` is the 5 % quantile of held-out scores (with fewer than 40 of them
+        the lower of theirs and all rows'), moved up if needed so that at least one row of X is
+        flagged (none where more than 5 % of the rows share the lowest score, as in tables of few
+        values). A float in (0, 0.5]: that fraction of the training rows, by weight, is flagged.
+    image_shape : tuple of int, optional
+        (channels, height, width) of flattened rows; one global affine map to [-1, 1] then replaces
+        the scaling of columns, and ``log_partition="auto"`` means None.
+    device : str or torch.device
+        ``"auto"`` takes CUDA where it is there, else the CPU.
+    checkpoint_dir : str or Path, optional
+        Folder for the training state; an interrupted fit of the same parameters and rows goes
+        on.
+    warm_start : bool
+        Continue from the last fit, with its scaling and base, for `max_iter` more updates; the
+        networks must be the same.
+    verbose : int
+        1 shows a progress bar.
+    random_state : int, RandomState instance or None
+        Seed. The same seed, machine and thread count give the same bits.
+
+    Attributes
+    ----------
+    density_ : FittedDensity
+        The density, which diagnostics, plots and tests read.
+    energy_ : torch.nn.Module
+        E on standardized space, nats. `Zero` where training did not improve on the base.
+    base_ : Base or None
+        The fitted base density on standardized space.
+    log_partition_ : LogPartition or None
+        log Z in nats, in standardized space, with standard error, effective sample size and
+        method.
+    offset_ : float
+        Threshold on ``score_samples``, nats.
+    history_ : list of dict
+        One row per 25 updates: loss and data energy (nats), held-out log likelihood (nats per row,
+        standardized space), its gain over the base and standard error.
+    n_iter_ : int
+        Updates made.
+    validation_gain_ : tuple of float or None
+        Held-out gain over the base and its standard error, nats per row.
+    data_noise_ : ndarray of shape (n_features,)
+        Noise per column, standardized units.
+    temperature_ : float
+        T, dimensionless.
+    n_features_in_ : int
+        Columns seen in ``fit``.
+    feature_names_in_ : ndarray of str
+        Column names, where X had them.
+
+    Raises
+    ------
+    ValueError, TypeError
+        From ``fit``, on a bad table or parameter.
+    ConvergenceError
+        From ``fit``, if training diverges in spite of three smaller learning rates.
     """
 
     density_: FittedDensity
@@ -80,7 +173,7 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
         learned = self._learn(table, transform, run)
         model = learned.model_or_base()
         proposal = learned.proposal_for(model, table, run.rng)
-        log_z = normalize(model, proposal, self._method(), run.rng)
+        log_z = normalize(model, proposal, self._method(model), run.rng)
         density = FittedDensity(
             model, transform, proposal, log_z, learned.draws, source=run.source, device=run.device
         )
@@ -350,12 +443,12 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
         found = {n: resolved(self, n) if isinstance(params[n], str) else params[n] for n in names}
         return copy.deepcopy(found)
 
-    def _method(self) -> PartitionMethod | None:
-        """Return how log Z is estimated; automatic, it is not for images."""
+    def _method(self, model: Model) -> PartitionMethod | None:
+        """Return how log Z is estimated; automatic, for images it is not unless it is known."""
         automatic = isinstance(self.log_partition, str) and self.log_partition == "auto"
-        if self.log_partition is None or (automatic and self.image_shape is not None):
-            return None
-        return resolved(self, "log_partition")
+        known = isinstance(model.energy, Zero) and model.base is not None
+        left_out = automatic and self.image_shape is not None and not known
+        return None if self.log_partition is None or left_out else resolved(self, "log_partition")
 
     def _remember(
         self,

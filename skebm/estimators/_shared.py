@@ -102,96 +102,6 @@ MOVED = {  # name in version 0.1 -> where it is now, for all estimators
     "weight_decay": "optimizer=Optimization(weight_decay=...)",
 }
 
-PARAMETERS = {
-    "energy": """{"mlp", "conv", "residual", "reconstruction", "ica", "rbm"}, component or callable
-        The energy, ``DEFAULT`` by default; ``"conv"`` and ``"residual"`` need `image_shape`;
-        ``"ica"`` and ``"rbm"`` (`LinearICA`, `GaussianBernoulliRBM`) suit ``base=None``. A callable
-        gets the number of columns (or the image shape) and returns a new ``torch.nn.Module`` that
-        maps (n, n_features) to (n,) nats, without batch normalization.
-        ``energy__hidden_sizes`` works in ``set_params``.""",
-    "base": """{"mixture", "gaussian", "kernel", "uniform"}, base component or None, default=DEFAULT
-        The normalized reference density p0. All but None have full support; None means p0 = 1,
-        which has no normalizer unless the energy grows (such as ``MLP(output="quadratic")``).""",
-    "standardize": """{True, "affine", False}, default=DEFAULT
-        Shift and scale each column; undone in everything returned. True is ``"affine"``.""",
-    "data_noise": """float or "auto", default=DEFAULT
-        Standard deviation of Gaussian noise on training rows, standardized units; ``"auto"`` adds
-        none unless columns are constant, repeat values or depend on others, and then says so.""",
-    "max_iter": """int, default=DEFAULT
-        Energy updates.""",
-    "batch_size": """int, default=DEFAULT
-        Rows per update, drawn with replacement.""",
-    "learning_rate": """float, default=DEFAULT
-        Step of the optimizer (dimensionless), with half a cosine of decay to 0.""",
-    "optimizer": """{"adam", "sgd"} or Optimization, default=DEFAULT
-        Adam, plain gradient descent, or all settings in one: an `Optimization` brings its own
-        learning rate, decay of weights and rate, and averaging.""",
-    "validation_fraction": """float, default=DEFAULT
-        Share of the rows held out to judge progress. Below 20 rows none are, and the model is its
-        base; with 0 the energy is trained unjudged and its parameters are averaged.""",
-    "n_iter_no_change": """int or None, default=DEFAULT
-        Validations, one every 25 updates, without a gain of `tol` after which training stops.""",
-    "tol": """float, default=DEFAULT
-        Smallest gain in held-out log likelihood that counts, nats per row.""",
-    "log_partition": """{"auto", "quadrature", "importance", "ais", "reverse-ais"}, instance or None
-        How log Z is estimated, by default ``DEFAULT``; None leaves ``score_samples``
-        unnormalized.""",
-    "contamination": """float or "auto", default=DEFAULT
-        ``"auto"``: ``offset_`` is the 5 % quantile of held-out scores (with fewer than 40 of them
-        the lower of theirs and all rows'), moved up if needed so that at least one row of X is
-        flagged (none where more than 5 % of the rows share the lowest score, as in tables of few
-        values). A float in (0, 0.5]: that fraction of the training rows, by weight, is flagged.""",
-    "image_shape": """tuple of int, optional
-        (channels, height, width) of flattened rows; one global affine map to [-1, 1] then replaces
-        the scaling of columns, and ``log_partition="auto"`` means None.""",
-    "device": """str or torch.device, default=DEFAULT
-        ``"auto"`` takes CUDA where it is there, else the CPU.""",
-    "checkpoint_dir": """str or Path, optional
-        Folder for the training state; an interrupted fit of the same parameters and rows goes
-        on.""",
-    "warm_start": """bool, default=DEFAULT
-        Continue from the last fit, with its scaling and base, for `max_iter` more updates; the
-        networks must be the same.""",
-    "verbose": """int, default=DEFAULT
-        1 shows a progress bar.""",
-    "random_state": """int, RandomState instance or None, default=DEFAULT
-        Seed. The same seed, machine and thread count give the same bits.""",
-}
-
-ATTRIBUTES = {
-    "density_": """FittedDensity
-        The density, which diagnostics, plots and tests read.""",
-    "energy_": """torch.nn.Module
-        E on standardized space, nats. `Zero` where training did not improve on the base.""",
-    "base_": """Base or None
-        The fitted base density on standardized space.""",
-    "log_partition_": """LogPartition or None
-        log Z in nats, in standardized space, with standard error, effective sample size and
-        method.""",
-    "offset_": """float
-        Threshold on ``score_samples``, nats.""",
-    "history_": """list of dict
-        One row per 25 updates: loss and data energy (nats), held-out log likelihood (nats per row,
-        standardized space), its gain over the base and standard error.""",
-    "n_iter_": """int
-        Updates made.""",
-    "validation_gain_": """tuple of float or None
-        Held-out gain over the base and its standard error, nats per row.""",
-    "data_noise_": """ndarray of shape (n_features,)
-        Noise per column, standardized units.""",
-    "temperature_": """float
-        T, dimensionless.""",
-    "n_features_in_": """int
-        Columns seen in ``fit``.""",
-    "feature_names_in_": """ndarray of str
-        Column names, where X had them.""",
-}
-
-RAISES = """ValueError, TypeError
-        From ``fit``, on a bad table or parameter.
-    ConvergenceError
-        From ``fit``, if training diverges in spite of three smaller learning rates."""
-
 
 def documented(cls: type) -> type:
     """Add what is shared to an estimator's docstring, and remedies for names of version 0.1.
@@ -200,15 +110,17 @@ def documented(cls: type) -> type:
     stands.
     """
     init: Any = cls.__init__  # type: ignore[misc]
-    signature = inspect.signature(init)
-    if cls.__doc__ is not None:
-        defaults = {k: p.default for k, p in signature.parameters.items() if k != "self"}
-        texts = {k: v.replace("DEFAULT", _written(defaults.get(k))) for k, v in PARAMETERS.items()}
-        doc = _filled(cls.__doc__, "Parameters", texts, list(defaults))
-        doc = _filled(doc, "Attributes", ATTRIBUTES, None)
+    shared = cls.__mro__[1].__doc__
+    if cls.__doc__ is not None and shared is not None:
+        defaults = {k: p.default for k, p in inspect.signature(init).parameters.items()}
+        texts = {k: _with_default(v, defaults.get(k)) for k, v in _entries(shared, "Parameters")}
+        doc = _filled(cls.__doc__, "Parameters", texts, [k for k in defaults if k != "self"])
+        doc = _filled(doc, "Attributes", dict(_entries(shared, "Attributes")), None)
         if "    Raises\n" not in doc:
             after = "    Warns\n" if "    Warns\n" in doc else "    Notes\n"
-            doc = doc.replace(after, f"    Raises\n    ------\n    {RAISES}\n\n{after}", 1)
+            doc = doc.replace(
+                after, shared[shared.index("    Raises\n") :].rstrip() + f"\n\n{after}", 1
+            )
         cls.__doc__ = doc
     cls.__init__ = _with_remedies(init, MOVED | getattr(cls, "moved", {}))  # type: ignore[misc]
     return cls
@@ -266,22 +178,37 @@ def _check_image_shape(shape: Any, n_features: int) -> None:
         )
 
 
-def _written(default: Any) -> str:
-    return f'"{default}"' if isinstance(default, str) else repr(default)
+def _section(doc: str, title: str) -> tuple[int, int]:
+    """Return where the body of a section stands in a docstring."""
+    head = f"    {title}\n    {'-' * len(title)}\n"
+    start = doc.index(head) + len(head)
+    end = re.compile(r"\n    [A-Z][a-z]+\n    -{3,}\n").search(doc, start)
+    assert end is not None  # neither is ever the last
+    return start, end.start()
+
+
+def _entries(doc: str, title: str) -> list[tuple[str, str]]:
+    start, end = _section(doc, title)
+    found = re.findall(r"^    (\w+) : (.*(?:\n(?:        .*)?)*)", doc[start:end], flags=re.M)
+    return [(name, text.rstrip("\n")) for name, text in found]
+
+
+def _with_default(text: str, default: Any) -> str:
+    """Return a parameter's text with its default behind the type."""
+    kind, _, rest = text.partition("\n")
+    if kind.endswith("optional"):
+        return text
+    written = f'"{default}"' if isinstance(default, str) else repr(default)
+    return f"{kind}, default={written}\n{rest}"
 
 
 def _filled(doc: str, title: str, shared: dict[str, str], order: list[str] | None) -> str:
     """Return a docstring whose section of this title has the shared entries too."""
-    rule = "-" * len(title)
-    start = doc.index(f"    {title}\n    {rule}\n") + len(f"    {title}\n    {rule}\n")
-    end = re.compile(r"\n    [A-Z][a-z]+\n    -{3,}\n").search(doc, start)
-    assert end is not None  # examples stand at the end of every docstring
-    body = doc[start : end.start()].strip("\n")
-    own = dict(re.findall(r"^    (\w+) : (.*(?:\n(?:        .*)?)*)", body, flags=re.M))
-    own = {name: text.rstrip("\n") for name, text in own.items()}
-    names = list(own) + [name for name in shared if name not in own] if order is None else order
-    entries = "\n".join(f"    {name} : {own.get(name) or shared[name]}" for name in names)
-    return f"{doc[:start]}{entries}\n{doc[end.start() :]}"
+    start, end = _section(doc, title)
+    both = dict(_entries(doc, title))
+    both |= {name: text for name, text in shared.items() if name not in both}
+    names = list(both) if order is None else order
+    return doc[:start] + "\n".join(f"    {n} : {both[n]}" for n in names) + "\n" + doc[end:]
 
 
 def _with_remedies(init: Callable[..., None], moved: dict[str, str]) -> Callable[..., None]:

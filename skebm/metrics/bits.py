@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 
-from skebm._tables import n_rows
+from skebm._tables import n_rows, one_per_row
 from skebm.exceptions import NormalizationWarning
-from skebm.inside import is_normalized, one_per_row, read_scores, unwrap
+from skebm.inside import is_normalized, read_scores, unwrap
 
 
 class BitsPerDim(NamedTuple):

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from skebm._components import check_number
-from skebm.inside import one_per_row
+from skebm._tables import one_per_row
 
 BLOCK = 2**16  # rows that a callable gets at once
 MAX_CELLS = 2**24  # 128 MiB for the values of one density

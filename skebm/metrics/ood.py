@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from skebm._components import check_number
-from skebm.inside import one_per_row
+from skebm._tables import one_per_row
 
 BLOCK_VALUES = 2**18  # drawn rows at once: at most 2 MiB in each temporary array
 

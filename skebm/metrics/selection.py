@@ -15,7 +15,7 @@ from sklearn.utils import check_array, check_random_state
 from skebm._components import Component, check_choice, check_number
 from skebm._tables import table_like
 from skebm.exceptions import SelectionWarning
-from skebm.inside import layers, read_scores, scorers
+from skebm.inside import read_scores, scorers
 from skebm.metrics.ood import ood_metrics
 
 KINDS = ("permuted", "uniform", "jittered", "mixed")
@@ -278,13 +278,15 @@ MAKERS = {"permuted": _permuted, "uniform": _uniform, "jittered": _jittered}
 
 
 def _check_log_density(estimator: Any) -> None:
-    for layer in layers(estimator):
-        foreign = isinstance(layer, OutlierMixin) and type(layer).__module__.startswith("sklearn.")
-        if foreign or not getattr(layer, "scores_are_log_densities", True):
-            raise TypeError(
-                f"estimator must have log densities for scores, got {type(layer).__name__}. Use "
-                "scoring=NoveltyScorer(), which needs an order of the rows only."
-            )
+    kind = type(estimator)
+    foreign = issubclass(kind, OutlierMixin) and kind.__module__.startswith("sklearn.")
+    if foreign or not getattr(estimator, "scores_are_log_densities", True):
+        raise TypeError(
+            f"estimator must have log densities for scores, got {kind.__name__}. Use "
+            "scoring=NoveltyScorer(), which needs an order of the rows only."
+        )
+    for inner in scorers(estimator):
+        _check_log_density(inner)
 
 
 def _log_z_error(estimator: Any) -> float:

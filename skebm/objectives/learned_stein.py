@@ -63,7 +63,7 @@ class LearnedStein(Objective):
     directional derivative of the energy: its trace term does not depend on the model and is left
     out. The energy should be smooth.
 
-    ``validate`` judges by the discrepancy that the best critic would find on held-out rows,
+    ``judge`` judges by the discrepancy that the best critic would find on held-out rows,
     :math:`\mathrm{mean} |s - s_p|^2 / (2 \lambda)` (Eq. 9), up to a constant: integration by parts
     turns it into the loss of score matching, which needs no critic. It takes one pass of second
     derivatives per column (16 random probes above 32 columns). Where the energy is not smooth, it

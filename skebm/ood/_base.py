@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["Detector", "check_prefit", "read_rows"]
+__all__ = ["Detector", "check_prefit", "draw_rows", "read_rows"]
 
+import copy
+import inspect
 from abc import abstractmethod
 from typing import Any
 
@@ -92,28 +94,15 @@ def check_prefit(estimator: Any, name: str = "estimator") -> None:
 
 
 def read_rows(detector: BaseEstimator, X: Any, *, reset: bool, fewest: int = 1) -> Any:
-    """Check rows and columns; what else is fit for the inner estimator, it says itself.
+    """Check rows and columns of a table; what else is fit for the estimator, it says itself.
 
-    Parameters
-    ----------
-    detector : BaseEstimator
-        Gets ``n_features_in_`` and ``feature_names_in_`` if `reset`, and is held to them if not.
-    X : array-like of shape (n, d)
-        Rows.
-    reset : bool
-        Whether this is ``fit``.
-    fewest : int, default=1
-        Rows needed.
-
-    Returns
-    -------
-    ndarray, sparse matrix or data frame of shape (n, d)
-        Rows, with the values as they are: numbers, missing ones, text.
+    Values stay as they are, numbers, missing ones or text, and so do data frames and sparse
+    matrices. The columns are remembered if `reset`, as in ``fit``, and held to if not.
 
     Raises
     ------
     ValueError
-        If it is no table, or one of other columns.
+        If it is no table, has fewer rows than needed, or other columns.
     """
     if as_frame(X) is None:
         free: dict[str, Any] = {"dtype": None, "ensure_all_finite": False}
@@ -123,3 +112,13 @@ def read_rows(detector: BaseEstimator, X: Any, *, reset: bool, fewest: int = 1) 
             f"X must have at least {fewest} rows, got n_samples = {n_rows(X)}. Give more rows."
         )
     return validate_data(detector, X, reset=reset, skip_check_array=True)
+
+
+def draw_rows(estimator: Any, n: int, random_state: Any) -> np.ndarray:
+    """Draw n rows from a fitted density: some take a seed, GaussianMixture has one, adds labels."""
+    estimator = copy.copy(estimator)  # the density itself stays as it is
+    if "random_state" in inspect.signature(estimator.sample).parameters:
+        return np.asarray(estimator.sample(n, random_state=random_state))
+    estimator.random_state = random_state
+    drawn = estimator.sample(n)
+    return np.asarray(drawn[0] if isinstance(drawn, tuple) else drawn)

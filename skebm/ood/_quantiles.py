@@ -10,29 +10,17 @@ import warnings
 import numpy as np
 from scipy.stats import quantile_test
 
+from skebm._tables import one_per_row
 from skebm.exceptions import CalibrationWarning
-from skebm.inside import one_per_row
 
 ROUNDING = 1e-9  # 1 / level may lie just above a whole number
 TIE = 1e-12  # relative; binomial probabilities are exact to less
 
 
 def warn_if_few(n: int, name: str, level: float) -> None:
-    """Warn, for ``fit``, if the lowest of n held-out scores is too high a threshold for a level.
+    """Warn, for ``fit``, if a new row is below all n held-out scores more often than `level`.
 
-    Parameters
-    ----------
-    n : int
-        Held-out rows.
-    name : str
-        What the parameter with the level is called.
-    level : float
-        Share of normal rows to flag, dimensionless.
-
-    Warns
-    -----
-    CalibrationWarning
-        If a new row is below all n with a probability above `level`.
+    The parameter with the level is called `name`.
     """
     needed = math.ceil(1 / level - 1 - ROUNDING)
     if n < needed:
@@ -56,18 +44,6 @@ def lower_quantile(scores: np.ndarray, level: float) -> float:
 
     Between the order statistics around ``level * (n + 1)``; next to an infinite one, the other.
 
-    Parameters
-    ----------
-    scores : ndarray of shape (n,)
-        Scores; infinite ones may be among them.
-    level : float
-        Dimensionless.
-
-    Returns
-    -------
-    float
-        Unit of the scores.
-
     Raises
     ------
     ValueError
@@ -82,21 +58,7 @@ def lower_quantile(scores: np.ndarray, level: float) -> float:
 
 
 def tolerance_limit(scores: np.ndarray, level: float, confidence: float) -> float:
-    """Return the largest score that, with probability `confidence`, is a quantile below `level`.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n,)
-        Scores; infinite ones may be among them.
-    level : float
-        Dimensionless.
-    confidence : float
-        Dimensionless.
-
-    Returns
-    -------
-    float
-        Unit of the scores.
+    """Return the largest score that is at most the `level` quantile with probability `confidence`.
 
     Raises
     ------

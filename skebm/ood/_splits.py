@@ -39,21 +39,9 @@ def own_random_state(random_state: Any) -> np.random.RandomState:
 def seeded_clone(
     estimator: BaseEstimator, random: np.random.RandomState, *, replace: bool = False
 ) -> Any:
-    """Return an unfitted copy; each ``random_state`` in it that is None becomes a drawn seed.
+    """Return an unfitted copy, with a drawn seed for each ``random_state`` in it that is None.
 
-    Parameters
-    ----------
-    estimator : BaseEstimator
-        With its parameters, nested ones too.
-    random : numpy.random.RandomState
-        Draws the seeds.
-    replace : bool, default=False
-        Draw one for each ``random_state`` that is given, too.
-
-    Returns
-    -------
-    BaseEstimator
-        The copy.
+    With `replace`, for each that is given, too.
     """
     copy = clone(estimator)
     params = copy.get_params()
@@ -63,22 +51,7 @@ def seeded_clone(
 
 
 def split_rows(X: Any, fraction: float, random: np.random.RandomState) -> tuple[Any, Any]:
-    """Return the rows to fit to and those to hold out, both in the order of X, at least one each.
-
-    Parameters
-    ----------
-    X : ndarray or data frame of shape (n, d)
-        Rows, at least 2.
-    fraction : float
-        Share to hold out, dimensionless.
-    random : numpy.random.RandomState
-        Draws the rows.
-
-    Returns
-    -------
-    tuple of ndarray or data frame
-        Rows of the kind of X.
-    """
+    """Return the rows to fit to and the share to hold out, in the order of X, at least one each."""
     n = n_rows(X)
     order = random.permutation(n)
     n_held = min(max(round(fraction * n), 1), n - 1)
@@ -87,21 +60,9 @@ def split_rows(X: Any, fraction: float, random: np.random.RandomState) -> tuple[
 
 
 def fit_and_hold_out(detector: Any, X: Any) -> tuple[Any, Any]:
-    """Fit a copy of ``detector.estimator`` to a part of X, or take the fitted one as it is.
+    """Return a fitted copy of ``detector.estimator``, and the rows of X that it has not seen.
 
-    Parameters
-    ----------
-    detector : Detector
-        Has ``estimator``, ``calibration_fraction``, ``prefit`` and ``random_state``.
-    X : ndarray or data frame of shape (n, d)
-        Rows, at least 2.
-
-    Returns
-    -------
-    estimator : estimator
-        Fitted.
-    held_out : ndarray or data frame of shape (m, d)
-        The rows that it has not seen; with ``prefit`` all rows.
+    With ``prefit``, return the estimator as it is, and all rows.
     """
     if detector.prefit:
         check_prefit(detector.estimator)

@@ -13,8 +13,8 @@ from sklearn.model_selection import KFold, train_test_split
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
-from skebm._tables import n_rows, take_rows
-from skebm.inside import check_scorer, one_per_row, read_scores
+from skebm._tables import n_rows, one_per_row, take_rows
+from skebm.inside import check_scorer, read_scores
 from skebm.ood._base import Detector, check_prefit, read_rows
 from skebm.ood._splits import LARGEST_SEED, own_random_state, seeded_clone
 
@@ -182,7 +182,7 @@ class ConformalNoveltyDetector(Detector):
         random = own_random_state(self.random_state)
         splits = self._splits(n_rows(X), random)
         self._tie_seed = random.randint(LARGEST_SEED)
-        self._folds = [self._calibrated(X, train, held_out, random) for train, held_out in splits]
+        self._folds = [self._calibrated(X, fit, held, random) for fit, held in splits]
         self.estimators_ = [fold.estimator for fold in self._folds]
         self.estimator_ = self.estimators_[0] if self.cv is None else None
         scores = [fold.scores for fold in self._folds]

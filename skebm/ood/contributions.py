@@ -12,7 +12,8 @@ from sklearn.utils import check_array
 
 from skebm._components import check_choice, check_number
 from skebm._tables import as_frame, table_like
-from skebm.inside import draw_rows, read_scores
+from skebm.inside import read_scores
+from skebm.ood._base import draw_rows
 from skebm.stein._scores import evaluate_score
 
 METHODS = ("conditional", "mode", "gradient")

@@ -17,8 +17,8 @@ from sklearn.utils.validation import check_is_fitted
 from skebm._components import check_choice, check_number
 from skebm._tables import n_rows, take_rows
 from skebm.exceptions import EnsembleWarning, NormalizationWarning
-from skebm.inside import draw_rows, is_normalized, read_scores
-from skebm.ood._base import Detector, read_rows
+from skebm.inside import is_normalized, read_scores
+from skebm.ood._base import Detector, draw_rows, read_rows
 from skebm.ood._quantiles import finite_scores, lower_quantile
 from skebm.ood._splits import LARGEST_SEED, own_random_state, seeded_clone, split_rows
 

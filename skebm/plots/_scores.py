@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from skebm.inside import one_per_row, read_scores, unwrap
+from skebm._tables import one_per_row
+from skebm.inside import read_scores, unwrap
 
 UNNAMED = "novelties"  # in the legend, where nobody gave a name
 
