@@ -37,6 +37,12 @@ class Rows(NamedTuple):
     x: torch.Tensor
     weight: torch.Tensor | None
 
+    def by_weight(self, rng: torch.Generator) -> torch.Tensor:
+        """Return as many rows (m, d), each repeated in proportion to its weight."""
+        if self.weight is None:
+            return self.x
+        return self.x[systematic_rows(self.weight, len(self.x), rng)]
+
 
 class Originals(NamedTuple):
     """Rows as the user gave them.

@@ -364,22 +364,22 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
     @property
     def energy_(self):
         """E on standardized space, a module."""
-        return self.density_.model.energy
+        return self._fitted().model.energy
 
     @property
     def base_(self):
         """The base density on standardized space."""
-        return self.density_.model.base
+        return self._fitted().model.base
 
     @property
     def temperature_(self):
         """T, dimensionless."""
-        return self.density_.model.temperature
+        return self._fitted().model.temperature
 
     @property
     def log_partition_(self):
         """The estimate of log Z, a LogPartition or None."""
-        return self.density_.log_partition
+        return self._fitted().log_partition
 
     def set_params(self, **params):
         """Set parameters; ``energy__hidden_sizes`` works on an alias too.
@@ -479,6 +479,10 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
         kept = {k: v for k, v in vars(self).items() if not (k.endswith("_") or k == "_warm")}
         self.__dict__ = kept | found  # at once, and without what an earlier fit found
         return self
+
+    def _fitted(self) -> FittedDensity:
+        check_is_fitted(self)
+        return self.density_
 
     def _rows(self, X: Any) -> np.ndarray:
         check_is_fitted(self)

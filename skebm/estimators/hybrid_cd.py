@@ -170,19 +170,21 @@ class HybridCDDensity(DensityEstimator):
     @property
     def bank_(self):
         """Rows of the bank of the persistent inits, ndarray (bank_size, n_features), units of X."""
-        if self.density_.draws.bank is None:
+        density = self._fitted()
+        if density.draws.bank is None:
             raise AttributeError(
                 f"bank_ needs init='persistent' or 'persistent-refresh', got {self.init!r}."
             )
-        return self.density_.transform.inverse(self.density_.draws.bank)
+        return density.transform.inverse(density.draws.bank)
 
     @property
     def sampler_(self):
         """The training sampler with its last step size, stated for the potential U."""
-        return self.density_.draws.sampler
+        return self._fitted().draws.sampler
 
     def _learn(self, table: Table, transform: Transform, run: Run) -> Learned:
         check_choice("refine", self.refine, (True, False))
+        check_number("n_steps", self.n_steps, low=1, integer=True)
         start = resolved(self, "init")
         noise = places("noise", start.noise, transform, run.device)
         if isinstance(noise, torch.Tensor):
