@@ -70,7 +70,7 @@ def train(
     callbacks : sequence of callable
         Each gets the state after every validation and may return True to stop.
     checkpoint : Path, optional
-        File that holds the state; training resumes from it where it exists.
+        File that holds the state; training without `state` resumes from it where it exists.
 
     Returns
     -------
@@ -108,7 +108,9 @@ def train(
     if state is None:
         state = TrainState(0, model, objective.init(model, _reservoir(table, rng), rng), rng)
         if checkpoint is not None and checkpoint.exists():
-            state.load(torch.load(checkpoint, map_location=rng.device, weights_only=True))
+            saved = torch.load(checkpoint, map_location=rng.device, weights_only=True)
+            if saved["start"] == 0:  # what a warm start left is no part of this training
+                state.load(saved)
     else:
         state = _continued(state, model, rng)
     if not state.finished:
