@@ -19,6 +19,8 @@ class Transform(ABC):
     and conditionals need those of some columns alone.
     """
 
+    n_features: int
+
     @abstractmethod
     def forward(
         self, X: np.ndarray, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
@@ -67,8 +69,7 @@ class Affine(Transform):
     """
 
     def __init__(self, location: np.ndarray, scale: np.ndarray) -> None:
-        self.location = location
-        self.scale = scale
+        self.location, self.scale, self.n_features = location, scale, len(scale)
 
     @classmethod
     def from_table(cls, X: np.ndarray, weight: np.ndarray | None = None) -> Affine:
@@ -117,7 +118,7 @@ class Affine(Transform):
 
     def slope_gradient(self, X: np.ndarray) -> np.ndarray:
         """Return zeros (1, d): a straight line's slope does not change."""
-        return np.zeros((1, len(self.scale)))
+        return np.zeros((1, self.n_features))
 
     def state(self) -> dict[str, np.ndarray]:
         """Return location and scale."""

@@ -196,7 +196,8 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
             None. Up to 256 rows are computed in double precision and a row's value depends on the
             others by less than 1e-9; with more, by less than 1e-5 of its size.
         """
-        return self.density_.log_density(self._rows(X))
+        X = self._rows(X)
+        return self.density_.log_density(X)
 
     def score(self, X, y=None):
         """Return the mean log density of the rows.
@@ -293,7 +294,8 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
         ndarray of shape (n_samples,)
             E in nats, a function on standardized space; defined up to a constant.
         """
-        return self.density_.energy(self._rows(X))
+        X = self._rows(X)
+        return self.density_.energy(X)
 
     def score_function(self, X):
         """Return the gradient of the log density at each row.
@@ -308,7 +310,8 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
         ndarray of shape (n_samples, n_features)
             Nats per unit of X. Needs no normalizer.
         """
-        return self.density_.score_function(self._rows(X))
+        X = self._rows(X)
+        return self.density_.score_function(X)
 
     def save(self, path):
         """Write the fitted estimator to one file: tensors and a JSON header, no pickle.

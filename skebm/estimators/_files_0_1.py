@@ -15,7 +15,7 @@ from skebm.bases import Base
 from skebm.bases.mixture import MixtureBase
 from skebm.data import Affine
 from skebm.energies import Model
-from skebm.fitted import Bound, Draws, FittedDensity, Trained
+from skebm.fitted import Bound, FittedDensity, Trained
 from skebm.fitted.draws import ByChains, ByGenerator, ByMoves, FromPoints
 from skebm.fitted.energy import unpack_energy
 from skebm.fitted.normalization import MOST_COLUMNS
@@ -33,16 +33,7 @@ from skebm.samplers import Langevin, SampleBank, SupportInfo, SupportPartition
 
 Values = dict[str, Any]
 CHAIN = ("noise_share", "start_noise", "start_scale", "bank_size", "refresh_rate", "refresh")
-REPULSION = (
-    "n_active",
-    "n_neighbors",
-    "n_inner",
-    "n_maximize",
-    "n_repel",
-    "combine",
-    "step_maximize",
-    "step_repel",
-)
+REPULSION = "n_active n_neighbors n_inner n_maximize n_repel combine step_maximize step_repel"
 
 
 def loaded_0_1(header: Values, tensors: Tensors, device: torch.device, factory: Any) -> Values:
@@ -85,7 +76,9 @@ def params_0_1(kind: str, params: Values) -> Values:
     if kind == "HybridCDDensity":
         _chains(old)
     if kind == "USPDensity":
-        old["repulsion"] = SupportPartition(old["epsilon"], *(old.pop(k) for k in REPULSION))
+        old["repulsion"] = SupportPartition(
+            old["epsilon"], *(old.pop(k) for k in REPULSION.split())
+        )
         old.pop("weights")
     if kind == "SteinEBM":
         own = {"trace": old.pop("trace"), "learning_rate": old.pop("critic_learning_rate")}
@@ -186,19 +179,16 @@ def _by_generator(header: Values, kept: Tensors, transform: Affine, near: bool) 
     return ByGenerator(trained, game.noise(), near and game.image_shape is None), extras
 
 
-def _by_noise(header: Values, kept: Tensors, transform: Affine, near: bool) -> Any:
-    return ByMoves(near), {"noise_log_partition_": float(kept["log_z"])}
-
-
-def _alone(header: Values, kept: Tensors, transform: Affine, near: bool) -> tuple[Draws, Values]:
-    return ByMoves(near), {}
+def _by_moves(header: Values, kept: Tensors, transform: Affine, near: bool) -> Any:
+    learned = {"noise_log_partition_": float(kept["log_z"])} if "log_z" in kept else {}
+    return ByMoves(near), learned
 
 
 _READERS = {
     "BoundsEBM": _by_generator,
     "HybridCDDensity": _by_chains,
-    "NCEDensity": _by_noise,
-    "ScoreMatchingDensity": _alone,
+    "NCEDensity": _by_moves,
+    "ScoreMatchingDensity": _by_moves,
     "SteinEBM": _by_critic,
     "USPDensity": _from_points,
 }

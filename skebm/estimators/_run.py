@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Before", "Learned", "Run"]
+__all__ = ["Before", "Learned", "Run", "places"]
 
 import copy
 from collections.abc import Sequence
@@ -168,18 +168,6 @@ class Run:
         """Whether draws of a proposal can be weighed: without a base in few columns alone."""
         return model.base is not None or self.n_features <= MOST_COLUMNS
 
-    def places(self, name: str, value: Any, transform: Transform) -> Any:
-        """Return rows that a parameter holds as standardized rows; a choice as it is."""
-        if value is None or isinstance(value, str):
-            return value
-        rows = check_array(value, dtype=np.float64, input_name=name)
-        if rows.shape[1] != self.n_features:
-            raise ValueError(
-                f"{name} must have the {self.n_features} columns of X, got shape {rows.shape}. "
-                "Give places in the units of X."
-            )
-        return transform.forward(rows, self.device)
-
     def can_judge(self, table: Table, model: Model) -> bool:
         """Whether an energy could earn its place."""
         asked = model.base is not None and self.params.validation_fraction > 0
@@ -240,3 +228,16 @@ class Run:
         """Forget the checkpoint of a fit without a seed, and tell the callbacks."""
         self.checkpoint.close()
         self.task.end()
+
+
+def places(name: str, value: Any, transform: Transform, device: torch.device) -> Any:
+    """Return rows that a parameter holds as standardized rows; a choice as it is."""
+    if value is None or isinstance(value, str):
+        return value
+    rows = check_array(value, dtype=np.float64, input_name=name)
+    if rows.shape[1] != transform.n_features:
+        raise ValueError(
+            f"{name} must have the {transform.n_features} columns of X, got shape {rows.shape}. "
+            "Give places in the units of X."
+        )
+    return transform.forward(rows, device)

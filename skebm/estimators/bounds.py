@@ -375,7 +375,8 @@ class BoundsEBM(DensityEstimator):
         Up to 16,384 latents with their Jacobians, fewer above 8 latent dimensions; then the chains
         of `skebm.partition.AIS`, which take most of the time: from seconds to a minute.
         """
-        X, density, rng = self._rows(X), self.density_, self._rng(random_state)
+        X = self._rows(X)
+        density, rng = self.density_, self._rng(random_state)
         at_rows = _unnormalized(density.model, density.transform, X, density.device)
         report = report_generator(
             density.model, self.game_, self.generator_, density.n_features, at_rows, rng

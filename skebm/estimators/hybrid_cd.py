@@ -9,7 +9,7 @@ import torch
 from skebm._components import check_choice, check_number, resolve
 from skebm.data import Table, Transform
 from skebm.estimators._base import DensityEstimator
-from skebm.estimators._run import Learned, Run
+from skebm.estimators._run import Learned, Run, places
 from skebm.estimators._shared import ALIASES, documented, resolved
 from skebm.fitted.draws import ByChains
 from skebm.objectives import (
@@ -184,7 +184,7 @@ class HybridCDDensity(DensityEstimator):
     def _learn(self, table: Table, transform: Transform, run: Run) -> Learned:
         check_choice("refine", self.refine, (True, False))
         start = resolved(self, "init")
-        noise = run.places("noise", start.noise, transform)
+        noise = places("noise", start.noise, transform, run.device)
         if isinstance(noise, torch.Tensor):
             noise = noise.cpu().numpy()  # which a file can hold
         start = start.with_params(noise=noise)

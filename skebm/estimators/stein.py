@@ -19,7 +19,7 @@ from skebm.energies.ica import ICAEnergy
 from skebm.energies.learned_gaussian import with_learned_gaussian
 from skebm.energies.rbm import RBMEnergy
 from skebm.estimators._base import DensityEstimator
-from skebm.estimators._run import MOST_ROWS, Learned, Run
+from skebm.estimators._run import MOST_ROWS, Learned, Run, places
 from skebm.estimators._shared import documented, resolved
 from skebm.fitted import Draws, Trained
 from skebm.fitted.calibration import calibrate
@@ -255,7 +255,8 @@ class SteinEBM(DensityEstimator):
             z, self.sample_info_ = draws.sample(density.model, density.proposal, n_samples, rng)
             return density.transform.inverse(z)
         check_number("n_steps", n_steps, low=1, integer=True)
-        starts = density.noise(n_samples, rng) if init is None else self._starts(init)
+        starts = places("init", init, density.transform, density.device)
+        starts = density.noise(n_samples, rng) if starts is None else starts
         if len(starts) != n_samples:
             raise ValueError(f"init must have n_samples={n_samples} rows, got {len(starts)}.")
         sampler = Gibbs() if method == "gibbs" else Langevin(step_size, noise_std=noise_std)
@@ -267,15 +268,6 @@ class SteinEBM(DensityEstimator):
             )
         self.sample_info_ = UNKNOWN
         return density.transform.inverse(state.x)
-
-    def _starts(self, init: Any) -> torch.Tensor:
-        rows = check_array(init, dtype=np.float64, input_name="init")
-        if rows.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"init must have the {self.n_features_in_} columns of X, got shape {rows.shape}. "
-                "Give places in the units of X."
-            )
-        return self.density_.standardized(rows)
 
     def _learn(self, table: Table, transform: Transform, run: Run) -> Learned:
         for name in ("learn_base", "calibrate"):
@@ -337,7 +329,7 @@ class _CriticOfRows:
     @torch.no_grad()
     def __call__(self, X: Any) -> np.ndarray:
         X = check_array(X, dtype=np.float64)
-        d = self.transform.log_slope(X[:1]).shape[1]
+        d = self.transform.n_features
         if X.shape[1] != d:
             raise ValueError(f"X must have {d} columns, got {X.shape[1]}. Use those of fit.")
         device = next(self.network.parameters()).device

@@ -18,7 +18,7 @@ from skebm.data import Table, Transform
 from skebm.energies import Model
 from skebm.energies.bounded import bounded_by
 from skebm.estimators._base import DensityEstimator
-from skebm.estimators._run import MOST_ROWS, Learned, Run
+from skebm.estimators._run import MOST_ROWS, Learned, Run, places
 from skebm.estimators._shared import documented, resolved
 from skebm.exceptions import SupportWarning
 from skebm.fitted.draws import FromPoints
@@ -27,6 +27,7 @@ from skebm.samplers import support_diagnostics
 from skebm.train import TrainState
 
 Box = tuple[torch.Tensor, torch.Tensor]
+REPULSION = "n_active n_neighbors n_inner n_maximize n_repel combine step_maximize step_repel"
 METHODS = ("importance", "ps-usp", "usp")
 IMAGE_SHARE = 5  # points in the sum per row of a batch of images: the paper's 625 to 125
 
@@ -138,19 +139,8 @@ class USPDensity(DensityEstimator):
     array([ 1, -1])
     """
 
-    moved = {
-        name: f"repulsion=SupportPartition({name}=...)"
-        for name in (
-            "combine",
-            "n_active",
-            "n_inner",
-            "n_maximize",
-            "n_neighbors",
-            "n_repel",
-            "step_maximize",
-            "step_repel",
-        )
-    } | {"weights": "EnergyDensity(PartitionLikelihood(weights=...))"}
+    moved = {name: f"repulsion=SupportPartition({name}=...)" for name in REPULSION.split()}
+    moved["weights"] = "EnergyDensity(PartitionLikelihood(weights=...))"
 
     def __init__(
         self,
@@ -254,7 +244,7 @@ class USPDensity(DensityEstimator):
             self.n_points,
             repulsion,
             n_integration=n_integration,
-            start=run.places("init", self.init, transform),
+            start=places("init", self.init, transform, run.device),
             box=box,
             optimization=run.optimization,
         )
