@@ -417,7 +417,8 @@ class BoundsEBM(DensityEstimator):
         return learned._replace(draws=draws, extras=extras)
 
     def _game(self, run: Run) -> BidirectionalBounds:
-        check_number("refine", int(self.refine), low=0, integer=True)
+        if not isinstance(self.refine, bool):
+            check_number("refine", self.refine, low=0, integer=True, remedy="Or True or False.")
         check_number("n_restarts", self.n_restarts, low=1, integer=True)
         generator = resolved(self, "generator")
         game = BidirectionalBounds(
