@@ -183,6 +183,7 @@ class HybridCDDensity(DensityEstimator):
 
     def _learn(self, table: Table, transform: Transform, run: Run) -> Learned:
         check_choice("refine", self.refine, (True, False))
+        check_number("n_steps", self.n_steps, low=1, integer=True)
         start = resolved(self, "init")
         noise = places("noise", start.noise, transform, run.device)
         if isinstance(noise, torch.Tensor):
