@@ -5,6 +5,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from skebm import (
     BoundsEBM,
+    EnergyDensity,
     HybridCDDensity,
     NCEDensity,
     ScoreMatchingDensity,
@@ -13,7 +14,9 @@ from skebm import (
 )
 from skebm.energies import MLP
 from skebm.networks import Critic, MLPGenerator
+from skebm.objectives import ImportanceLikelihood
 from skebm.partition import ImportanceSampling
+from skebm.samplers import SupportPartition
 
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": (
@@ -27,8 +30,10 @@ TINY = {
     "energy": MLP(hidden_sizes=(4,), n_frequencies=2),
     "log_partition": ImportanceSampling(n_samples=1024, max_samples=1024),
 }
-POINTS = {"base": "gaussian", "n_points": 50, "n_active": 10, "n_inner": 2}
+MOVES = SupportPartition(n_active=10, n_inner=2)
+POINTS = {"base": "gaussian", "n_points": 50, "repulsion": MOVES}
 ESTIMATORS = {
+    "generic": EnergyDensity(ImportanceLikelihood(64), base="gaussian", **TINY),
     "hybrid, gaussian": HybridCDDensity(base="gaussian", n_steps=1, **TINY),
     "hybrid, kernel": HybridCDDensity(base="kernel", n_steps=1, **TINY),
     "ps-usp": USPDensity(method="ps-usp", **POINTS, **TINY),
@@ -38,7 +43,7 @@ ESTIMATORS = {
     "noise": NCEDensity(noise="mixture", base="gaussian", **TINY),
     "conditional": NCEDensity(noise="conditional", base="gaussian", **TINY),
     "stein": SteinEBM(critic=Critic((4,)), base="gaussian", calibrate=True, **TINY),
-    "bounds": BoundsEBM(generator=MLPGenerator((8,)), base="gaussian", refine_iter=2, **TINY),
+    "bounds": BoundsEBM(generator=MLPGenerator((8,)), base="gaussian", refine=2, **TINY),
 }
 
 

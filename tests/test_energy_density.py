@@ -1,0 +1,191 @@
+"""EnergyDensity: whatever objective it is given trains, with its parameters and the optimizer."""
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, ShuffleSplit
+from torch.distributions import Normal
+
+from skebm import EnergyDensity
+from skebm.bases import Gaussian
+from skebm.energies import MLP
+from skebm.networks import Critic, MLPGenerator
+from skebm.objectives import (
+    BidirectionalBounds,
+    ConditionalNoiseContrastive,
+    ContrastiveDivergence,
+    DenoisingScoreMatching,
+    ExactLikelihood,
+    ImportanceLikelihood,
+    LearnedStein,
+    NoiseContrastive,
+    Objective,
+    Optimization,
+    PartitionLikelihood,
+    ScoreMatching,
+    State,
+)
+from skebm.partition import ImportanceSampling
+from tests.closed_forms import Quadratic, assert_variance
+
+OWN = {"energy": "ica", "base": None, "log_partition": "auto"}
+GENERATOR = MLPGenerator((6,), input_scale=1.0, linear_skip=True)
+FAMILIES = {
+    "chains": (ContrastiveDivergence(n_steps=1), {}),
+    "denoising": (DenoisingScoreMatching(), {}),
+    "exact": (ExactLikelihood(), OWN),
+    "game": (BidirectionalBounds(generator=GENERATOR), {}),
+    "importance": (ImportanceLikelihood(64), {}),
+    "noise": (NoiseContrastive(), {}),
+    "conditional noise": (ConditionalNoiseContrastive(), {}),
+    "points": (PartitionLikelihood(30), {}),
+    "score": (ScoreMatching("sliced"), {}),
+    "stein": (LearnedStein(Critic((6,)), 1), {}),
+}
+
+
+def tiny(objective=None, **params):
+    defaults = {
+        "base": "gaussian",
+        "max_iter": 4,
+        "batch_size": 32,
+        "energy": MLP((6,), n_frequencies=3),
+        "log_partition": ImportanceSampling(n_samples=512, max_samples=512),
+        "validation_fraction": 0,  # nothing held out: the trained energy is always kept
+        "random_state": 0,
+    }
+    return EnergyDensity(objective, **{**defaults, **params})
+
+
+def table(n=100, seed=0):
+    return np.random.RandomState(seed).gamma(3.0, size=(n, 2)) * [1.0, 40.0]
+
+
+@pytest.mark.filterwarnings("ignore::skebm.exceptions.NormalizationWarning")
+@pytest.mark.filterwarnings("ignore::skebm.exceptions.SupportWarning")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_family_trains_and_is_kept(family, tmp_path):
+    objective, params = FAMILIES[family]
+    before = clone(objective)
+    est, X = tiny(objective, **params).fit(table()), table(20, seed=1)
+    still = tiny(objective, **params, optimizer=Optimization(1e-20)).fit(table())
+    assert est.n_iter_ == 4 and np.isfinite(est.score_samples(X)).all()
+    assert np.abs(est.energy_samples(X) - still.energy_samples(X)).max() > 1e-5  # it moved
+    assert est.sample(5).shape == (5, 2) and np.isfinite(est.sample(5)).all()
+    est.save(tmp_path / "model")
+    back = EnergyDensity.load(tmp_path / "model")
+    assert back.objective == est.objective == before  # a fit leaves it as it was given
+    np.testing.assert_array_equal(back.score_samples(X), est.score_samples(X))
+    np.testing.assert_array_equal(back.sample(5), est.sample(5))
+
+
+class Falling(Objective):
+    """An energy k |z|^2 / 2 falls with k: a gradient of 3, whatever the rows."""
+
+    def __init__(self, optimization=None):
+        self.optimization = optimization
+
+    def init(self, model, x, rng):
+        return State({"energy": self.optimization.build(model.energy)}, {}, {})
+
+    def step(self, model, state, draw, rng):
+        loss = 3 * model.energy.k + 0 * model.energy(draw()).mean()
+        state.optimizers["energy"].zero_grad()
+        loss.backward()
+        state.optimizers["energy"].step()
+        return state, {"loss": loss.detach()}
+
+
+class Alone(Falling):
+    """One that knows no optimization but its own."""
+
+    def __init__(self):
+        self.optimization = SLOW
+
+    @classmethod
+    def _get_param_names(cls):
+        return []
+
+
+SLOW = Optimization(0.01, method="sgd")
+
+
+def flat(n_features):
+    return Quadratic(0.0)
+
+
+@pytest.mark.parametrize(
+    ("objective", "params", "moved"),
+    [
+        (Falling(), {"learning_rate": 0.25, "optimizer": "sgd"}, 0.75),
+        (Falling(), {"learning_rate": 0.25}, 0.25),  # Adam's first step is its rate
+        (Falling(), {"learning_rate": 0.25, "optimizer": Optimization(0.2, method="sgd")}, 0.6),
+        (Falling(SLOW), {"learning_rate": 0.25, "optimizer": "sgd"}, 0.03),
+        (Alone(), {"learning_rate": 0.25, "optimizer": "sgd"}, 0.03),
+    ],
+)
+def test_the_optimizer_reaches_objectives_that_bring_none(objective, params, moved):
+    est = tiny(objective, energy=flat, max_iter=1, **params).fit(table())
+    assert float(est.energy_.k) == pytest.approx(-moved, rel=1e-5)
+    assert objective.optimization == (None if type(objective) is Falling and moved > 0.1 else SLOW)
+
+
+def test_an_objective_from_outside_is_not_saved_but_pickled(tmp_path):
+    est = tiny(Falling(), energy=flat).fit(table())
+    with pytest.raises(TypeError, match="Falling is not part of skebm"):
+        est.save(tmp_path / "model")
+    back = pickle.loads(pickle.dumps(est))
+    np.testing.assert_array_equal(back.score_samples(table()), est.score_samples(table()))
+
+
+def test_a_search_reaches_the_objective_and_finds_the_better_noise():
+    """Denoising learns rows with their noise: N(0, 1 + s^2), too wide by a known divergence."""
+    X = np.random.RandomState(0).randn(1000, 1) * 7
+    still = {"energy": flat, "base": Gaussian(inflation=1.5), "log_partition": "auto"}
+    est = tiny(DenoisingScoreMatching(), **still, max_iter=150, batch_size=256)
+    est.set_params(optimizer=Optimization(0.05, weight_decay=0.0))
+    split = ShuffleSplit(1, test_size=0.5, random_state=0)
+    search = GridSearchCV(est, {"objective__noise_std": [3.0, 0.1]}, cv=split).fit(X)
+    assert search.best_params_ == {"objective__noise_std": 0.1}
+    assert search.best_estimator_.objective == DenoisingScoreMatching(0.1)
+    worse, better = search.cv_results_["mean_test_score"]
+    lost = 0.5 * (math.log(10) + 0.1 - 1) - 0.5 * (math.log(1.01) + 1 / 1.01 - 1)
+    assert better - worse == pytest.approx(lost, abs=0.1)
+    assert est.objective == DenoisingScoreMatching()  # a search leaves what it was given
+
+
+def test_no_objective_is_importance_likelihood():
+    one, two = (tiny(objective).fit(table()) for objective in (None, ImportanceLikelihood()))
+    np.testing.assert_array_equal(one.score_samples(table()), two.score_samples(table()))
+
+
+@pytest.mark.parametrize("objective", ["nce", NoiseContrastive, Optimization(), 3], ids=str)
+def test_a_bad_objective_is_named(objective):
+    with pytest.raises(TypeError, match="objective must be an Objective or None, got .*Build one"):
+        tiny(objective).fit(table())
+
+
+def test_a_bad_parameter_of_the_objective_is_named():
+    with pytest.raises(ValueError, match=r"ratio must be .* got -1"):
+        tiny(NoiseContrastive(ratio=-1.0)).fit(table())
+
+
+def test_a_temperature_divides_the_energy():
+    """k |x|^2 / 2 at T is N(0, T / k), in scores and draws."""
+    still = {"base": None, "standardize": False, "log_partition": "auto"}
+    still |= {
+        "optimizer": Optimization(1e-20, weight_decay=0.0),
+        "energy": lambda d: Quadratic(2.0),
+    }
+    X = np.random.RandomState(0).randn(200, 1)
+    for temperature in (1.0, 3.0):
+        est = tiny(**still, objective=ScoreMatching("exact"), temperature=temperature).fit(X)
+        truth = Normal(0.0, math.sqrt(temperature / 2)).log_prob(torch.from_numpy(X))[:, 0]
+        np.testing.assert_allclose(est.score_samples(X), truth, atol=1e-3)
+        np.testing.assert_allclose(est.energy_samples(X), X[:, 0] ** 2, rtol=1e-6)
+        assert_variance(est.sample(4000)[:, 0], temperature / 2, 0.03)
+        assert est.temperature_ == temperature
