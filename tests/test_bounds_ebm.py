@@ -1,6 +1,5 @@
 """BoundsEBM: bounds against closed forms, folds and lost rank said, the estimator around them."""
 
-import copy
 import math
 import pickle
 from functools import partial
@@ -9,13 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
-from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-import skebm.train
 from skebm import BoundsEBM
 from skebm.bases import Defensive
 from skebm.datasets import GaussianMixtureDensity, two_moons
@@ -24,7 +17,7 @@ from skebm.estimators import Bound, bounds
 from skebm.estimators import _bounds as report
 from skebm.exceptions import DataDegeneracyWarning, GeneratorWarning
 from skebm.networks import ConvGenerator, GeneratorComponent, GeneratorNetwork, MLPGenerator
-from skebm.objectives import BidirectionalBounds, ImportanceLikelihood, Optimization
+from skebm.objectives import BidirectionalBounds, Optimization
 from skebm.partition import ImportanceSampling
 from tests.closed_forms import (
     Quadratic,
@@ -477,25 +470,6 @@ def test_sample_names_an_unknown_method(method):
         tiny().fit(table()).sample(3, method=method)
 
 
-@pytest.mark.parametrize("name", ["generator_", "lower_bound_", "fold_fraction_", "latent_dim_"])
-def test_what_is_fitted_needs_a_fit(name):
-    with pytest.raises(NotFittedError):
-        getattr(tiny(), name)
-
-
-def test_nested_parameters():
-    est = tiny(generator="mlp", energy="mlp", base="mixture")
-    est.set_params(
-        generator__hidden_sizes=(6,), energy__hidden_sizes=(5,), base__n_components=2, margin=0.5
-    )
-    assert est.generator == MLPGenerator((6,)) and est.energy.hidden_sizes == (5,)
-    assert est.base.n_components == 2 and est.margin == 0.5
-    twin = clone(est)
-    assert twin.generator == est.generator and twin.generator is not est.generator
-    with pytest.raises(ValueError, match="Invalid parameter 'width'"):
-        tiny(generator="mlp").set_params(generator__width=3)
-
-
 # -- options ---------------------------------------------------------------------------------------
 
 
@@ -724,38 +698,12 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize("changes", CHANGES)
-def test_parameters_set_after_a_fit_wait_for_the_next(changes, tmp_path):
-    est = tiny().fit(table())
-    twin = copy.deepcopy(est).set_params(**changes)
-    made = est.sample(5, random_state=0, method="generator")
-    for other in (twin, copy.deepcopy(twin), pickle.loads(pickle.dumps(twin))):
-        np.testing.assert_array_equal(other.sample(5, random_state=0, method="generator"), made)
-    assert twin.latent_dim_ == 2
-    if "image_shape" not in changes:  # the energy is rebuilt from parameters
-        twin.save(tmp_path / "model")
-        back = BoundsEBM.load(tmp_path / "model")
-        np.testing.assert_array_equal(back.sample(5, random_state=0, method="generator"), made)
-
-
 def test_draws_of_the_generator_have_no_effective_size():
     est = tiny().fit(table())
     est.sample(5)
     assert est.sample_info_.n_candidates > 0
     est.sample(5, method="generator")
     assert est.sample_info_.n_candidates == 0 and math.isnan(est.sample_info_.ess)
-
-
-def test_ctrl_c_in_the_evaluation_keeps_the_fit(monkeypatch):
-    def interrupted(*args):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.warns(ConvergenceWarning, match="bounds was inter"):
-        patch.setattr(bounds, "report_generator", interrupted)
-        est = tiny().fit(table())
-    assert math.isnan(est.lower_bound_.value) and math.isnan(est.fold_fraction_)
-    assert_estimate(est.score(table()), 0.0, tiny().fit(table()).score(table()), 1.0)
-    assert math.isfinite(est.bounds(table()).lower_bound.value)
 
 
 def test_bounds_of_a_folded_generator_are_said_to_be_void():
@@ -786,30 +734,6 @@ def test_a_warm_start_takes_no_other_networks(name, value):
 # -- the same bits ---------------------------------------------------------------------------------
 
 
-def test_same_seed_same_bits_and_no_global_randomness():
-    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    params = {"generator": MLPGenerator((6,), linear_skip=True, batch_norm=True, input_scale=1.0)}
-    one, two = (tiny(**params).fit(table()) for _ in range(2))
-    assert_same(one, two)
-    one.sample(3), one.sample(3, method="generator")
-    assert torch.get_rng_state().equal(before)
-    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
-    other = tiny(**params, random_state=1).fit(table())
-    assert (other.score_samples(table()) != one.score_samples(table())).any()
-
-
-def test_reads_do_not_follow_from_one_another():
-    est = tiny().fit(table())
-    whole = est.score_samples(table())
-    np.testing.assert_array_equal(est.score_samples(table()[7:8]), whole[7:8])
-
-
-def factory(n_features):
-    return torch.nn.Sequential(
-        torch.nn.Linear(n_features, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1), torch.nn.Flatten(0)
-    )
-
-
 ROUND = {
     "refined": {},
     "no base": {"base": None, "log_partition": "auto"},
@@ -821,51 +745,11 @@ ROUND = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::skebm.exceptions.GeneratorWarning")
-@pytest.mark.parametrize(
-    ("name", "trip"),
-    [(name, "save") for name in ROUND]
-    + [(name, trip) for name in ("refined", "callable") for trip in ("pickle", "deepcopy")],
-)
-def test_round_trips_keep_every_bit(name, trip, tmp_path):
-    est = tiny(**ROUND[name]).fit(table())
-    if trip == "save":
-        est.save(tmp_path / "model")
-        energy = factory if name == "callable" else None
-        back = BoundsEBM.load(tmp_path / "model", energy=energy)
-    else:
-        back = pickle.loads(pickle.dumps(est)) if trip == "pickle" else copy.deepcopy(est)
-    assert_same(est, back)
-    assert not {"_box", "_near"} & set(vars(est))  # tensors of the device that fitted
-    assert type(back.lower_bound_) is Bound and repr(back) == repr(est)
-    assert isinstance(est.energy_, Zero) == (name == "dropped")
-    for key, value in est.generator_.state_dict().items():
-        assert value.equal(back.generator_.state_dict()[key])
-    if trip == "save":
-        assert_same(est, back.fit(table()))
-
-
 def test_a_generator_from_outside_is_not_saved_but_pickled(tmp_path):
     est = tiny(generator=Given(EYE, NOWHERE)).fit(table())
     with pytest.raises(TypeError, match="Given is not part of skebm"):
         est.save(tmp_path / "model")
     assert_same(est, pickle.loads(pickle.dumps(est)))
-
-
-@pytest.mark.parametrize("c", [0.01, 7.0])
-def test_bounds_and_densities_follow_the_units_of_x(c):
-    X, new = table(), table(40, seed=1)
-    params = {"log_partition": "auto"}
-    one, two = tiny(**params).fit(X), tiny(**params).fit(c * X - 300)
-    shift = 2 * math.log(c)
-    np.testing.assert_allclose(
-        two.score_samples(c * new - 300), one.score_samples(new) - shift, atol=0.02
-    )
-    for name in ("lower_bound_", "upper_surrogate_", "cubo_"):
-        a, b = getattr(one, name), getattr(two, name)
-        assert b.value == pytest.approx(a.value + shift, abs=0.02)
-        assert b.stderr == pytest.approx(a.stderr, rel=0.05)
-    assert two.fold_fraction_ == pytest.approx(one.fold_fraction_, abs=0.01)
 
 
 # -- going on --------------------------------------------------------------------------------------
@@ -892,53 +776,6 @@ def test_a_warm_start_goes_on_with_its_generator(refine, monkeypatch):
         torch.testing.assert_close(after[name], value, rtol=0, atol=1e-6)
 
 
-def interrupt(monkeypatch, after):
-    """Ctrl-C at the given update, of the game and of the refinement together."""
-    calls = []
-    for phase in (BidirectionalBounds, ImportanceLikelihood):
-
-        def counted(self, *args, step=phase.step):
-            calls.append(1)
-            if len(calls) > after:
-                raise KeyboardInterrupt
-            return step(self, *args)
-
-        monkeypatch.setattr(phase, "step", counted)
-
-
-@pytest.mark.parametrize(("after", "n_iter", "n_files"), [(3, 3, 1), (9, 6, 2)])
-def test_an_interrupted_fit_resumes_with_the_same_bits(
-    after, n_iter, n_files, monkeypatch, tmp_path
-):
-    X = table()
-    whole = tiny().fit(X)
-    monkeypatch.setattr(skebm.train, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    part = tiny(checkpoint_dir=tmp_path)
-    with monkeypatch.context() as patch, pytest.warns(ConvergenceWarning, match="interrupted"):
-        interrupt(patch, after)
-        part.fit(X)
-    assert part.n_iter_ == n_iter and np.isfinite(part.score_samples(X)).all()
-    assert len(list(tmp_path.iterdir())) == n_files
-    assert (part.score_samples(X) != whole.score_samples(X)).any()
-    assert part.fit(X).n_iter_ == 6
-    assert_same(part, whole)
-
-
-@pytest.mark.filterwarnings("ignore:the generator folds")
-def test_a_restart_that_is_interrupted_leaves_what_was_trained(monkeypatch, tmp_path):
-    X, params = table(), {"n_restarts": 2, "generator": Given(EYE, NOWHERE, folds=True)}
-    whole, single = tiny(**params).fit(X), tiny(**params | {"n_restarts": 1}).fit(X)
-    part = tiny(checkpoint_dir=tmp_path, **params)
-    with monkeypatch.context() as patch, pytest.warns(ConvergenceWarning, match="after 1 of 6"):
-        interrupt(patch, 7)
-        part.fit(X)
-    assert part.history_[-1]["iteration"] == part.n_iter_ == 6  # the first's, and no refinement
-    trained = single.generator_.state_dict()
-    for name, value in part.generator_.state_dict().items():
-        assert value.equal(trained[name])
-    assert_same(part.fit(X), whole)
-
-
 def test_weights_count_as_repeats_do():
     left, right = (np.random.RandomState(s).randn(200, 2) * 0.7 for s in (0, 1))
     X = np.concatenate([left, right]) + np.repeat([[-2.0, 0.0], [2.0, 0.0]], 200, axis=0)
@@ -955,21 +792,6 @@ def test_weights_count_as_repeats_do():
 
 
 # -- tables of every kind --------------------------------------------------------------------------
-
-
-def test_grid_search_chooses_a_margin():
-    search = GridSearchCV(tiny(penalty_weight=5.0), {"margin": [0.0, 1e6]}, cv=2).fit(table())
-    scores = search.cv_results_["mean_test_score"]
-    assert np.isfinite(scores).all() and len(set(scores)) == 2
-    assert search.best_estimator_.margin == search.best_params_["margin"]
-
-
-def test_it_ends_a_pipeline():
-    X = table()
-    pipe = make_pipeline(StandardScaler(), tiny()).fit(X)
-    assert pipe.score_samples(X).shape == (200,) and set(pipe.predict(X)) <= {-1, 1}
-    pipe.set_params(boundsebm__n_restarts=3)
-    assert pipe[-1].n_restarts == 3
 
 
 def test_one_column():

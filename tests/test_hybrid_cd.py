@@ -3,22 +3,16 @@
 import copy
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from sklearn.base import is_outlier_detector
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import RobustScaler
-from sklearn.utils import get_tags
 
 from skebm import HybridCDDensity
-from skebm.bases import Mixture
 from skebm.energies import MLP, Zero
 from skebm.exceptions import NormalizationWarning
-from skebm.objectives import ContrastiveDivergence
 from skebm.partition import AIS, ImportanceSampling
 
 SHIFT, SCALE = 100.0, 10.0
@@ -91,64 +85,6 @@ def strong_2d():
 # -- scikit-learn's contract ---------------------------------------------------------------------
 
 
-def test_it_is_an_outlier_detector_and_a_density_estimator():
-    est = HybridCDDensity()
-    assert is_outlier_detector(est)
-    assert get_tags(est).estimator_type == "outlier_detector"
-    assert not get_tags(est).input_tags.allow_nan
-    assert not get_tags(est).target_tags.required
-    names = [cls.__name__ for cls in type(est).__mro__]
-    assert names.index("OutlierMixin") < names.index("DensityMixin") < names.index("BaseEstimator")
-
-
-def test_constructor_parameters_are_keyword_only():
-    with pytest.raises(TypeError, match="positional"):
-        HybridCDDensity("data")
-
-
-def test_score_is_the_mean_of_score_samples(fitted, X):
-    assert fitted.score(X) == fitted.score_samples(X).mean()
-    assert isinstance(fitted.score(X), float)
-    assert fitted.score(X, y=np.zeros(len(X))) == fitted.score(X)
-
-
-def test_scores_are_float64_one_per_row(fitted, X):
-    for read in (fitted.score_samples, fitted.decision_function, fitted.energy_samples):
-        values = read(X.astype(np.float32))
-        assert values.dtype == np.float64
-        assert values.shape == (300,)
-    assert fitted.score_function(X).shape == (300, 2)
-    assert fitted.score_function(X).dtype == np.float64
-
-
-def test_decision_function_is_the_score_above_the_offset(fitted, X):
-    np.testing.assert_array_equal(
-        fitted.decision_function(X), fitted.score_samples(X) - fitted.offset_
-    )
-
-
-def test_predict_is_one_where_the_decision_is_not_negative(fitted, X):
-    labels = fitted.predict(X)
-    assert labels.dtype.kind == "i"
-    np.testing.assert_array_equal(labels == 1, fitted.decision_function(X) >= 0)
-    assert set(labels) == {-1, 1}
-
-
-def test_a_row_on_the_threshold_is_an_inlier(fitted, X, monkeypatch):
-    monkeypatch.setattr(fitted, "offset_", float(fitted.score_samples(X[:1])[0]))
-    assert fitted.predict(X[:1])[0] == 1
-
-
-def test_fit_predict_is_fit_and_predict(X):
-    np.testing.assert_array_equal(tiny().fit_predict(X), tiny().fit(X).predict(X))
-
-
-def test_same_seed_same_bits_and_another_seed_others(X):
-    a, b, c = (tiny(random_state=s).fit(X).score_samples(X) for s in (0, 0, 1))
-    np.testing.assert_array_equal(a, b)
-    assert (a != c).any()
-
-
 def test_fitted_attributes(fitted):
     assert fitted.n_features_in_ == 2
     assert fitted.n_iter_ == 20
@@ -211,16 +147,6 @@ def test_score_function_is_the_slope_of_score_samples(strong_2d):
     np.testing.assert_allclose(strong_2d.score_function(X), slope, atol=2e-3, rtol=2e-3)
 
 
-@pytest.mark.parametrize("a", [1024.0, 3.7, np.array([1e-3, 1e5])])
-def test_scaling_columns_shifts_the_log_density_by_the_log_volume(a, X, fitted):
-    b = 5.0 * a
-    moved = tiny().fit(a * X + b)
-    expected = fitted.score_samples(X) - np.log(a * np.ones(2)).sum()
-    np.testing.assert_allclose(moved.score_samples(a * X + b), expected, atol=1e-3)
-    samples, original = moved.sample(20, random_state=1), fitted.sample(20, random_state=1)
-    np.testing.assert_allclose((samples - b) / a, original, atol=0.05 * SCALE)
-
-
 def test_standardize_false_works_in_the_units_of_x():
     X = (two_modes(300, 0) - SHIFT) / SCALE
     est = strong(standardize=False, max_iter=50).fit(X)
@@ -233,35 +159,7 @@ def test_standardize_false_works_in_the_units_of_x():
     assert far.sample(50, random_state=0).std() > 100
 
 
-@pytest.mark.parametrize(
-    "base", [Mixture(n_components=2), "gaussian", "kernel", "uniform"], ids=str
-)
-def test_log_density_is_finite_however_far_out(base, X):
-    est = tiny(base=base, validation_fraction=0).fit(X)  # nothing held out: the energy stays
-    assert not isinstance(est.energy_, Zero)
-    far = [[s * r, r] for r in (1e6, 1e30, 1e300, np.finfo(float).max) for s in (1, -1)]
-    values = est.score_samples(far)
-    assert np.isfinite(values).all()
-    assert (values < est.score_samples(X).min()).all()
-    assert (est.predict(far) == -1).all()
-    assert np.isfinite(est.energy_samples(far)).all()
-    assert np.isfinite(est.score_function(far)).all()
-
-
 # -- thresholds ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("contamination", [0.01, 0.1, 0.5])
-def test_a_float_contamination_flags_exactly_that_fraction_of_the_rows(contamination, X):
-    labels = tiny(contamination=contamination).fit(X).predict(X)
-    assert (labels == -1).sum() == round(contamination * len(X))
-
-
-@pytest.mark.parametrize("n", [5, 12, 30, 300])
-def test_auto_contamination_flags_at_least_one_training_row_and_few(n):
-    X = two_modes(n, 3, d=2)
-    flagged = (tiny().fit(X).predict(X) == -1).sum()
-    assert 1 <= flagged <= max(1, 0.5 * n)  # of 30 rows, three are held out: a crude quantile
 
 
 def test_auto_offset_is_the_quantile_of_held_out_rows(X, monkeypatch):
@@ -368,27 +266,6 @@ def test_a_log_z_that_cannot_be_trusted_warns_with_its_numbers():
 # -- samples -------------------------------------------------------------------------------------
 
 
-def test_sample_seeds(fitted):
-    a, b, c = (fitted.sample(50, random_state=s) for s in (1, 1, 2))
-    np.testing.assert_array_equal(a, b)
-    assert (a != c).any()
-    own = fitted.sample(50)
-    np.testing.assert_array_equal(own, fitted.sample(50, random_state=fitted.random_state))
-    np.testing.assert_array_equal(own, fitted.sample(50))
-    assert fitted.sample().shape == (1, 2)
-    assert a.dtype == np.float64
-
-
-def test_sample_advances_a_random_state_instance(X):
-    est = tiny(random_state=np.random.RandomState(0)).fit(X)
-    assert (est.sample(10) != est.sample(10)).any()
-    rng = np.random.RandomState(5)
-    first, second = est.sample(10, random_state=rng), est.sample(10, random_state=rng)
-    assert (first != second).any()
-    again = est.sample(10, random_state=np.random.RandomState(5))
-    np.testing.assert_array_equal(first, again)
-
-
 def test_samples_have_the_moments_of_the_data():
     rng = np.random.RandomState(0)
     X = rng.gamma(4, size=(600, 2)) @ np.array([[30.0, 2.0], [0.0, 1.0]]) + [1000.0, -5.0]
@@ -425,21 +302,6 @@ def test_sample_reports_how_it_went(strong_1d):
 
 
 # -- parameters ----------------------------------------------------------------------------------
-
-
-def test_set_params_reaches_the_component_behind_an_alias(X):
-    est = tiny(energy="mlp", base="kernel", sampler="mala")
-    est.set_params(energy__hidden_sizes=(4,), base__n_centers=30, sampler__target_accept=0.7)
-    assert est.energy == MLP(hidden_sizes=(4,))
-    assert est.get_params()["energy__hidden_sizes"] == (4,)
-    est.set_params(energy__n_frequencies=2).fit(X)
-    assert est.base_.centers.shape == (30, 2)
-    assert est.energy == MLP(hidden_sizes=(4,), n_frequencies=2)
-
-
-def test_set_params_takes_alias_and_nested_parameter_together():
-    est = tiny(energy=MLP((9,))).set_params(energy="mlp", energy__hidden_sizes=(4,))
-    assert est.energy == MLP(hidden_sizes=(4,))
 
 
 @pytest.mark.parametrize("refine", [True, False])
@@ -480,40 +342,6 @@ def test_refinement_gains_and_can_be_left_out():
     assert refined.score(fresh) > plain.score(fresh) + 0.01
 
 
-def test_without_warm_start_a_fit_starts_afresh(X):
-    est = tiny().fit(X)
-    first = est.score_samples(X)
-    assert est.fit(X).n_iter_ == 20
-    np.testing.assert_array_equal(est.score_samples(X), first)
-
-
-def test_warm_start_refuses_another_number_of_columns(X):
-    est = tiny(warm_start=True).fit(X)
-    with pytest.raises(ValueError, match="3 features.*expecting 2"):
-        est.fit(np.c_[X, X[:, 0]])
-
-
-def test_verbose_shows_a_bar_and_quiet_shows_nothing(X, capsys):
-    tiny().fit(X)
-    assert capsys.readouterr() == ("", "")
-    tiny(verbose=1).fit(X)
-    assert "training" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("base", ["gaussian", Mixture(n_components=2), "kernel"], ids=str)
-def test_rows_of_no_weight_are_ignored(base, X):
-    far = X[:150] + 100 * SCALE
-    both, weight = np.r_[X, far], np.r_[np.ones(300), np.zeros(150)]
-    alone = tiny(base=base).fit(X)
-    est = tiny(base=base).fit(both, sample_weight=weight)
-    assert est.score(X) == pytest.approx(alone.score(X), abs=0.5)
-    assert est.score_samples(far).max() < est.score_samples(X).min() - 20
-    assert np.linalg.norm(est.sample(200, random_state=0) - SHIFT, axis=1).max() < 50 * SCALE
-    assert est.offset_ == pytest.approx(alone.offset_, abs=2)
-    assert 1 <= (est.predict(X) == -1).sum() <= 60
-    assert est.validation_gain_[0] < 1
-
-
 def test_weights_move_mass():
     X = two_modes(600, 0)
     upper = X[:, 0] > SHIFT
@@ -522,17 +350,6 @@ def test_weights_move_mass():
     points, cell = grid(est, 1)
     mass = np.exp(est.score_samples(points)) * cell
     assert mass[points[:, 0] > SHIFT].sum() == pytest.approx(share, abs=0.07)
-
-
-def test_a_data_frame_gives_names_and_guards_their_order(X):
-    frame = pd.DataFrame(X, columns=["width", "height"])
-    est = tiny().fit(frame)
-    assert list(est.feature_names_in_) == ["width", "height"]
-    np.testing.assert_array_equal(est.score_samples(frame), tiny().fit(X).score_samples(X))
-    with pytest.raises(ValueError, match="order"):
-        est.score_samples(frame[["height", "width"]])
-    with pytest.warns(UserWarning, match="valid feature names"):
-        est.score_samples(X)
 
 
 class Conv(torch.nn.Module):
@@ -566,25 +383,6 @@ def test_images_go_to_a_convolutional_energy_as_images(base):
     assert np.isfinite(est.score_samples(X)).all()
     assert est.score_function(X).shape == (60, 16)
     assert est.sample(3, random_state=0).shape == (3, 16)
-
-
-def test_interrupted_training_leaves_a_usable_estimator(X, monkeypatch):
-    step, calls = ContrastiveDivergence.step, []
-
-    def interrupted(*args):
-        calls.append(0)
-        if len(calls) > 7:
-            raise KeyboardInterrupt
-        return step(*args)
-
-    monkeypatch.setattr(ContrastiveDivergence, "step", interrupted)
-    est = tiny()
-    with pytest.warns(ConvergenceWarning, match="interrupted after 7 of 20"):
-        est.fit(X)
-    assert est.n_iter_ == 7
-    assert np.isfinite(est.score_samples(X)).all()
-    assert est.sample(3, random_state=0).shape == (3, 2)
-    assert set(est.predict(X)) == {-1, 1}
 
 
 # -- inside scikit-learn -------------------------------------------------------------------------

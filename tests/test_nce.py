@@ -1,12 +1,10 @@
 """Noise-contrastive and exact likelihood: losses against closed forms, log Z, the estimator."""
 
 import math
-import pickle
 
 import numpy as np
 import pytest
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch.distributions import Normal
 
@@ -300,27 +298,7 @@ def table(n=150, seed=0):
     return rng.gamma(3.0, size=(n, 2)) * [1.0, 50.0] + [0.0, 1e3]
 
 
-def assert_same(a, b):
-    X = table(seed=1)
-    np.testing.assert_array_equal(a.score_samples(X), b.score_samples(X))
-    np.testing.assert_array_equal(a.score_function(X), b.score_function(X))
-    np.testing.assert_array_equal(a.sample(20, random_state=3), b.sample(20, random_state=3))
-    np.testing.assert_array_equal(a.noise_log_partition_, b.noise_log_partition_)
-
-
 NOISES = ["base", "mixture", "gaussian", "kernel", "uniform", "conditional", Kernel(n_centers=40)]
-
-
-@pytest.mark.parametrize("noise", NOISES, ids=str)
-def test_fit_save_load_pickle(noise, tmp_path):
-    est = tiny(noise=noise).fit(table())
-    assert not isinstance(est.energy_, Zero)
-    est.save(tmp_path / "model")
-    loaded = NCEDensity.load(tmp_path / "model")
-    assert loaded.get_params()["noise"] == noise
-    for other in (loaded, pickle.loads(pickle.dumps(est)), tiny(noise=noise).fit(table())):
-        assert_same(est, other)
-    assert math.isnan(est.noise_log_partition_) == (noise == "conditional")
 
 
 def test_parameters_reach_the_objective():
@@ -370,25 +348,6 @@ def test_warm_start_goes_on_with_other_noise():
     before = est.energy_samples(table())
     est.set_params(noise="kernel").fit(table())
     assert est.n_iter_ == 12 and not np.array_equal(est.energy_samples(table()), before)
-
-
-@pytest.mark.parametrize("noise", ["mixture", "conditional"])
-def test_a_checkpoint_is_taken_up(noise, tmp_path):
-    whole = tiny(noise=noise, max_iter=20).fit(table())
-
-    def stop(state):
-        if state.iteration == 10:
-            raise KeyboardInterrupt
-
-    est = tiny(noise=noise, max_iter=20, checkpoint_dir=str(tmp_path))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("skebm.estimators._callbacks.FitTask.on_validation", lambda _, s: stop(s))
-        with pytest.warns(ConvergenceWarning, match="interrupted after 10 of 20"):
-            est.fit(table())
-    assert est.n_iter_ == 10
-    est.fit(table())
-    assert est.n_iter_ == 20
-    assert_same(est, whole)
 
 
 @pytest.mark.filterwarnings("ignore::skebm.exceptions.NormalizationWarning")

@@ -1,12 +1,10 @@
 """Score matching: derivatives against autograd, losses against closed forms, and the estimator."""
 
 import math
-import pickle
 
 import numpy as np
 import pytest
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from skebm import ScoreMatchingDensity
@@ -452,26 +450,7 @@ def table(n=150, seed=0):
     return rng.gamma(3.0, size=(n, 2)) * [1.0, 50.0] + [0.0, 1e3]
 
 
-def assert_same(a, b):
-    X = table(seed=1)
-    np.testing.assert_array_equal(a.score_samples(X), b.score_samples(X))
-    np.testing.assert_array_equal(a.score_function(X), b.score_function(X))
-    np.testing.assert_array_equal(a.sample(20, random_state=3), b.sample(20, random_state=3))
-
-
 METHODS = ["denoising", "multi-level", "exact", "sliced"]
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.filterwarnings("ignore::skebm.exceptions.NormalizationWarning")
-def test_fit_save_load_pickle(method, tmp_path):
-    est = tiny(method=method).fit(table())
-    assert not isinstance(est.energy_, Zero)
-    est.save(tmp_path / "model")
-    loaded = ScoreMatchingDensity.load(tmp_path / "model")
-    assert loaded.get_params()["method"] == method
-    for other in (loaded, pickle.loads(pickle.dumps(est)), tiny(method=method).fit(table())):
-        assert_same(est, other)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -486,31 +465,6 @@ def test_parameters_reach_the_objective(method):
         "sliced": ScoreMatching("sliced", 2, "rademacher", Optimization()),
     }
     assert est._objectives(Optimization()) == [truths[method]]
-
-
-def test_warm_start_goes_on():
-    est = tiny(warm_start=True).fit(table())
-    before = est.energy_samples(table())
-    est.fit(table())
-    assert est.n_iter_ == 12 and not np.array_equal(est.energy_samples(table()), before)
-
-
-def test_a_checkpoint_is_taken_up(tmp_path):
-    whole = tiny(max_iter=20).fit(table())
-
-    def stop(state):
-        if state.iteration == 10:
-            raise KeyboardInterrupt
-
-    est = tiny(max_iter=20, checkpoint_dir=str(tmp_path))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("skebm.estimators._callbacks.FitTask.on_validation", lambda _, s: stop(s))
-        with pytest.warns(ConvergenceWarning, match="interrupted after 10 of 20"):
-            est.fit(table())
-    assert est.n_iter_ == 10
-    est.fit(table())
-    assert est.n_iter_ == 20
-    assert_same(est, whole)
 
 
 @pytest.mark.filterwarnings("ignore::skebm.exceptions.NormalizationWarning")

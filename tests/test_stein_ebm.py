@@ -1,6 +1,5 @@
 """SteinEBM: the two players' gradients, what training reaches, and the estimator around them."""
 
-import copy
 import math
 import pickle
 
@@ -8,11 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
-from sklearn.model_selection import GridSearchCV
 
-import skebm.train
 from skebm import SteinEBM
 from skebm.bases import Gaussian, Mixture, TorchDistribution
 from skebm.bases.mixture import MixtureBase
@@ -562,11 +557,6 @@ def test_the_critic_takes_rows_in_units_of_x_and_is_the_one_trained(monkeypatch)
         np.testing.assert_allclose(values, seen[-1](z), rtol=1e-3, atol=1e-4)
 
 
-def test_the_critic_needs_a_fit():
-    with pytest.raises(NotFittedError):
-        tiny().critic_  # noqa: B018
-
-
 ROUND = {
     "learned base": {},
     "calibrated": {"calibrate": True, "learning_rate": 1e-3},
@@ -579,65 +569,6 @@ ROUND = {
     "image": {"image_shape": (1, 1, 2), "energy": "mlp", "max_iter": 2, "calibrate": True},
     "dropped": {"validation_fraction": 0.5, "learning_rate": 1e-12, "calibrate": False},
 }
-
-
-@pytest.mark.parametrize(
-    ("name", "trip"),
-    [(name, "save") for name in ROUND]
-    + [(name, trip) for name in ("calibrated", "callable") for trip in ("pickle", "deepcopy")],
-)
-def test_round_trips_keep_every_bit(name, trip, tmp_path):
-    params = ROUND[name]
-    est = tiny(**params).fit(table())
-    if trip == "save":
-        est.save(tmp_path / "model")
-        factory = Nothing if name == "callable" else None
-        back = SteinEBM.load(tmp_path / "model", energy=factory)
-    else:
-        back = pickle.loads(pickle.dumps(est)) if trip == "pickle" else copy.deepcopy(est)
-    assert_same(est, back)
-    assert type(back.energy_) is type(est.energy_) and repr(back) == repr(est)
-    assert isinstance(est.energy_, Zero) == (name == "dropped")
-    if name in ("calibrated", "callable"):
-        assert isinstance(est.energy_, Reweighted)
-    assert (est.calibration_ is not None) == name.startswith("cal")
-    if trip == "save":
-        assert_same(est, back.fit(table()))
-
-
-def test_clones_have_the_parameters():
-    est = tiny(l2=0.3)
-    twin = clone(est).set_params(l2=0.7, critic__hidden_sizes=(5,), energy__hidden_sizes=(6,))
-    assert (twin.l2, est.l2) == (0.7, 0.3)
-    assert twin.critic.hidden_sizes == (5,) and est.critic.hidden_sizes == (12, 12)
-    assert_same(est.fit(table()), clone(est).fit(table()))
-
-
-@pytest.mark.parametrize("trace", ["exact", "gaussian"])
-def test_same_seed_same_bits_and_no_global_randomness(trace):
-    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    params = {"calibrate": True, "trace": trace, "critic": Critic((6,), dropout=0.3)}
-    one, two = (tiny(**params).fit(table()) for _ in range(2))
-    assert_same(one, two)
-    assert torch.get_rng_state().equal(before)
-    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
-    other = tiny(**params, random_state=1).fit(table())
-    assert (other.score_samples(table()) != one.score_samples(table())).any()
-
-
-def test_densities_follow_the_units_of_x():
-    X, new = table(), table(40, seed=1)
-    params = {"log_partition": "auto", "calibrate": True}
-    one, two = tiny(**params).fit(X), tiny(**params).fit(7 * X - 300)
-    shifted = one.score_samples(new) - 2 * np.log(7)
-    np.testing.assert_allclose(two.score_samples(7 * new - 300), shifted, atol=0.02)
-
-
-def test_grid_search_chooses_l2():
-    search = GridSearchCV(tiny(), {"l2": [0.1, 1.0, 10.0]}, cv=2).fit(table())
-    scores = search.cv_results_["mean_test_score"]
-    assert search.best_params_["l2"] in (0.1, 1.0, 10.0) and np.isfinite(scores).all()
-    assert len(set(scores)) == 3
 
 
 # -- going on --------------------------------------------------------------------------------------
@@ -656,34 +587,6 @@ def test_a_warm_start_goes_on_with_its_critic(calibrate):
         for group in optimizer.param_groups:
             group["initial_lr"] = 1e-30
     np.testing.assert_allclose(est.fit(X).critic_(X), before, atol=1e-6)  # not drawn anew
-
-
-def interrupt(monkeypatch, after):
-    """Ctrl-C at the given update."""
-    step, calls = LearnedStein.step, []
-
-    def counted(self, *args):
-        calls.append(1)
-        if len(calls) > after:
-            raise KeyboardInterrupt
-        return step(self, *args)
-
-    monkeypatch.setattr(LearnedStein, "step", counted)
-
-
-@pytest.mark.parametrize("params", [{}, {"calibrate": True, "trace": "gaussian"}], ids=str)
-def test_an_interrupted_fit_resumes_with_the_same_bits(params, monkeypatch, tmp_path):
-    X = table()
-    whole = tiny(**params).fit(X)
-    monkeypatch.setattr(skebm.train, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    part = tiny(checkpoint_dir=tmp_path, **params)
-    with monkeypatch.context() as patch, pytest.warns(ConvergenceWarning, match="interrupted"):
-        interrupt(patch, 3)
-        part.fit(X)
-    assert part.n_iter_ == 3 and np.isfinite(part.score_samples(X)).all()
-    assert (part.critic_(X) != whole.critic_(X)).any()
-    assert part.fit(X).n_iter_ == 6
-    assert_same(part, whole)
 
 
 # -- draws -----------------------------------------------------------------------------------------
@@ -805,11 +708,6 @@ def test_a_model_that_cannot_be_drawn_from_directly_says_so(method, line, machin
 def test_sample_names_a_bad_argument(params, error, match, line):
     with pytest.raises(error, match=match):
         line.sample(**{"n_samples": 3, **params})
-
-
-def test_sample_needs_a_fit():
-    with pytest.raises(NotFittedError):
-        tiny().sample(3, method="langevin")
 
 
 # -- what is learnt --------------------------------------------------------------------------------

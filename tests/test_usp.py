@@ -1,17 +1,12 @@
 """USPDensity: points in the units of X, boxes, round trips, and what it learns of two modes."""
 
-import copy
 import pickle
 
 import numpy as np
 import pytest
 import torch
-from sklearn.base import clone
 from sklearn.datasets import load_digits
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
-from sklearn.model_selection import GridSearchCV
 
-import skebm.train
 from skebm import USPDensity
 from skebm.bases import Uniform
 from skebm.bases.uniform import UniformBase
@@ -19,7 +14,7 @@ from skebm.datasets import two_modes_1d
 from skebm.energies import MLP, Conv, Zero, energy_and_score
 from skebm.energies.bounded import Bounded, bounded_by
 from skebm.exceptions import ConvergenceError, SupportWarning
-from skebm.objectives import ImportanceLikelihood, PartitionLikelihood
+from skebm.objectives import PartitionLikelihood
 from skebm.partition import ImportanceSampling
 from skebm.samplers import SupportInfo
 from tests.closed_forms import autograd_score, normal_base
@@ -99,24 +94,6 @@ def test_weights_are_those_of_eq_10_under_the_fitted_model():
     log_weight = est.score_samples(est.support_points_)  # log p~ up to a constant
     expected = np.exp(log_weight - log_weight.max())
     np.testing.assert_allclose(est.support_weights_, expected / expected.sum(), rtol=1e-4)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_points_and_densities_follow_the_units_of_x(method):
-    X, new, a, b = table(), table(seed=1), 7.0, -300.0
-    domain = np.array([[-5.0, 800.0], [20.0, 1600.0]])
-    params = {"method": method, "init": X[:30], "base": "uniform"}
-    one = tiny(domain=domain, **params).fit(X)
-    two = tiny(domain=a * domain + b, **{**params, "init": a * X[:30] + b}).fit(a * X + b)
-    shifted = one.score_samples(new) - 2 * np.log(a)
-    np.testing.assert_allclose(two.score_samples(a * new + b), shifted, atol=2e-3)
-    mapped = a * one.support_points_ + b
-    scale = a * X.std(0)
-    np.testing.assert_allclose(two.support_points_ / scale, mapped / scale, atol=2e-3)
-    np.testing.assert_allclose(two.support_weights_, one.support_weights_, rtol=1e-2)
-    if method != "importance":
-        assert two.epsilon_ == pytest.approx(one.epsilon_, rel=1e-4)
-        np.testing.assert_allclose(two.domain_, a * np.array(one.domain_) + b, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -237,13 +214,6 @@ def test_with_a_box_the_density_integrates_to_one(boxed):
     assert mass == pytest.approx(1, abs=1e-3)
 
 
-def test_with_the_default_base_the_score_is_finite_anywhere():
-    est = tiny(base="mixture").fit(table())
-    far = table(4) + np.array([[1e6, 0], [0, -1e6], [1e6, 1e6], [-1e6, 1e6]])
-    assert np.isfinite(est.score_samples(far)).all()
-    assert (est.score_samples(far) < est.score_samples(table(4)).min()).all()
-
-
 def test_a_bounded_energy_has_the_gradient_of_its_own_value():
     low, high = torch.tensor([-1.0, -0.5]), torch.tensor([0.5, 1.0])
     inner = MLP((8,), n_frequencies=4).build((2,), gen(0))
@@ -265,57 +235,6 @@ def test_a_bounded_energy_has_the_gradient_of_its_own_value():
 # -- round trips -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("trip", ["save", "pickle", "deepcopy"])
-@pytest.mark.parametrize(
-    "params",
-    [
-        {"domain": (-50.0, 2000.0), "base": "uniform"},
-        {"method": "usp", "init": table()[:20], "domain": np.array([[-9, 900], [30, 1500]])},
-        {"method": "importance", "base": "uniform", "domain": ([-9.0, 0.0], (30.0, 2000.0))},
-        {"weights": "knn", "n_integration": 30, "base": "mixture"},
-        {"image_shape": (1, 1, 2), "energy": "mlp", "max_iter": 2},
-    ],
-    ids=["box", "usp", "importance", "knn", "image"],
-)
-def test_round_trips_keep_the_points(params, trip, tmp_path):
-    est = tiny(**params).fit(table())
-    if trip == "save":
-        est.save(tmp_path / "model")
-        back = USPDensity.load(tmp_path / "model")
-    else:
-        back = pickle.loads(pickle.dumps(est)) if trip == "pickle" else copy.deepcopy(est)
-    assert_same(est, back)
-    assert type(back.energy_) is type(est.energy_)
-    assert isinstance(back.energy_, Bounded) == (params.get("base") == "uniform")
-    assert repr(back) == repr(est)
-    np.testing.assert_equal(back.get_params()["domain"], est.domain)
-    np.testing.assert_equal(back.get_params()["init"], est.init)
-    assert_same(est, back.fit(table()))
-
-
-def test_clones_have_the_parameters():
-    est = tiny(init=table()[:9], domain=(-1.0, 2000.0), epsilon=0.2)
-    twin = clone(est).set_params(epsilon=0.3, energy__hidden_sizes=(5,))
-    assert twin.epsilon == 0.3 and est.epsilon == 0.2
-    assert twin.energy.hidden_sizes == (5,) and est.energy.hidden_sizes == (8,)
-    assert twin.domain == (-1.0, 2000.0)
-    np.testing.assert_array_equal(twin.init, est.init)
-    assert_same(est.fit(table()), clone(est).fit(table()))
-
-
-def test_grid_search_chooses_among_the_methods():
-    search = GridSearchCV(tiny(), {"method": METHODS}, cv=2).fit(table())
-    scores = search.cv_results_["mean_test_score"]
-    assert search.best_params_["method"] in METHODS and np.isfinite(scores).all()
-    assert len(set(scores)) == 3
-
-
-@pytest.mark.parametrize("name", ["support_points_", "support_weights_", "support_info_"])
-def test_points_need_a_fit(name):
-    with pytest.raises(NotFittedError):
-        getattr(tiny(), name)
-
-
 # -- going on --------------------------------------------------------------------------------------
 
 
@@ -331,49 +250,6 @@ def test_a_warm_start_goes_on_with_its_points(method):
         est.set_params(n_inner=0)
         before = est.support_points_
         np.testing.assert_array_equal(est.fit(X).support_points_, before)
-
-
-@pytest.fixture
-def interrupt(monkeypatch):
-    """Ctrl-C at the given update of the objective."""
-
-    def after(n, objective=PartitionLikelihood):
-        step, calls = objective.step, []
-
-        def counted(self, *args):
-            calls.append(1)
-            if len(calls) > n:
-                raise KeyboardInterrupt
-            return step(self, *args)
-
-        return monkeypatch.setattr(objective, "step", counted)
-
-    return after
-
-
-@pytest.mark.parametrize("base", ["gaussian", "uniform"])
-def test_an_interrupted_fit_resumes_with_the_same_bits(base, interrupt, monkeypatch, tmp_path):
-    X, params = table(), {"base": base, "init": table()[:40], "domain": (-9.0, 2000.0)}
-    whole = tiny(**params).fit(X)
-    monkeypatch.setattr(skebm.train, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    part = tiny(checkpoint_dir=tmp_path, **params)
-    with monkeypatch.context() as patch, pytest.warns(ConvergenceWarning, match="interrupted"):
-        patch.setattr(PartitionLikelihood, "step", PartitionLikelihood.step)  # put back after
-        interrupt(3)
-        part.fit(X)
-    assert part.n_iter_ == 3 and not np.array_equal(part.support_points_, whole.support_points_)
-    assert part.fit(X).n_iter_ == 6
-    assert_same(part, whole)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_an_interrupted_fit_is_usable(method, interrupt):
-    interrupt(3, ImportanceLikelihood if method == "importance" else PartitionLikelihood)
-    est = tiny(method=method)
-    with pytest.warns(ConvergenceWarning, match="interrupted after 3 of 6"):
-        est.fit(table())
-    assert est.n_iter_ == 3 and np.isfinite(est.score_samples(table())).all()
-    assert est.support_points_.shape == (60, 2) and est.support_weights_.sum() == pytest.approx(1)
 
 
 # -- what is learnt --------------------------------------------------------------------------------
