@@ -12,71 +12,15 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.neighbors import KernelDensity
 
-from skebm import (
-    BoundsEBM,
-    HybridCDDensity,
-    NCEDensity,
-    ScoreMatchingDensity,
-    SteinEBM,
-    USPDensity,
-)
+import skebm
+from skebm import bases, energies, networks, objectives, ood, partition, plots, samplers
 from skebm._components import Component
-from skebm.bases import (
-    BaseComponent,
-    Defensive,
-    Gaussian,
-    Kernel,
-    Mixture,
-    ProbabilisticPCA,
-    TorchDistribution,
-    Uniform,
-)
-from skebm.energies import (
-    MLP,
-    Conv,
-    GaussianBernoulliRBM,
-    LinearICA,
-    Reconstruction,
-    Residual,
-)
-from skebm.networks import ConvGenerator, Critic, MLPGenerator, ResidualGenerator
-from skebm.objectives import (
-    BidirectionalBounds,
-    ConditionalNoiseContrastive,
-    ContrastiveDivergence,
-    DenoisingScoreMatching,
-    EnergyStep,
-    ExactLikelihood,
-    ImportanceLikelihood,
-    LearnedStein,
-    NoiseContrastive,
-    Optimization,
-    PartitionLikelihood,
-    ScoreMatching,
-)
-from skebm.ood import (
-    ConformalNoveltyDetector,
-    EnsembleDensity,
-    LikelihoodRatioDetector,
-    ScoreNormDetector,
-    ThresholdDetector,
-    TypicalityDetector,
-)
-from skebm.partition import AIS, Auto, ImportanceSampling, PartitionMethod, Quadrature, ReverseAIS
-from skebm.plots import (
-    ChainDisplay,
-    DensityDisplay,
-    DensityPairsDisplay,
-    EnergyHistogramDisplay,
-    HistoryDisplay,
-    OODPrecisionRecallDisplay,
-    OODRocDisplay,
-    PValueHistogramDisplay,
-    ScoreHistogramDisplay,
-)
-from skebm.samplers import HMC, MALA, SGHMC, Gibbs, Langevin, SampleBank, SupportPartition
+from skebm.bases import BaseComponent, Gaussian, Kernel, Mixture
+from skebm.energies import MLP
+from skebm.networks import Critic, MLPGenerator
+from skebm.partition import ImportanceSampling, PartitionMethod
+from skebm.samplers import MALA
 
 # few draws, few points and few updates are what tiny means
 QUIET = [
@@ -125,12 +69,12 @@ SHARED = {
 }
 GENERATOR = MLPGenerator((6,), input_scale=1.0, linear_skip=True)  # starts without folds
 OWN = {
-    HybridCDDensity: {"n_steps": 1},
-    USPDensity: {"method": "ps-usp", "n_points": 50},
-    ScoreMatchingDensity: {},
-    NCEDensity: {},
-    SteinEBM: {"critic": Critic((6,)), "critic_steps": 1},
-    BoundsEBM: {"generator": GENERATOR},
+    skebm.HybridCDDensity: {"n_steps": 1},
+    skebm.USPDensity: {"method": "ps-usp", "n_points": 50},
+    skebm.ScoreMatchingDensity: {},
+    skebm.NCEDensity: {},
+    skebm.SteinEBM: {"critic": Critic((6,)), "critic_steps": 1},
+    skebm.BoundsEBM: {"generator": GENERATOR},
 }
 CLASSES = {cls.__name__: cls for cls in OWN}
 each = pytest.mark.parametrize("name", CLASSES)
@@ -168,7 +112,7 @@ VARIANTS = {
         "kernel base": {"base": Kernel(n_centers=50), "temperature": 2.0, "standardize": False},
         "no base": {"base": None, "energy": MLP((6,), n_frequencies=0, output="quadratic")},
         "noise": {"data_noise": 0.2},
-        "reconstruction": {"energy": Reconstruction((6, 4), negative_slope=0.3)},
+        "reconstruction": {"energy": energies.Reconstruction((6, 4), negative_slope=0.3)},
         "unnormalized": {"log_partition": None},
         "persistent": {"init": "persistent", "sampler": MALA(step_size=0.02)},
         "dropped": {"validation_fraction": np.float32(0.25), "max_iter": np.int64(5)},
@@ -189,11 +133,15 @@ VARIANTS = {
     "SteinEBM": {
         "diagonal": {"base": Gaussian("diagonal", 1.5), "critic": Critic((4, 3), "tanh", True)},
         "uniform base": {"base": "uniform"},
-        "components": {"base": None, "energy": LinearICA(), "log_partition": "auto"},
-        "machine": {"base": None, "energy": GaussianBernoulliRBM(3), "log_partition": "auto"},
+        "components": {"base": None, "energy": energies.LinearICA(), "log_partition": "auto"},
+        "machine": {
+            "base": None,
+            "energy": energies.GaussianBernoulliRBM(3),
+            "log_partition": "auto",
+        },
     },
     "BoundsEBM": {
-        "no base": {"base": None},
+        "no base": {"base": None, "energy": MLP((6,), n_frequencies=0, output="quadratic")},
         "batch norm": {"generator": MLPGenerator((6,), "prelu", 1.0, True, True)},
         "critic": {"bound": "wgan-0gp"},
     },
@@ -361,8 +309,8 @@ REFUSED = {  # sound alone, but not together: the parameters, and what the error
         ({"noise_std": 0.1}, "noise_std must be None with MALA, got 0.1"),
         ({"energy": lambda d: "a module"}, "energy must .*torch.nn.Module, got .*'a module'"),
         ({"energy": lambda d: torch.nn.Linear(d, 1)}, r"energy must .*\(n, 2\).* got .*\(3, 1\)"),
-        ({"log_partition": AIS(n_chains=0)}, "n_chains must be .* got 0"),
-        ({"sampler": SGHMC(mass=0)}, "mass must be .* got 0"),
+        ({"log_partition": partition.AIS(n_chains=0)}, "n_chains must be .* got 0"),
+        ({"sampler": samplers.SGHMC(mass=0)}, "mass must be .* got 0"),
     ],
     "USPDensity": [
         ({"method": "importance", "base": None}, "base must .*importance.* got None"),
@@ -433,12 +381,14 @@ class Diverging(Watched):
 def detectors(inner):
     """Every detector over an estimator."""
     return {
-        "ConformalNoveltyDetector": ConformalNoveltyDetector(inner, alpha=0.1, random_state=0),
-        "EnsembleDensity": EnsembleDensity(inner, n_estimators=2, max_samples=0.5, random_state=0),
-        "LikelihoodRatioDetector": LikelihoodRatioDetector(inner, random_state=0),
-        "ScoreNormDetector": ScoreNormDetector(inner, random_state=0),
-        "ThresholdDetector": ThresholdDetector(inner, random_state=0),
-        "TypicalityDetector": TypicalityDetector(inner, n_bootstrap=50, random_state=0),
+        "ConformalNoveltyDetector": ood.ConformalNoveltyDetector(inner, alpha=0.1, random_state=0),
+        "EnsembleDensity": ood.EnsembleDensity(
+            inner, n_estimators=2, max_samples=0.5, random_state=0
+        ),
+        "LikelihoodRatioDetector": ood.LikelihoodRatioDetector(inner, random_state=0),
+        "ScoreNormDetector": ood.ScoreNormDetector(inner, random_state=0),
+        "ThresholdDetector": ood.ThresholdDetector(inner, random_state=0),
+        "TypicalityDetector": ood.TypicalityDetector(inner, n_bootstrap=50, random_state=0),
     }
 
 
@@ -460,69 +410,66 @@ def detected(name):
     return fitted(name) if name in CLASSES else clone(build(name)).fit(table())
 
 
-def kernels(name):
-    """A detector over kernels, which has no randomness of its own."""
-    return detectors(KernelDensity())[name]
-
-
 # -- components ------------------------------------------------------------------------------------
 
 BASES = {
-    "Defensive": Defensive(max_components=2),
+    "Defensive": bases.Defensive(max_components=2),
     "Gaussian": Gaussian("diagonal", inflation=1.2),
     "Kernel": Kernel(n_centers=30, bandwidth=0.2),
     "Mixture": Mixture(n_components=2),
-    "ProbabilisticPCA": ProbabilisticPCA(n_components=1),
-    "TorchDistribution": TorchDistribution(
+    "ProbabilisticPCA": bases.ProbabilisticPCA(n_components=1),
+    "TorchDistribution": bases.TorchDistribution(
         torch.distributions.Independent(torch.distributions.Normal(torch.zeros(2), 1.0), 1)
     ),
-    "Uniform": Uniform(widening=0.2),
+    "Uniform": bases.Uniform(widening=0.2),
 }
 ENERGIES = {
-    "Conv": Conv((3,), hidden_sizes=(3,)),
-    "GaussianBernoulliRBM": GaussianBernoulliRBM(3),
-    "LinearICA": LinearICA(),
+    "Conv": energies.Conv((3,), hidden_sizes=(3,)),
+    "GaussianBernoulliRBM": energies.GaussianBernoulliRBM(3),
+    "LinearICA": energies.LinearICA(),
     "MLP": MLP((6, 5), output="quadratic"),
-    "Reconstruction": Reconstruction((6, 4), negative_slope=0.3),
-    "Residual": Residual((3, 4)),
+    "Reconstruction": energies.Reconstruction((6, 4), negative_slope=0.3),
+    "Residual": energies.Residual((3, 4)),
 }
 SAMPLERS = {
-    "Gibbs": Gibbs(),
-    "HMC": HMC(n_leapfrog=2),
-    "Langevin": Langevin(0.05, noise_std=0.1),
+    "Gibbs": samplers.Gibbs(),
+    "HMC": samplers.HMC(n_leapfrog=2),
+    "Langevin": samplers.Langevin(0.05, noise_std=0.1),
     "MALA": MALA(0.05, n_warmup=5),
-    "SGHMC": SGHMC(friction=0.5),
-    "SampleBank": SampleBank(64),
-    "SupportPartition": SupportPartition(0.5),
+    "SGHMC": samplers.SGHMC(friction=0.5),
+    "SampleBank": samplers.SampleBank(64),
+    "SupportPartition": samplers.SupportPartition(0.5),
 }
 PARTITIONS = {
-    "AIS": AIS(n_chains=16),
-    "Auto": Auto(),
+    "AIS": partition.AIS(n_chains=16),
+    "Auto": partition.Auto(),
     "ImportanceSampling": LOG_Z,
-    "Quadrature": Quadrature(domain=((-9.0, -9.0), (9.0, 9.0))),
-    "ReverseAIS": ReverseAIS(n_chains=16),
+    "Quadrature": partition.Quadrature(domain=((-9.0, -9.0), (9.0, 9.0))),
+    "ReverseAIS": partition.ReverseAIS(n_chains=16),
 }
 OBJECTIVES = {
-    "BidirectionalBounds": BidirectionalBounds(generator=GENERATOR),
-    "ConditionalNoiseContrastive": ConditionalNoiseContrastive(0.3, 2),
-    "ContrastiveDivergence": ContrastiveDivergence(
-        sampler=Langevin(0.05), n_steps=1, optimization=Optimization(betas=(0.1, 0.2))
+    "BidirectionalBounds": objectives.BidirectionalBounds(generator=GENERATOR),
+    "ConditionalNoiseContrastive": objectives.ConditionalNoiseContrastive(0.3, 2),
+    "ContrastiveDivergence": objectives.ContrastiveDivergence(
+        sampler=samplers.Langevin(0.05),
+        n_steps=1,
+        optimization=objectives.Optimization(betas=(0.1, 0.2)),
     ),
-    "DenoisingScoreMatching": DenoisingScoreMatching(0.3, 2),
-    "EnergyStep": EnergyStep(scale=1e-3),
-    "ExactLikelihood": ExactLikelihood(),
-    "ImportanceLikelihood": ImportanceLikelihood(n_points=30),
-    "LearnedStein": LearnedStein(Critic((6,)), 1),
-    "NoiseContrastive": NoiseContrastive(ratio=2.0),
-    "Optimization": Optimization(1e-2, method="sgd"),
-    "PartitionLikelihood": PartitionLikelihood(30, SupportPartition(0.5)),
-    "ScoreMatching": ScoreMatching("sliced"),
+    "DenoisingScoreMatching": objectives.DenoisingScoreMatching(0.3, 2),
+    "EnergyStep": objectives.EnergyStep(scale=1e-3),
+    "ExactLikelihood": objectives.ExactLikelihood(),
+    "ImportanceLikelihood": objectives.ImportanceLikelihood(n_points=30),
+    "LearnedStein": objectives.LearnedStein(Critic((6,)), 1),
+    "NoiseContrastive": objectives.NoiseContrastive(ratio=2.0),
+    "Optimization": objectives.Optimization(1e-2, method="sgd"),
+    "PartitionLikelihood": objectives.PartitionLikelihood(30, samplers.SupportPartition(0.5)),
+    "ScoreMatching": objectives.ScoreMatching("sliced"),
 }
 NETWORKS = {
-    "ConvGenerator": ConvGenerator((4, 3)),
+    "ConvGenerator": networks.ConvGenerator((4, 3)),
     "Critic": Critic((6,), "tanh"),
     "MLPGenerator": GENERATOR,
-    "ResidualGenerator": ResidualGenerator(),
+    "ResidualGenerator": networks.ResidualGenerator(),
 }
 COMPONENTS = BASES | ENERGIES | SAMPLERS | PARTITIONS | OBJECTIVES | NETWORKS
 each_component = pytest.mark.parametrize("name", COMPONENTS)
@@ -530,30 +477,21 @@ each_component = pytest.mark.parametrize("name", COMPONENTS)
 
 # -- displays --------------------------------------------------------------------------------------
 
-DISPLAYS = {  # of a fitted estimator
-    "ChainDisplay": lambda est, **ax: ChainDisplay.from_estimator(
-        est, n_chains=4, n_steps=6, record_every=2, random_state=0, **ax
-    ),
-    "DensityDisplay": lambda est, **ax: DensityDisplay.from_estimator(
-        est, table(), grid_resolution=9, **ax
-    ),
-    "DensityPairsDisplay": lambda est, **ax: DensityPairsDisplay.from_estimator(
-        est, table(), grid_resolution=7, **ax
-    ),
-    "EnergyHistogramDisplay": lambda est, **ax: EnergyHistogramDisplay.from_estimator(
-        est, table(), est.sample(9, random_state=0), **ax
-    ),
-    "HistoryDisplay": lambda est, **ax: HistoryDisplay.from_estimator(est, **ax),
-    "OODPrecisionRecallDisplay": lambda est, **ax: OODPrecisionRecallDisplay.from_estimator(
-        est, table(), 3 * table(), **ax
-    ),
-    "OODRocDisplay": lambda est, **ax: OODRocDisplay.from_estimator(
-        est, table(), 3 * table(), **ax
-    ),
-    "PValueHistogramDisplay": lambda est, **ax: PValueHistogramDisplay.from_estimator(
-        detected("ConformalNoveltyDetector"), table(), **ax
-    ),
-    "ScoreHistogramDisplay": lambda est, **ax: ScoreHistogramDisplay.from_estimator(
-        est, table(), 3 * table(), **ax
-    ),
+FAR = 3 * table()
+DISPLAYS = {  # what `from_estimator` gets beside a fitted estimator
+    "ChainDisplay": lambda est: {"n_chains": 4, "n_steps": 6, "record_every": 2},
+    "DensityDisplay": lambda est: {"X": table(), "grid_resolution": 9},
+    "DensityPairsDisplay": lambda est: {"X": table(), "grid_resolution": 7},
+    "EnergyHistogramDisplay": lambda est: {"X": table(), "samples": est.sample(9, random_state=0)},
+    "HistoryDisplay": lambda est: {},
+    "OODPrecisionRecallDisplay": lambda est: {"X_in": table(), "X_out": FAR},
+    "OODRocDisplay": lambda est: {"X_in": table(), "X_out": FAR},
+    "PValueHistogramDisplay": lambda est: {"X_in": table()},
+    "ScoreHistogramDisplay": lambda est: {"X_in": table(), "X_out": FAR},
 }
+
+
+def display(name, est):
+    """Return a display of a fitted estimator, or of a detector that has p-values."""
+    shown = detected("ConformalNoveltyDetector") if name == "PValueHistogramDisplay" else est
+    return getattr(plots, name).from_estimator(shown, **DISPLAYS[name](est))

@@ -13,12 +13,13 @@ from skebm import BoundsEBM
 from skebm.bases import Defensive
 from skebm.datasets import GaussianMixtureDensity, two_moons
 from skebm.energies import MLP, Conv, Zero
-from skebm.estimators import Bound, bounds
 from skebm.estimators import _bounds as report
+from skebm.estimators import bounds
 from skebm.exceptions import DataDegeneracyWarning, GeneratorWarning
 from skebm.networks import ConvGenerator, GeneratorComponent, GeneratorNetwork, MLPGenerator
 from skebm.objectives import BidirectionalBounds, Optimization
 from skebm.partition import ImportanceSampling
+from tests import cases
 from tests.closed_forms import (
     Quadratic,
     assert_estimate,
@@ -332,18 +333,14 @@ PLAIN = MLPGenerator((12, 12), input_scale=1.0, linear_skip=True)  # starts with
 def tiny(**params):
     defaults = {
         "generator": PLAIN,
-        "base": "gaussian",
         "max_iter": 6,
         "refine_iter": 6,
         "n_restarts": 1,
-        "batch_size": 32,
         "eval_every": 2,
         "energy": MLP(hidden_sizes=(8,), n_frequencies=4),
         "log_partition": ImportanceSampling(n_samples=2048, max_samples=2048),
-        "validation_fraction": 0,  # nothing held out: the trained energy is always kept
-        "random_state": 0,
     }
-    return BoundsEBM(**{**defaults, **params})
+    return cases.tiny("BoundsEBM", **{**defaults, **params})
 
 
 STRETCH = np.array([1.0, 50.0])
@@ -398,24 +395,6 @@ def trained(request):
     return X, tiny(**TRAINED).fit(X)
 
 
-def test_the_contract_of_reads(trained):
-    X, est = trained
-    n = len(X)
-    scores = est.score_samples(X)
-    assert scores.shape == (n,) and scores.dtype == np.float64
-    assert est.score(X) == pytest.approx(scores.mean())
-    np.testing.assert_allclose(est.decision_function(X), scores - est.offset_)
-    labels = est.predict(X)
-    np.testing.assert_array_equal(labels == 1, scores >= est.offset_)
-    assert set(labels) == {-1, 1} and est.predict([[1e3, 1e3]]) == [-1]
-    assert est.energy_samples(X).shape == (n,) and est.score_function(X).shape == (n, 2)
-    h = np.array([1e-3, 0.0])
-    slope = (est.score_samples(X + h) - est.score_samples(X - h)) / 2e-3
-    np.testing.assert_allclose(est.score_function(X)[:, 0], slope, atol=0.15, rtol=0.05)
-    assert isinstance(est.lower_bound_, Bound) and not isinstance(est.energy_, Zero)
-    assert mass_of(est, X)[0] == pytest.approx(1, abs=0.01)
-
-
 def test_bounds_hold_around_the_likelihood_of_a_trained_model(trained):
     X, est = trained
     assert_sandwich(est, X)
@@ -429,8 +408,10 @@ def test_bounds_hold_for_other_seeds(seed):
 
 def assert_sandwich(est, X):
     """Against the grid's log Z, on the same rows: the error is that of the latents alone."""
-    exact = math.log(mass_of(est, X)[0]) - est.score(X)
+    mass = mass_of(est, X)[0]
+    exact = math.log(mass) - est.score(X)
     lower, cubo, scores = est.lower_bound_, est.cubo_, est.score_samples(X)
+    assert mass == pytest.approx(1, abs=0.01)
     assert est.fold_fraction_ == 0 and cubo.ess > 200
     assert exact - 1.5 < lower.value <= exact + 3 * latent_error(lower, scores)
     assert cubo.value >= exact - 3 * latent_error(cubo, scores)
@@ -471,52 +452,6 @@ def test_sample_names_an_unknown_method(method):
 
 
 # -- options ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def plain_scores():
-    return tiny().fit(table()).score_samples(table(40, seed=1))
-
-
-OPTIONS = [
-    {"entropy": "singular-value"},
-    {"entropy": "hutchinson"},
-    {"bound": "zero-centered-gp"},
-    {"bound": "zero-centered-gp", "entropy": "mutual-information"},
-    {"bound": "zero-centered-gp", "entropy": "variational"},
-    {"bound": "wgan-gp"},
-    {"bound": "wgan-0gp"},
-    {"penalty_weight": 5.0, "margin": 0.3},
-    {"penalty_weight": 5.0, "penalty_exponent": 3.0},
-    {"penalty_weight": 5.0, "probe": "sphere"},
-    {"entropy_weight": 0.1, "max_iter": 12},
-    {"betas": (0.5, 0.9)},
-    {"generator_betas": (0.5, 0.999)},
-    {"generator_learning_rate": 0.05},
-    {"observation_noise": 0.5},
-    {"optimizer": "sgd"},
-    {"optimizer": Optimization(0.02, (0.0, 0.99), schedule="constant")},
-    {"refine": False},
-    {"refine_iter": 3},
-    {"base": None, "log_partition": "auto"},
-    {"base": "uniform"},
-    {"base": "mixture"},
-    {"base": "kernel"},
-    {"validation_fraction": 0.2},
-]
-
-
-@pytest.mark.parametrize("params", OPTIONS, ids=str)
-def test_every_option_fits_and_changes_the_fit(params, plain_scores):
-    est = tiny(**params).fit(table())
-    values = est.score_samples(table(40, seed=1))
-    assert np.isfinite(values).all() and (values != plain_scores).any()
-    assert est.sample(3).shape == est.sample(3, method="generator").shape == (3, 2)
-    game = [row for row in est.history_ if "penalty" in row]
-    assert game[-1]["iteration"] == est.n_iter_ == params.get("max_iter", 6)
-    critic = params.get("bound", "").startswith("wgan")
-    refined = est.history_[-1]["iteration"] > est.n_iter_
-    assert refined == (params.get("refine", True) and not critic)
 
 
 @pytest.mark.filterwarnings("ignore:the generator folds")
@@ -690,13 +625,6 @@ def test_the_refinement_has_its_own_length():
 
 # -- what was fitted stays -------------------------------------------------------------------------
 
-CHANGES = [
-    {"generator__hidden_sizes": (3,)},
-    {"observation_noise": 1.0},
-    {"latent_dim": 1},
-    {"image_shape": (1, 1, 2)},
-]
-
 
 def test_draws_of_the_generator_have_no_effective_size():
     est = tiny().fit(table())
@@ -718,8 +646,6 @@ def test_bounds_of_a_folded_generator_are_said_to_be_void():
     [
         ("generator", MLPGenerator((3,))),
         ("latent_dim", 1),
-        ("energy", MLP((3,))),
-        ("base", None),
         ("entropy", "singular-value"),
     ],
 )
@@ -732,17 +658,6 @@ def test_a_warm_start_takes_no_other_networks(name, value):
 
 
 # -- the same bits ---------------------------------------------------------------------------------
-
-
-ROUND = {
-    "refined": {},
-    "no base": {"base": None, "log_partition": "auto"},
-    "batch norm": {"generator": MLPGenerator((6,), "prelu", 1.0, True, True)},
-    "alias": {"generator": "mlp", "max_iter": 2, "refine": False},
-    "callable": {"energy": factory},
-    "dropped": {"validation_fraction": 0.5, "learning_rate": 1e-12, "refine": False},
-    "surface": {"latent_dim": 1, "observation_noise": 0.1},
-}
 
 
 def test_a_generator_from_outside_is_not_saved_but_pickled(tmp_path):
@@ -774,21 +689,6 @@ def test_a_warm_start_goes_on_with_its_generator(refine, monkeypatch):
     after = est.fit(X).generator_.state_dict()
     for name, value in moved.items():
         torch.testing.assert_close(after[name], value, rtol=0, atol=1e-6)
-
-
-def test_weights_count_as_repeats_do():
-    left, right = (np.random.RandomState(s).randn(200, 2) * 0.7 for s in (0, 1))
-    X = np.concatenate([left, right]) + np.repeat([[-2.0, 0.0], [2.0, 0.0]], 200, axis=0)
-    weight = np.repeat([1, 4], 200)
-    params = TRAINED | {"base": "uniform", "max_iter": 60, "refine_iter": 120}
-    params |= {"n_restarts": 1, "data_noise": 0.03}
-    weighted = tiny(**params).fit(X, sample_weight=weight)
-    repeated = tiny(**params).fit(np.repeat(X, weight, axis=0))
-    for est in (weighted, repeated):
-        _, cells, p = mass_of(est, X)
-        assert p[cells[:, 0] < 0].sum() / p.sum() == pytest.approx(0.2, abs=0.07)
-    made = weighted.sample(2000, method="generator", random_state=0)
-    assert (made[:, 0] > 0).mean() > 0.6
 
 
 # -- tables of every kind --------------------------------------------------------------------------
@@ -862,16 +762,6 @@ def test_images_have_at_most_128_latents():
     X = np.random.RandomState(0).rand(30, 144)
     est = tiny(**SMALL | {"image_shape": (1, 12, 12), "energy": "mlp", "max_iter": 1}).fit(X)
     assert est.latent_dim_ == 128 and est.sample(2).shape == (2, 144)
-
-
-@pytest.mark.parametrize("n", [2, 5, 19])
-def test_few_rows_leave_the_base(n):
-    X = np.random.RandomState(0).randn(n, 2)
-    est = tiny(validation_fraction=0.1, data_noise=0.1).fit(X)
-    assert isinstance(est.energy_, Zero) and est.validation_gain_ == (0, 0)
-    assert est.n_iter_ == 6  # the generator needs no held-out rows
-    assert np.isfinite(est.score_samples(X)).all() and est.sample(3).shape == (3, 2)
-    assert est.sample(3, method="generator").shape == (3, 2)
 
 
 @pytest.mark.parametrize("kind", ["constant", "copied", "whole numbers"])

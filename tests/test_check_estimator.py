@@ -3,17 +3,7 @@
 import pytest
 from sklearn.utils.estimator_checks import check_estimator
 
-from skebm import (
-    BoundsEBM,
-    HybridCDDensity,
-    NCEDensity,
-    ScoreMatchingDensity,
-    SteinEBM,
-    USPDensity,
-)
-from skebm.energies import MLP
-from skebm.networks import Critic, MLPGenerator
-from skebm.partition import ImportanceSampling
+from tests import cases
 
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": (
@@ -22,24 +12,14 @@ EXPECTED_FAILURES = {
 }
 
 
-TINY = {
-    "max_iter": 2,
-    "energy": MLP(hidden_sizes=(4,), n_frequencies=2),
-    "log_partition": ImportanceSampling(n_samples=1024, max_samples=1024),
-}
-POINTS = {"base": "gaussian", "n_points": 50, "n_active": 10, "n_inner": 2}
-ESTIMATORS = {
-    "hybrid, gaussian": HybridCDDensity(base="gaussian", n_steps=1, **TINY),
-    "hybrid, kernel": HybridCDDensity(base="kernel", n_steps=1, **TINY),
-    "ps-usp": USPDensity(method="ps-usp", **POINTS, **TINY),
-    "importance": USPDensity(method="importance", **POINTS, **TINY),
-    "denoising": ScoreMatchingDensity(base="gaussian", **TINY),
-    "sliced": ScoreMatchingDensity(method="sliced", base="gaussian", **TINY),
-    "noise": NCEDensity(noise="mixture", base="gaussian", **TINY),
-    "conditional": NCEDensity(noise="conditional", base="gaussian", **TINY),
-    "stein": SteinEBM(critic=Critic((4,)), base="gaussian", calibrate=True, **TINY),
-    "bounds": BoundsEBM(generator=MLPGenerator((8,)), base="gaussian", refine_iter=2, **TINY),
-}
+WAYS = [
+    *((name, {"max_iter": 2, **cases.lasting(name, 2)}) for name in cases.CLASSES),
+    ("HybridCDDensity", {"base": "kernel", "max_iter": 2}),
+    ("USPDensity", {"method": "importance", "max_iter": 2}),
+    ("ScoreMatchingDensity", {"method": "sliced", "max_iter": 2}),
+    ("NCEDensity", {"noise": "mixture", "max_iter": 2}),
+    ("NCEDensity", {"noise": "conditional", "max_iter": 2}),
+]
 
 
 @pytest.mark.filterwarnings(
@@ -49,9 +29,9 @@ ESTIMATORS = {
     "ignore::skebm.exceptions.SupportWarning",  # nor do fifty points cover them
     "ignore::skebm.exceptions.GeneratorWarning",  # nor does a generator unfold in them
 )
-@pytest.mark.parametrize("name", ESTIMATORS)
-def test_scikit_learns_checks_pass_but_for_the_expected_one(name):
-    estimator = ESTIMATORS[name]
+@pytest.mark.parametrize(("name", "params"), WAYS, ids=str)
+def test_scikit_learns_checks_pass_but_for_the_expected_one(name, params):
+    estimator = cases.tiny(name, validation_fraction=0.1, random_state=None, **params)
     results = check_estimator(
         estimator, expected_failed_checks=EXPECTED_FAILURES, on_skip=None, on_fail=None
     )

@@ -5,52 +5,13 @@ import re
 
 import numpy as np
 import pytest
-from sklearn.base import clone
 
 from skebm._components import Component, check_choice, check_number, decode, encode, resolve
-from skebm.bases import BaseComponent, Gaussian, Kernel, Mixture, Uniform
-from skebm.energies import MLP, EnergyComponent, Reconstruction
-from skebm.objectives import ContrastiveDivergence, ImportanceLikelihood, Optimization
-from skebm.partition import AIS, Auto, ImportanceSampling, Quadrature
-from skebm.samplers import MALA, Langevin
-
-COMPONENTS = [
-    AIS(n_chains=64),
-    Auto(),
-    ContrastiveDivergence(sampler=Langevin(0.3), optimization=Optimization(betas=(0.1, 0.2))),
-    Gaussian(),
-    ImportanceLikelihood(n_points=7),
-    ImportanceSampling(tol=0.5),
-    Kernel(bandwidth=0.2),
-    Langevin(noise_std=0.1),
-    MALA(n_warmup=5),
-    MLP(hidden_sizes=(3, 4), output="quadratic"),
-    Mixture(n_components=4),
-    Quadrature(domain=((0.0, 0.0), (1.0, 2.0))),
-    Reconstruction(hidden_sizes=(3, 4), negative_slope=0.3),
-    Uniform(widening=0.0),
-]
-each = pytest.mark.parametrize("component", COMPONENTS, ids=lambda c: type(c).__name__)
-
-
-@each
-def test_clones_equal_and_are_not_the_original(component):
-    copy = clone(component)
-    assert copy == component and copy is not component and hash(copy) == hash(component)
-    assert component != type(component)(**_first_changed(component)) or not component.get_params()
-
-
-def _first_changed(component):
-    params = component.get_params(deep=False)
-    return {**params, next(iter(params)): "changed"} if params else {}
-
-
-@each
-def test_parameters_are_stored_verbatim_and_set(component):
-    for name, value in component.get_params(deep=False).items():
-        fresh = type(component)(**{**component.get_params(deep=False), name: value})
-        assert getattr(fresh, name) is value
-        assert fresh.set_params(**{name: "other"}).get_params(deep=False)[name] == "other"
+from skebm.bases import BaseComponent, Gaussian, Mixture
+from skebm.energies import MLP, EnergyComponent
+from skebm.objectives import ContrastiveDivergence
+from skebm.partition import Quadrature
+from skebm.samplers import Langevin
 
 
 def test_set_params_reaches_into_components():
@@ -59,11 +20,6 @@ def test_set_params_reaches_into_components():
     assert objective.sampler.step_size == 0.7
     with pytest.raises(ValueError, match="stepsize"):
         objective.set_params(sampler__stepsize=0.7)
-
-
-@each
-def test_json_brings_components_back(component):
-    assert decode(json.loads(json.dumps(encode(component)))) == component
 
 
 def test_encode_keeps_tuples_and_plain_numbers():

@@ -6,28 +6,27 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.model_selection import GridSearchCV, cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import RobustScaler
+from sklearn.model_selection import cross_val_score
 
 from skebm import HybridCDDensity
 from skebm.energies import MLP, Zero
 from skebm.exceptions import NormalizationWarning
 from skebm.partition import AIS, ImportanceSampling
+from tests import cases
 
 SHIFT, SCALE = 100.0, 10.0
 
 
 def tiny(**params):
     defaults = {
-        "base": "gaussian",
         "max_iter": 20,
         "n_steps": 2,
+        "batch_size": 256,
+        "validation_fraction": 0.1,
         "energy": MLP(hidden_sizes=(8,), n_frequencies=4),
         "log_partition": ImportanceSampling(n_samples=4096, max_samples=4096),
-        "random_state": 0,
     }
-    return HybridCDDensity(**{**defaults, **params})
+    return cases.tiny("HybridCDDensity", **{**defaults, **params})
 
 
 def strong(**params):
@@ -85,17 +84,6 @@ def strong_2d():
 # -- scikit-learn's contract ---------------------------------------------------------------------
 
 
-def test_fitted_attributes(fitted):
-    assert fitted.n_features_in_ == 2
-    assert fitted.n_iter_ == 20
-    assert [row["iteration"] for row in fitted.history_] == [0, 20, 20, 40]  # chains, refinement
-    assert fitted.temperature_ == 1.0
-    assert fitted.log_partition_._fields == ("value", "stderr", "ess", "method")
-    assert fitted.base_ is not None
-    assert isinstance(fitted.energy_, torch.nn.Module)
-    np.testing.assert_array_equal(fitted.data_noise_, [0.0, 0.0])
-
-
 # -- density in the units of X -------------------------------------------------------------------
 
 
@@ -135,16 +123,6 @@ def test_energy_samples_are_the_energy_alone_on_standardized_rows(strong_1d):
     with torch.no_grad():
         expected = strong_1d.energy_(z).numpy()
     np.testing.assert_allclose(strong_1d.energy_samples(X), expected, atol=1e-4)
-
-
-def test_score_function_is_the_slope_of_score_samples(strong_2d):
-    X, step = two_modes(100, 5, d=2), 0.1  # 0.005 standard deviations
-    slope = np.empty_like(X)
-    for j in range(2):
-        e = step * np.eye(2)[j]
-        rise = strong_2d.score_samples(X + e) - strong_2d.score_samples(X - e)
-        slope[:, j] = rise / (2 * step)
-    np.testing.assert_allclose(strong_2d.score_function(X), slope, atol=2e-3, rtol=2e-3)
 
 
 def test_standardize_false_works_in_the_units_of_x():
@@ -342,16 +320,6 @@ def test_refinement_gains_and_can_be_left_out():
     assert refined.score(fresh) > plain.score(fresh) + 0.01
 
 
-def test_weights_move_mass():
-    X = two_modes(600, 0)
-    upper = X[:, 0] > SHIFT
-    est = strong(base="kernel", max_iter=20).fit(X, sample_weight=np.where(upper, 3.0, 1.0))
-    share = 3 * upper.sum() / (3 * upper.sum() + (~upper).sum())
-    points, cell = grid(est, 1)
-    mass = np.exp(est.score_samples(points)) * cell
-    assert mass[points[:, 0] > SHIFT].sum() == pytest.approx(share, abs=0.07)
-
-
 class Conv(torch.nn.Module):
     """A small convolutional energy: (n, 1, 4, 4) -> (n,)."""
 
@@ -386,23 +354,6 @@ def test_images_go_to_a_convolutional_energy_as_images(base):
 
 
 # -- inside scikit-learn -------------------------------------------------------------------------
-
-
-def test_grid_search_over_a_pipeline_in_two_processes(X):
-    pipeline = make_pipeline(RobustScaler(), tiny(energy=MLP(n_frequencies=2), max_iter=5))
-    candidates = {
-        "hybridcddensity__energy__hidden_sizes": [(4,), (6,)],
-        "hybridcddensity__n_steps": [1, 2],
-    }
-    search = GridSearchCV(pipeline, candidates, cv=2, n_jobs=2, error_score="raise").fit(X)
-    results = search.cv_results_
-    assert np.isfinite(results["mean_test_score"]).all()
-    assert len(results["params"]) == 4
-    best = search.best_estimator_[-1]
-    assert best.energy.hidden_sizes in ((4,), (6,)) and best.energy.n_frequencies == 2
-    here = cross_val_score(pipeline.set_params(**results["params"][0]), X, cv=2).mean()
-    assert results["mean_test_score"][0] == pytest.approx(here, abs=1e-6)
-    assert search.score(X) == search.best_estimator_.score_samples(X).mean()
 
 
 def test_cross_validation_prefers_the_right_model():

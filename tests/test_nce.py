@@ -19,8 +19,8 @@ from skebm.objectives import (
     Optimization,
 )
 from skebm.objectives.noise_contrastive import best_log_z, logistic_loss
-from skebm.partition import ImportanceSampling
 from skebm.train import Settings, train
+from tests import cases
 from tests.closed_forms import (
     Quadratic,
     assert_estimate,
@@ -280,17 +280,7 @@ def test_exact_likelihood_wants_a_normalized_energy(model, match):
 
 
 def tiny(**params):
-    defaults = {
-        "base": "gaussian",
-        "max_iter": 6,
-        "batch_size": 32,
-        "eval_every": 2,
-        "energy": MLP(hidden_sizes=(8,), n_frequencies=4),
-        "log_partition": ImportanceSampling(n_samples=2048, max_samples=2048),
-        "validation_fraction": 0,  # nothing held out: the trained energy is always kept
-        "random_state": 0,
-    }
-    return NCEDensity(**{**defaults, **params})
+    return cases.tiny("NCEDensity", **{"max_iter": 6, "eval_every": 2, **params})
 
 
 def table(n=150, seed=0):
@@ -348,14 +338,6 @@ def test_warm_start_goes_on_with_other_noise():
     before = est.energy_samples(table())
     est.set_params(noise="kernel").fit(table())
     assert est.n_iter_ == 12 and not np.array_equal(est.energy_samples(table()), before)
-
-
-@pytest.mark.filterwarnings("ignore::skebm.exceptions.NormalizationWarning")
-def test_samples_without_a_base_above_32_columns_stay_finite():
-    X = np.random.RandomState(0).randn(60, 33)
-    energy = MLP((8,), output="quadratic")
-    est = tiny(noise="gaussian", base=None, energy=energy, log_partition=None).fit(X)
-    assert est.sample(5).shape == (5, 33) and np.isfinite(est.sample(5)).all()
 
 
 @pytest.mark.parametrize("noise", ["base", "uniform", "conditional"])

@@ -23,7 +23,7 @@ from skebm.energies import (
 )
 from skebm.energies.bounded import Bounded
 from skebm.objectives import DenoisingScoreMatching, Optimization, ScoreMatching
-from skebm.partition import ImportanceSampling
+from tests import cases
 from tests.closed_forms import (
     Quadratic,
     assert_mean,
@@ -432,17 +432,7 @@ def test_bad_parameters_of_objectives(objective, error, match):
 
 
 def tiny(**params):
-    defaults = {
-        "base": "gaussian",
-        "max_iter": 6,
-        "batch_size": 32,
-        "eval_every": 2,
-        "energy": MLP(hidden_sizes=(8,), n_frequencies=4),
-        "log_partition": ImportanceSampling(n_samples=2048, max_samples=2048),
-        "validation_fraction": 0,  # nothing held out: the trained energy is always kept
-        "random_state": 0,
-    }
-    return ScoreMatchingDensity(**{**defaults, **params})
+    return cases.tiny("ScoreMatchingDensity", **{"max_iter": 6, "eval_every": 2, **params})
 
 
 def table(n=150, seed=0):
@@ -465,13 +455,6 @@ def test_parameters_reach_the_objective(method):
         "sliced": ScoreMatching("sliced", 2, "rademacher", Optimization()),
     }
     assert est._objectives(Optimization()) == [truths[method]]
-
-
-@pytest.mark.filterwarnings("ignore::skebm.exceptions.NormalizationWarning")
-def test_samples_without_a_base_above_32_columns_stay_finite():
-    X = np.random.RandomState(0).randn(60, 33)
-    est = tiny(base=None, energy=MLP((8,), output="quadratic"), log_partition=None).fit(X)
-    assert est.sample(5).shape == (5, 33) and np.isfinite(est.sample(5)).all()
 
 
 @pytest.mark.parametrize("method", METHODS)

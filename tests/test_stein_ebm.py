@@ -8,7 +8,6 @@ import pytest
 import torch
 from scipy import stats
 
-from skebm import SteinEBM
 from skebm.bases import Gaussian, Mixture, TorchDistribution
 from skebm.bases.mixture import MixtureBase
 from skebm.bases.uniform import UniformBase
@@ -29,8 +28,8 @@ from skebm.energies.rbm import RBMEnergy
 from skebm.energies.reweighted import Reweighted
 from skebm.networks import Critic, CriticNetwork
 from skebm.objectives import LearnedStein, Optimization
-from skebm.partition import ImportanceSampling
 from skebm.train import Settings, train
+from tests import cases
 from tests.closed_forms import (
     Quadratic,
     assert_estimate,
@@ -428,26 +427,13 @@ def tiny(**params):
     defaults = {
         "critic": Critic((12, 12)),
         "critic_steps": 2,
-        "l2": 1.0,
-        "trace": "exact",
-        "energy_l2": 0.0,
-        "learn_base": True,
         "calibrate": False,
-        "betas": (0.5, 0.9),
-        "averaging": True,
-        "base": "gaussian",
         "max_iter": 6,
-        "batch_size": 32,
         "eval_every": 2,
         "learning_rate": 0.01,
-        "weight_decay": 0.01,
-        "n_iter_no_change": 12,
         "energy": MLP(hidden_sizes=(8,), n_frequencies=4),
-        "log_partition": ImportanceSampling(n_samples=2048, max_samples=2048),
-        "validation_fraction": 0,  # nothing held out: the trained energy is always kept
-        "random_state": 0,
     }
-    return SteinEBM(**{**defaults, **params})
+    return cases.tiny("SteinEBM", **{**defaults, **params})
 
 
 MODES = GaussianMixtureDensity([[-4.0, 0.0], [4.0, 1.0]], [0.8, 0.6], [0.8, 0.2])
@@ -498,48 +484,6 @@ def test_the_density_integrates_to_one(name, calibrate):
     assert not isinstance(est.energy_, Zero)
 
 
-@pytest.fixture(scope="module")
-def plain_scores():
-    return tiny().fit(table()).score_samples(table(40, seed=1))
-
-
-@pytest.mark.parametrize(
-    "params",
-    [
-        {"critic": None, "max_iter": 2},
-        {"critic": Critic((6,), spectral_norm=True)},
-        {"critic": Critic((6, 5), weight_clip=0.01)},
-        {"critic": Critic((6, 5), dropout=0.5)},
-        {"critic": Critic((6, 5, 4), "tanh", linear_skip=True)},
-        {"critic_learning_rate": 0.05},
-        {"trace": "gaussian"},
-        {"trace": "rademacher"},
-        {"energy_l2": 0.1},
-        {"critic_steps": 1},
-        {"averaging": False},
-        {"betas": (0.0, 0.999)},
-        {"optimizer": "sgd"},
-        {"optimizer": Optimization(0.003, (0.0, 0.9), schedule="constant")},
-        {"validation_fraction": 0.2},
-    ],
-    ids=str,
-)
-def test_every_option_is_kept_and_changes_the_fit(params, plain_scores, tmp_path):
-    X, new = table(), table(40, seed=1)
-    est = tiny(**params).fit(X)
-    values = est.score_samples(new)
-    assert np.isfinite(values).all() and est.sample(3).shape == (3, 2)
-    assert (values != plain_scores).any()
-    row = est.history_[-1]
-    assert {"discrepancy", "stein_sd", "critic_norm", "data_energy"} <= set(row)
-    if "weight_clip" in str(params):
-        critic = est.critic_.network
-        largest = max(float(p.detach().abs().max()) for p in critic.layers.parameters())
-        assert largest <= 0.01 + 1e-9
-    est.save(tmp_path / "model")
-    assert_same(est, SteinEBM.load(tmp_path / "model"))
-
-
 def test_the_critic_takes_rows_in_units_of_x_and_is_the_one_trained(monkeypatch):
     seen, step = [], LearnedStein.step
 
@@ -555,20 +499,6 @@ def test_the_critic_takes_rows_in_units_of_x_and_is_the_one_trained(monkeypatch)
     z = torch.from_numpy((X[:7] - X.mean(0)) / X.std(0)).float()
     with torch.no_grad():
         np.testing.assert_allclose(values, seen[-1](z), rtol=1e-3, atol=1e-4)
-
-
-ROUND = {
-    "learned base": {},
-    "calibrated": {"calibrate": True, "learning_rate": 1e-3},
-    "calibrated mixture": {"calibrate": True, "base": Mixture(n_components=2)},
-    "calibrated box": {"calibrate": True, "base": "uniform"},
-    "callable": {"energy": Nothing, "calibrate": True},
-    "diagonal": {"base": Gaussian("diagonal", 1.5), "critic": Critic((4,), "tanh", True)},
-    "ica": {"base": None, "energy": LinearICA(), "log_partition": "auto"},
-    "rbm": {"base": None, "energy": GaussianBernoulliRBM(3), "log_partition": "auto"},
-    "image": {"image_shape": (1, 1, 2), "energy": "mlp", "max_iter": 2, "calibrate": True},
-    "dropped": {"validation_fraction": 0.5, "learning_rate": 1e-12, "calibrate": False},
-}
 
 
 # -- going on --------------------------------------------------------------------------------------
@@ -827,18 +757,6 @@ def test_calibration_counts_rows_by_their_weights():
     expected = np.average(responsibilities(X), axis=0, weights=weight)
     assert expected.max() == pytest.approx(0.8, abs=1e-3)
     np.testing.assert_allclose(got, expected, atol=0.01)
-
-
-def test_never_worse_than_the_base():
-    """Rows that the base fits exactly: held-out rows keep the energy from harm."""
-    X, new = (np.random.RandomState(s).randn(400, 2) for s in (0, 99))
-    params = {"validation_fraction": 0.2, "learning_rate": 0.05, "max_iter": 20}
-    est = tiny(**params, calibrate=True, learn_base=True, log_partition="auto").fit(X)
-    log_p0 = est.base_.log_prob(est._standardizer.transform(new)).numpy()
-    base = float(log_p0.mean()) - est._standardizer.log_volume
-    gain, stderr = est.validation_gain_
-    assert isinstance(est.energy_, Zero) or gain > stderr
-    assert est.score(new) > base - 0.05
 
 
 def test_a_dropped_energy_has_no_calibration():

@@ -13,24 +13,10 @@ import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from tests.cases import (
-    CLASSES,
-    QUIET,
-    VARIANTS,
-    build,
-    detected,
-    each,
-    each_outlier_detector,
-    each_variant,
-    factory,
-    fitted,
-    fitted_as,
-    table,
-    tiny,
-)
+from tests import cases
 
-pytestmark = QUIET
-NEW = table(40, seed=1)
+pytestmark = cases.QUIET
+NEW = cases.table(40, seed=1)
 FILES = Path(__file__).parents[1] / "files_0_1_0"
 ATTRIBUTES = ["offset_", "log_partition_", "history_", "n_iter_", "n_features_in_", "temperature_"]
 ATTRIBUTES += ["validation_gain_", "data_noise_"]
@@ -78,43 +64,43 @@ TRIPS = {"save": saved, "pickle": pickled, "deepcopy": lambda est, folder: copy.
 
 
 @pytest.mark.parametrize("trip", TRIPS)
-@each_variant
+@cases.each_variant
 def test_trips_keep_every_bit(name, variant, trip, tmp_path):
-    est = fitted_as(name, variant)
+    est = cases.fitted_as(name, variant)
     back = TRIPS[trip](est, tmp_path)
     assert_same(est, back, name)
     np.testing.assert_equal(back.get_params(), est.get_params())
     assert type(back.base_) is type(est.base_)
     assert (est.energy_samples(NEW) == 0).all() == (variant == "dropped")
     if trip == "save" and variant in ("plain", "images", "batch norm"):
-        assert_same(est, back.fit(table()), name)  # it can be fitted again
+        assert_same(est, back.fit(cases.table()), name)  # it can be fitted again
 
 
 @pytest.mark.parametrize("trip", TRIPS)
-@each
+@cases.each
 def test_a_callable_energy_comes_back_where_it_is_given(name, trip, tmp_path):
-    est = tiny(name, energy=factory).fit(table())
+    est = cases.tiny(name, energy=cases.factory).fit(cases.table())
     if trip != "save":
         return assert_same(est, TRIPS[trip](est, tmp_path), name)
-    assert_same(est, saved(est, tmp_path, factory), name)
+    assert_same(est, saved(est, tmp_path, cases.factory), name)
     with pytest.raises(ValueError, match=r"energy must be given.*got None"):
         type(est).load(tmp_path / "model")
 
 
-@each
+@cases.each
 def test_names_come_back(name, tmp_path):
-    frame = pd.DataFrame(table(), columns=["length", "width"])
-    est = tiny(name).fit(frame)
+    frame = pd.DataFrame(cases.table(), columns=["length", "width"])
+    est = cases.tiny(name).fit(frame)
     for back in (saved(est, tmp_path), pickle.loads(pickle.dumps(est))):
         assert list(back.feature_names_in_) == ["length", "width"]
         with pytest.raises(ValueError, match="order"):
             back.score_samples(frame[["width", "length"]])
 
 
-@each
+@cases.each
 def test_what_is_set_after_a_fit_waits_for_the_next(name, tmp_path):
     """The file holds the networks that were fitted, and the parameters as they are now."""
-    est = copy.deepcopy(fitted(name))
+    est = copy.deepcopy(cases.fitted(name))
     est.set_params(energy__hidden_sizes=(5,), image_shape=(1, 1, 2))
     later = {
         "HybridCDDensity": {"temperature": 3.0},
@@ -122,65 +108,65 @@ def test_what_is_set_after_a_fit_waits_for_the_next(name, tmp_path):
         "BoundsEBM": {"generator__hidden_sizes": (3,)},
     }
     est.set_params(**later.get(name, {}))
-    np.testing.assert_array_equal(est.score_samples(NEW), fitted(name).score_samples(NEW))
+    np.testing.assert_array_equal(est.score_samples(NEW), cases.fitted(name).score_samples(NEW))
     back = saved(est, tmp_path)
     assert_same(est, back, name)
     assert back.get_params() == est.get_params()
     assert_same(est, saved(back, tmp_path), name)
 
 
-@each
+@cases.each
 def test_a_deep_copy_shares_nothing_with_its_original(name):
-    twin, before = copy.deepcopy(fitted(name)), fitted(name).score_samples(NEW)
+    twin, before = copy.deepcopy(cases.fitted(name)), cases.fitted(name).score_samples(NEW)
     with torch.no_grad():
         for value in twin.energy_.state_dict().values():
             value.add_(1.0)
-    np.testing.assert_array_equal(fitted(name).score_samples(NEW), before)
+    np.testing.assert_array_equal(cases.fitted(name).score_samples(NEW), before)
     assert (twin.score_samples(NEW) != before).any()
 
 
-@each_outlier_detector
+@cases.each_outlier_detector
 def test_clones_are_unfitted_and_fit_alike(name):
-    est = detected(name)
+    est = cases.detected(name)
     twin = clone(est)
     with pytest.raises(NotFittedError):
         twin.score_samples(NEW)
     assert repr(twin) == repr(est)
-    np.testing.assert_array_equal(twin.fit(table()).predict(NEW), est.predict(NEW))
+    np.testing.assert_array_equal(twin.fit(cases.table()).predict(NEW), est.predict(NEW))
 
 
-@each_outlier_detector
+@cases.each_outlier_detector
 def test_detectors_pickle(name):
-    est = detected(name)
+    est = cases.detected(name)
     for back in (pickle.loads(pickle.dumps(est)), copy.deepcopy(est)):
         np.testing.assert_array_equal(back.score_samples(NEW), est.score_samples(NEW))
         np.testing.assert_array_equal(back.decision_function(NEW), est.decision_function(NEW))
         assert back.offset_ == est.offset_
 
 
-@each
+@cases.each
 def test_a_pickled_warm_start_goes_on_with_the_same_bits(name):
-    est = tiny(name, warm_start=True).fit(table())
+    est = cases.tiny(name, warm_start=True).fit(cases.table())
     twin, before = pickle.loads(pickle.dumps(est)), est.energy_samples(NEW)
-    assert_same(est.fit(table()), twin.fit(table()), name)
+    assert_same(est.fit(cases.table()), twin.fit(cases.table()), name)
     assert est.n_iter_ == 8 and (est.energy_samples(NEW) != before).any()
 
 
-@each
+@cases.each
 def test_only_a_fitted_estimator_is_saved(name, tmp_path):
     with pytest.raises(NotFittedError):
-        build(name).save(tmp_path / "model")
+        cases.build(name).save(tmp_path / "model")
     with pytest.raises(FileNotFoundError, match="existing folder"):
-        fitted(name).save(tmp_path / "nowhere" / "model")
+        cases.fitted(name).save(tmp_path / "nowhere" / "model")
     assert not list(tmp_path.iterdir())
 
 
-@each
+@cases.each
 def test_load_refuses_another_class_and_other_files(name, tmp_path):
-    cls, other = CLASSES[name], next(n for n in CLASSES if n != name)
-    fitted(name).save(tmp_path / "model")
+    cls, other = cases.CLASSES[name], next(n for n in cases.CLASSES if n != name)
+    cases.fitted(name).save(tmp_path / "model")
     with pytest.raises(ValueError, match=f"must hold a {other}, got a {name}"):
-        CLASSES[other].load(tmp_path / "model")
+        cases.CLASSES[other].load(tmp_path / "model")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         cls.load(tmp_path / "nowhere")
     (tmp_path / "other").write_bytes(b"hello")
@@ -199,7 +185,7 @@ def assert_old(values, expected):
 @pytest.mark.filterwarnings("ignore:The estimator was saved under other versions")
 def test_files_of_0_1_0_load_and_score_as_they_did(key):
     old = OLD["scores"][key]
-    est = CLASSES[old["cls"]].load(FILES / f"{key}.safetensors")
+    est = cases.CLASSES[old["cls"]].load(FILES / f"{key}.safetensors")
     X = pd.DataFrame(OLD["X"], columns=getattr(est, "feature_names_in_", None))
     X = X if hasattr(est, "feature_names_in_") else X.to_numpy()
     assert_old(est.score_samples(X), old["log_density"])
@@ -209,4 +195,4 @@ def test_files_of_0_1_0_load_and_score_as_they_did(key):
 
 
 def test_every_estimator_of_0_1_0_has_its_file():
-    assert {old["cls"] for old in OLD["scores"].values()} == set(VARIANTS)
+    assert {old["cls"] for old in OLD["scores"].values()} == set(cases.VARIANTS)

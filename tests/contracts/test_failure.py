@@ -7,26 +7,10 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from skebm.exceptions import ConvergenceError
-from tests.cases import (
-    BAD,
-    QUIET,
-    Diverging,
-    FaultyBase,
-    FaultyPartition,
-    Watched,
-    bits,
-    build,
-    detected,
-    each,
-    each_detector,
-    fitted,
-    lasting,
-    table,
-    tiny,
-)
+from tests import cases
 
-pytestmark = QUIET
-NEW, OTHER = table(40, seed=1), table(90, seed=5)
+pytestmark = cases.QUIET
+NEW, OTHER = cases.table(40, seed=1), cases.table(90, seed=5)
 OWN_FAULT = {
     "HybridCDDensity": "cd_weight",
     "USPDensity": "n_points",
@@ -39,7 +23,7 @@ OWN_FAULT = {
 
 def picture(est, folder):
     """All that can be seen of a fitted estimator, as bytes."""
-    found = {"bits": bits(est)}
+    found = {"bits": cases.bits(est)}
     for read in ("score_samples", "decision_function", "score_function"):
         found[read] = getattr(est, read)(NEW).tobytes()
     found["draws"] = est.sample(9, random_state=3).tobytes()
@@ -56,7 +40,7 @@ def with_nan():
 # what goes wrong -> (parameters, table, error)
 FAULTS = {
     "own parameter": lambda name: (
-        {OWN_FAULT[name]: BAD[OWN_FAULT[name]][0][0]},
+        {OWN_FAULT[name]: cases.BAD[OWN_FAULT[name]][0][0]},
         OTHER,
         (ValueError, TypeError),
     ),
@@ -64,23 +48,27 @@ FAULTS = {
     "table": lambda name: ({}, with_nan(), ValueError),
     "width": lambda name: ({"image_shape": (1, 1, 2)}, OTHER[:, :1], ValueError),
     "divergence": lambda name: (
-        {"energy": Diverging, **lasting(name, 150)},
+        {"energy": cases.Diverging, **cases.lasting(name, 150)},
         OTHER,
         ConvergenceError,
     ),
     "Ctrl-C in the base": lambda name: (
-        {"base": FaultyBase(KeyboardInterrupt())},
+        {"base": cases.FaultyBase(KeyboardInterrupt())},
         OTHER,
         KeyboardInterrupt,
     ),
-    "memory in the base": lambda name: ({"base": FaultyBase(MemoryError())}, OTHER, MemoryError),
+    "memory in the base": lambda name: (
+        {"base": cases.FaultyBase(MemoryError())},
+        OTHER,
+        MemoryError,
+    ),
     "Ctrl-C in log Z": lambda name: (
-        {"log_partition": FaultyPartition(KeyboardInterrupt())},
+        {"log_partition": cases.FaultyPartition(KeyboardInterrupt())},
         OTHER,
         KeyboardInterrupt,
     ),
     "memory in log Z": lambda name: (
-        {"log_partition": FaultyPartition(MemoryError())},
+        {"log_partition": cases.FaultyPartition(MemoryError())},
         OTHER,
         MemoryError,
     ),
@@ -96,18 +84,18 @@ def failing(est, params, X, error):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@each
+@cases.each
 def test_a_failed_refit_changes_no_bit(name, fault, calls, tmp_path):
-    est = copy.deepcopy(fitted(name))
+    est = copy.deepcopy(cases.fitted(name))
     before = picture(est, tmp_path)
     failing(est, *FAULTS[fault](name))
     assert picture(est, tmp_path) == before
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@each
+@cases.each
 def test_a_failed_first_fit_leaves_nothing(name, fault, calls):
-    est = tiny(name)
+    est = cases.tiny(name)
     before = set(vars(est))
     failing(est, *FAULTS[fault](name))
     assert set(vars(est)) == before
@@ -121,61 +109,61 @@ def test_a_failed_first_fit_leaves_nothing(name, fault, calls):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize("which", ["first", "last"])
 @pytest.mark.parametrize("warm_start", [False, True], ids=["anew", "warm"])
-@each
+@cases.each
 def test_a_refit_stopped_in_training_changes_no_bit(
     name, warm_start, which, error, updates, tmp_path
 ):
-    est = tiny(name, warm_start=warm_start).fit(table())
+    est = cases.tiny(name, warm_start=warm_start).fit(cases.table())
     twin = copy.deepcopy(est)
     before = picture(est, tmp_path)
     updates.restart()
-    copy.deepcopy(est).fit(table())
+    copy.deepcopy(est).fit(cases.table())
     updates.restart(stop_at=1 if which == "first" else updates.count, error=error)
-    failing(est, {}, table(), error)
+    failing(est, {}, cases.table(), error)
     updates.restart()
     assert picture(est, tmp_path) == before
     if warm_start:  # and goes on as if nothing had happened
-        a, b = (e.fit(table()).score_samples(NEW) for e in (est, twin))
+        a, b = (e.fit(cases.table()).score_samples(NEW) for e in (est, twin))
         np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.75, 0.9, 1.0])
-@each
+@cases.each
 def test_a_refit_stopped_at_any_look_at_the_energy_changes_no_bit(name, share, calls, tmp_path):
     """From the first pass, in training, to the last, which sets the threshold."""
-    est = copy.deepcopy(fitted(name))
+    est = copy.deepcopy(cases.fitted(name))
     before = picture(est, tmp_path)
-    tiny(name, energy=Watched).fit(OTHER)
+    cases.tiny(name, energy=cases.Watched).fit(OTHER)
     total, calls.count = calls.count, 0
     calls.stop_at = 1 + round(share * (total - 1))
-    failing(est, {"energy": Watched}, OTHER, KeyboardInterrupt)
+    failing(est, {"energy": cases.Watched}, OTHER, KeyboardInterrupt)
     assert picture(est, tmp_path) == before
 
 
-@each
+@cases.each
 def test_ctrl_c_comes_out_of_a_search(name, updates):
     from sklearn.model_selection import GridSearchCV
 
     updates.restart(stop_at=2)
-    search = GridSearchCV(tiny(name), {"batch_size": [16, 32]}, cv=2, error_score="raise")
+    search = GridSearchCV(cases.tiny(name), {"batch_size": [16, 32]}, cv=2, error_score="raise")
     with pytest.raises(KeyboardInterrupt):
-        search.fit(table())
+        search.fit(cases.table())
     assert updates.count == 2
 
 
-@each
+@cases.each
 def test_a_good_fit_after_a_failed_one_is_the_same_fit(name, updates):
-    est = tiny(name)
+    est = cases.tiny(name)
     updates.restart(stop_at=2)
     failing(est, {}, OTHER, KeyboardInterrupt)
     updates.restart()
-    est.fit(table())
-    np.testing.assert_array_equal(est.score_samples(NEW), fitted(name).score_samples(NEW))
+    est.fit(cases.table())
+    np.testing.assert_array_equal(est.score_samples(NEW), cases.fitted(name).score_samples(NEW))
 
 
-@each_detector
+@cases.each_detector
 def test_a_detector_s_failed_refit_changes_no_score(name):
-    est = copy.deepcopy(detected(name))
+    est = copy.deepcopy(cases.detected(name))
     before = est.score_samples(NEW), est.offset_
     with pytest.raises(ValueError, match="NaN"):
         est.fit(with_nan())
@@ -183,9 +171,9 @@ def test_a_detector_s_failed_refit_changes_no_score(name):
     assert est.offset_ == before[1]
 
 
-@each_detector
+@cases.each_detector
 def test_a_detector_s_failed_first_fit_leaves_nothing(name):
-    est = build(name)
+    est = cases.build(name)
     with pytest.raises(ValueError, match="NaN"):
         est.fit(with_nan())
     with pytest.raises(NotFittedError):

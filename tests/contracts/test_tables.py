@@ -9,28 +9,19 @@ import pytest
 from scipy import sparse
 from sklearn.base import clone, is_outlier_detector
 from sklearn.exceptions import NotFittedError
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
 
+from skebm.energies import MLP
 from skebm.exceptions import NormalizationWarning
-from tests.cases import (
-    QUIET,
-    build,
-    detected,
-    each,
-    each_outlier_detector,
-    each_variant,
-    fitted,
-    fitted_as,
-    table,
-    tiny,
-)
+from tests import cases
 
-pytestmark = QUIET
-X = table()
-NEW = table(40, seed=1)
+pytestmark = cases.QUIET
+X = cases.table()
+NEW = cases.table(40, seed=1)
 NAN, INF = X.copy(), X.copy()
 NAN[3, 1], INF[3, 1] = np.nan, np.inf
 
@@ -50,19 +41,20 @@ TABLES = [
 
 
 @pytest.mark.parametrize(("bad", "error", "message"), TABLES, ids=lambda v: None)
-@each
+@cases.each
 def test_a_bad_table_is_refused(name, bad, error, message):
     with pytest.raises(error, match=message):
-        tiny(name).fit(bad)
+        cases.tiny(name).fit(bad)
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, X[0], X[:0]], ids=["nan", "inf", "1d", "empty"])
-@each_outlier_detector
+@cases.each_outlier_detector
 def test_detectors_refuse_bad_tables(name, bad):
     with pytest.raises(ValueError, match=r"NaN|infinity|2D array|minimum of|n_samples=0"):
-        clone(build(name)).fit(bad)
+        clone(cases.build(name)).fit(bad)
 
 
+WIDE = {"NCEDensity": {"noise": "gaussian"}}  # there is no base to draw from
 READS = ["score_samples", "decision_function", "predict"]
 OWN_READS = ["score", "energy_samples", "score_function"]
 BAD_ROWS = [
@@ -76,17 +68,17 @@ BAD_ROWS = [
 
 
 @pytest.mark.parametrize(("rows", "message"), BAD_ROWS, ids=lambda v: None)
-@each_outlier_detector
+@cases.each_outlier_detector
 def test_reads_refuse_bad_rows(name, rows, message):
-    est = detected(name)
+    est = cases.detected(name)
     for read in READS + OWN_READS * hasattr(est, "energy_"):
         with pytest.raises(ValueError, match=message):
             getattr(est, read)(rows)
 
 
-@each_outlier_detector
+@cases.each_outlier_detector
 def test_reads_need_a_fit(name):
-    est = clone(build(name))
+    est = clone(cases.build(name))
     for read in READS + OWN_READS * hasattr(est, "energy"):
         with pytest.raises(NotFittedError, match="not fitted yet"):
             getattr(est, read)(X)
@@ -96,34 +88,34 @@ def test_reads_need_a_fit(name):
     ("n", "error"),
     [(0, ValueError), (-3, ValueError), (2.5, TypeError), ("5", TypeError), (None, TypeError)],
 )
-@each
+@cases.each
 def test_draws_refuse_bad_numbers_and_need_a_fit(name, n, error):
     with pytest.raises(error, match=f"n_samples must be an integer >= 1, got {n!r}"):
-        fitted(name).sample(n)
+        cases.fitted(name).sample(n)
     with pytest.raises(ValueError, match="'seed'"):
-        fitted(name).sample(3, random_state="seed")
+        cases.fitted(name).sample(3, random_state="seed")
     with pytest.raises(NotFittedError):
-        tiny(name).sample(3)
+        cases.tiny(name).sample(3)
 
 
-@each_outlier_detector
+@cases.each_outlier_detector
 def test_frames_give_names_and_guard_their_order(name):
     frame = pd.DataFrame(X, columns=["width", "height"])
-    est = clone(build(name)).fit(frame)
+    est = clone(cases.build(name)).fit(frame)
     assert list(est.feature_names_in_) == ["width", "height"] and est.n_features_in_ == 2
     with pytest.raises(ValueError, match="order|feature names"):
         est.score_samples(frame[["height", "width"]])
     with pytest.warns(UserWarning, match="valid feature names"):
         est.score_samples(X)
-    assert not hasattr(detected(name), "feature_names_in_")
+    assert not hasattr(cases.detected(name), "feature_names_in_")
 
 
 # -- what is read ----------------------------------------------------------------------------------
 
 
-@each
+@cases.each
 def test_reads_agree_with_one_another(name):
-    est = fitted(name)
+    est = cases.fitted(name)
     scores = est.score_samples(NEW)
     assert scores.shape == (40,) and scores.dtype == np.float64
     assert est.score_samples(NEW.astype(np.float32)).dtype == np.float64
@@ -138,9 +130,9 @@ def test_reads_agree_with_one_another(name):
     assert est.history_[-1].keys() >= {"iteration"} and est.n_iter_ == 4
 
 
-@each_outlier_detector
+@cases.each_outlier_detector
 def test_decisions_are_scores_above_the_offset(name):
-    est = detected(name)
+    est = cases.detected(name)
     assert is_outlier_detector(est) and get_tags(est).estimator_type == "outlier_detector"
     assert not get_tags(est).target_tags.required
     above = est.decision_function(X)
@@ -149,28 +141,30 @@ def test_decisions_are_scores_above_the_offset(name):
     labels = est.predict(X)
     assert labels.dtype.kind == "i" and set(labels) <= {-1, 1}
     np.testing.assert_array_equal(labels == 1, above >= 0)
-    np.testing.assert_array_equal(clone(build(name)).fit_predict(X), labels)
+    np.testing.assert_array_equal(clone(cases.build(name)).fit_predict(X), labels)
 
 
-@each
+@cases.each
 def test_a_row_on_the_threshold_is_an_inlier(name):
-    est = copy.deepcopy(fitted(name))
+    est = copy.deepcopy(cases.fitted(name))
     est.offset_ = float(est.score_samples(X[:1])[0])
     assert est.predict(X[:1])[0] == 1
 
 
-@each
+@cases.each
 def test_what_is_computed_from_a_fit_needs_one(name):
-    properties = inspect.getmembers(type(tiny(name)), lambda member: isinstance(member, property))
+    properties = inspect.getmembers(
+        type(cases.tiny(name)), lambda member: isinstance(member, property)
+    )
     for attribute, _ in properties:
         if attribute.endswith("_") and not attribute.startswith("_"):
             with pytest.raises(NotFittedError):
-                getattr(tiny(name), attribute)
+                getattr(cases.tiny(name), attribute)
 
 
-@each_variant
+@cases.each_variant
 def test_far_rows_are_outliers_with_finite_scores(name, variant):
-    est = fitted_as(name, variant)
+    est = cases.fitted_as(name, variant)
     far = [[s * r, r] for r in (1e6, 1e30, 1e300, np.finfo(float).max) for s in (1, -1)]
     values = est.score_samples(far)
     assert np.isfinite(values).all() and (values < est.score_samples(X).min()).all()
@@ -180,29 +174,29 @@ def test_far_rows_are_outliers_with_finite_scores(name, variant):
 
 
 @pytest.mark.parametrize("contamination", [0.05, 0.1, 0.3, 0.5])
-@each
+@cases.each
 def test_a_float_contamination_flags_exactly_that_share(name, contamination):
-    labels = tiny(name, contamination=contamination).fit(X).predict(X)
+    labels = cases.tiny(name, contamination=contamination).fit(X).predict(X)
     assert (labels == -1).sum() == round(contamination * 120)
 
 
 @pytest.mark.parametrize(("n", "most"), [(5, 1), (12, 1), (30, 2), (120, 6)])
-@each
+@cases.each
 def test_auto_contamination_flags_a_row_and_about_one_in_twenty(name, n, most):
-    assert 1 <= (tiny(name).fit(X[:n]).predict(X[:n]) == -1).sum() <= most
+    assert 1 <= (cases.tiny(name).fit(X[:n]).predict(X[:n]) == -1).sum() <= most
 
 
 def test_unnormalized_scores_say_so():
-    est = fitted_as("HybridCDDensity", "unnormalized")
+    est = cases.fitted_as("HybridCDDensity", "unnormalized")
     assert repr(est).endswith("(unnormalized)") and est.log_partition_ is None
-    assert "unnormalized" not in repr(fitted("HybridCDDensity"))
+    assert "unnormalized" not in repr(cases.fitted("HybridCDDensity"))
     with pytest.warns(NormalizationWarning, match="log_partition=None"):
         assert est.score(NEW) == est.score_samples(NEW).mean()
 
 
-@each
+@cases.each
 def test_searches_over_pipelines_choose_by_score(name):
-    pipeline = make_pipeline(StandardScaler(), tiny(name))
+    pipeline = make_pipeline(StandardScaler(), cases.tiny(name))
     key = f"{name.lower()}__energy__hidden_sizes"
     search = GridSearchCV(pipeline, {key: [(4,), (6,)]}, cv=2, error_score="raise").fit(X)
     means = search.cv_results_["mean_test_score"]
@@ -210,3 +204,31 @@ def test_searches_over_pipelines_choose_by_score(name):
     best = search.best_estimator_
     assert best[-1].energy.hidden_sizes == [(4,), (6,)][int(means.argmax())]
     assert search.score(X) == best.score_samples(X).mean()
+
+
+@cases.each
+def test_a_model_is_never_worse_than_its_base(name):
+    """Rows that a Gaussian fits exactly: held-out rows keep the energy from harm."""
+    rows, new = (np.random.RandomState(s).randn(400, 2) for s in (0, 99))
+    params = {"validation_fraction": 0.2, "learning_rate": 0.05, **cases.lasting(name, 50)}
+    est = cases.tiny(name, **params).fit(rows)
+    gain, stderr = est.validation_gain_
+    assert gain > stderr or (gain == 0 and not est.energy_samples(new).any())
+    assert est.score(new) > GaussianMixture().fit(rows).score(new) - 0.05
+
+
+@pytest.mark.parametrize("n", [2, 5, 19])
+@cases.each
+def test_few_rows_leave_the_base(name, n):
+    est = cases.tiny(name, validation_fraction=0.1, data_noise=0.1).fit(X[:n])
+    assert not est.energy_samples(X).any() and est.validation_gain_ == (0, 0)
+    assert np.isfinite(est.score_samples(X)).all() and est.sample(3).shape == (3, 2)
+
+
+@cases.each
+def test_wide_tables_without_a_base_are_drawn(name):
+    rows = np.random.RandomState(0).randn(60, 33)
+    energy = MLP((8,), n_frequencies=0, output="quadratic")
+    est = cases.tiny(name, base=None, energy=energy, log_partition=None, **WIDE.get(name, {}))
+    draws = est.fit(rows).sample(5)
+    assert draws.shape == (5, 33) and np.isfinite(draws).all() and np.ptp(draws) > 0
