@@ -1,13 +1,7 @@
-"""Save, load, pickle and resume: the same bits afterwards, and no code from a file."""
+"""Files: what is written of parameters, and no code from a file."""
 
 import json
-import os
 import pickle
-import signal
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +10,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.distributions import Independent, Normal
 
-import skebm.train
 from skebm import HybridCDDensity
 from skebm.bases import Kernel, TorchDistribution
 from skebm.energies import MLP, Zero
@@ -167,80 +160,3 @@ def test_load_builds_no_base_that_is_not_one_of_skebm(path, saved):
     edit(saved, lambda header: header.update(base=path))
     with pytest.raises(ValueError, match=path.replace(".", r"\.")):
         HybridCDDensity.load(saved)
-
-
-# -- checkpoints ---------------------------------------------------------------------------------
-
-SCRIPT = """
-import os, signal, sys
-import numpy as np, torch
-torch.set_num_threads(1)
-import skebm.train
-from skebm import HybridCDDensity, SteinEBM
-from skebm.energies import MLP
-from skebm.objectives import ContrastiveDivergence, ImportanceLikelihood
-
-folder, kill_at, energy = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-skebm.train.SECONDS_BETWEEN_CHECKPOINTS = 0.0
-rng = np.random.RandomState(0)
-X, probe = rng.gamma(3.0, size=(150, 2)), rng.gamma(3.0, size=(40, 2))
-steps = [0]
-
-def counted(step):
-    def count(*args):
-        steps[0] += 1
-        if steps[0] == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return step(*args)
-    return count
-
-def factory(n_features):
-    return torch.nn.Sequential(
-        torch.nn.Linear(n_features, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1), torch.nn.Flatten(0)
-    )
-
-def fit(checkpoint_dir):
-    steps[0] = 0
-    est = HybridCDDensity(
-        base="gaussian", max_iter=100, n_steps=2, n_iter_no_change=None, random_state=0,
-        energy=factory if energy == "callable" else MLP(hidden_sizes=(8,), n_frequencies=4),
-        checkpoint_dir=checkpoint_dir,
-    ).fit(X)
-    return est, steps[0]
-
-for phase in (ContrastiveDivergence, ImportanceLikelihood):
-    phase.step = counted(phase.step)
-est, n = fit(folder)
-whole, m = fit(None)
-np.savez(os.path.join(folder, "result.npz"), steps=[n, m], n_iter=[est.n_iter_, whole.n_iter_],
-         resumed=est.score_samples(probe), whole=whole.score_samples(probe),
-         a=est.sample(9, random_state=0), b=whole.sample(9, random_state=0))
-"""
-
-
-def run_script(folder, kill_at, energy):
-    script = folder / "fit.py"
-    script.write_text(textwrap.dedent(SCRIPT))
-    command = [sys.executable, str(script), str(folder), str(kill_at), energy]
-    environment = os.environ | {"PYTHONPATH": str(Path(skebm.train.__file__).parents[1])}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-
-
-@pytest.mark.parametrize(
-    ("kill_at", "energy", "written"),
-    [(70, "mlp", [(50, False)]), (140, "callable", [(25, False), (100, True)])],
-    ids=["among the chains", "in the refinement of a callable energy"],
-)
-def test_a_killed_fit_resumes_and_ends_with_the_same_bits(kill_at, energy, written, tmp_path):
-    killed = run_script(tmp_path, kill_at, energy)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    states = [torch.load(file, weights_only=True) for file in tmp_path.glob("*.pt")]
-    assert sorted((s["iteration"], s["finished"]) for s in states) == written
-    again = run_script(tmp_path, 0, energy)
-    assert again.returncode == 0, again.stderr
-    result = np.load(tmp_path / "result.npz")
-    left = 200 - sum(iteration for iteration, _ in written)
-    assert result["steps"].tolist() == [left, 200]  # it went on, rather than starting again
-    assert result["n_iter"].tolist() == [100, 100]
-    np.testing.assert_array_equal(result["resumed"], result["whole"])
-    np.testing.assert_array_equal(result["a"], result["b"])

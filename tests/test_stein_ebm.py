@@ -28,6 +28,7 @@ from skebm.energies.rbm import RBMEnergy
 from skebm.energies.reweighted import Reweighted
 from skebm.networks import Critic, CriticNetwork
 from skebm.objectives import LearnedStein, Optimization
+from skebm.partition import ImportanceSampling
 from skebm.train import Settings, train
 from tests import cases
 from tests.closed_forms import (
@@ -432,6 +433,7 @@ def tiny(**params):
         "eval_every": 2,
         "learning_rate": 0.01,
         "energy": MLP(hidden_sizes=(8,), n_frequencies=4),
+        "log_partition": ImportanceSampling(n_samples=2048, max_samples=2048),
     }
     return cases.tiny("SteinEBM", **{**defaults, **params})
 
