@@ -18,9 +18,8 @@ class Updates:
         self.count, self.stop_at, self.error = 0, stop_at, error
 
 
-@pytest.fixture
-def updates(monkeypatch):
-    """Counts the updates of every objective."""
+def watch(patch):
+    """Count the updates of every objective from now on."""
     found = Updates()
     for name in skebm.objectives.__all__:
         cls = getattr(skebm.objectives, name)
@@ -32,8 +31,25 @@ def updates(monkeypatch):
                     raise found.error
                 return own(self, *args)
 
-            monkeypatch.setattr(cls, "step", step)
+            patch.setattr(cls, "step", step)
     return found
+
+
+def look_often(patch):
+    """Set a clock of seconds per look, so that what is written now and then is each time."""
+    patch.setattr("time.monotonic", itertools.count(0, 10).__next__)
+
+
+@pytest.fixture
+def updates(monkeypatch):
+    """The number of updates that objectives make."""
+    return watch(monkeypatch)
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Training that takes its time, as far as its clock goes."""
+    look_often(monkeypatch)
 
 
 @pytest.fixture
@@ -42,9 +58,3 @@ def calls():
     Calls.count, Calls.stop_at, Calls.error = 0, 0, KeyboardInterrupt
     yield Calls
     Calls.count, Calls.stop_at = 0, 0
-
-
-@pytest.fixture
-def slow(monkeypatch):
-    """A clock of seconds per look, so that what is written now and then is written each time."""
-    monkeypatch.setattr("time.monotonic", itertools.count(0, 10).__next__)

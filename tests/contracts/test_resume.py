@@ -1,10 +1,17 @@
 """A fit that was stopped goes on where it stood, and ends with the same bits."""
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from tests.cases import QUIET, each, lasting, table, tiny
+from tests.contracts.conftest import look_often, watch
 from tests.contracts.test_copies import assert_same
 
 pytestmark = [*QUIET, pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")]
@@ -54,6 +61,35 @@ def test_a_stopped_fit_resumes_with_the_same_bits(name, fraction, share, updates
     interrupt(estimator(name, **params), updates, number)
     est = estimator(name, **params)
     assert total - number <= count(est, updates) < total  # it went on
+    assert_same(expected, est, name)
+
+
+class Killed(BaseException):
+    def __init__(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def be_killed(name, folder, number):
+    """Fit and die in the update of that number, in a process of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        look_often(patch)
+        watch(patch).restart(stop_at=number, error=Killed)
+        estimator(name, checkpoint_dir=folder).fit(table())
+
+
+@pytest.mark.parametrize("share", [0.45, 0.9])
+def test_so_does_one_that_was_killed(share, updates, slow, tmp_path):
+    name, root = "HybridCDDensity", Path(__file__).parents[2]
+    expected, total = whole(name, 0, updates)
+    number = int(share * total)
+    call = f"be_killed({name!r}, {str(tmp_path)!r}, {number})"
+    code = f"import tests.plugin\nfrom tests.contracts.test_resume import be_killed\n{call}"
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    died = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    est = estimator(name, checkpoint_dir=tmp_path)
+    assert total - number <= count(est, updates) < total
     assert_same(expected, est, name)
 
 
