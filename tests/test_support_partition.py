@@ -523,7 +523,8 @@ def test_on_a_grid_the_loss_is_the_riemann_likelihood(base):
     shift = 0.0 if base is None else float(model.base.log_prob(x[:1]))  # its height in the box
     riemann = float(row["loss"]) + math.log(cell)
     assert riemann - shift == pytest.approx(-float(log_p.mean()), abs=1e-6)
-    info = objective.diagnose(model, state, x)
+    log_weight, distance = objective.log_weights(model, state), float(state.buffers["epsilon"])
+    info = support_diagnostics(u, log_weight, x, distance)
     assert info.ess == pytest.approx(4 * math.pi / k / cell, rel=1e-5)  # of a Gaussian's weights
     assert info.violation_rate == 1 and info.coverage == 1
 

@@ -45,15 +45,15 @@ from skebm.samplers import (
     SupportPartition,
 )
 
-REFRESH_RATE = 0.05  # of the bank that init="persistent-refresh" stands for
+
+def _banked(refresh_rate: float) -> ChainStart:
+    return ChainStart("persistent", bank=SampleBank(refresh_rate=refresh_rate))
+
+
+BANKS = {"persistent": 0.0, "persistent-refresh": 0.05}  # how often a chain starts afresh
 STARTS: dict[str, Callable[[], ChainStart]] = {
-    "data": functools.partial(ChainStart, "data"),
-    "hybrid": functools.partial(ChainStart, "hybrid"),
-    "noise": functools.partial(ChainStart, "noise"),
-    "persistent": lambda: ChainStart("persistent", bank=SampleBank()),
-    "persistent-refresh": lambda: ChainStart(
-        "persistent", bank=SampleBank(refresh_rate=REFRESH_RATE)
-    ),
+    **{name: functools.partial(ChainStart, name) for name in ("data", "hybrid", "noise")},
+    **{name: functools.partial(_banked, rate) for name, rate in BANKS.items()},
 }
 
 # parameter -> (what an alias stands for, kind of component)

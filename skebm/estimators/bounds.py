@@ -477,7 +477,7 @@ class BoundsEBM(DensityEstimator):
     ) -> list[TrainState]:
         """Go on by importance likelihood, where there are draws to refine with."""
         model, most = chosen.model, REFINE_ITER if self.refine is True else int(self.refine)
-        critic = chosen.objective is not None and resolved(self, "bound").is_wasserstein
+        critic = resolved(self, "bound").is_wasserstein
         if most == 0 or critic or self.image_shape is not None or (near or model.base) is None:
             return []
         judge = None

@@ -6,11 +6,11 @@ __all__ = ["HybridCDDensity"]
 
 import torch
 
-from skebm._components import check_choice, check_number, resolve
+from skebm._components import check_choice, check_number
 from skebm.data import Table, Transform
 from skebm.estimators._base import DensityEstimator
 from skebm.estimators._run import Learned, Run, places
-from skebm.estimators._shared import ALIASES, documented, resolved
+from skebm.estimators._shared import documented, resolved
 from skebm.fitted.draws import ByChains
 from skebm.objectives import (
     ChainStart,
@@ -213,8 +213,7 @@ class HybridCDDensity(DensityEstimator):
 
     def _chosen_sampler(self) -> tuple[Sampler, EnergyStep | None, bool]:
         """Return the sampler, what sets its step from energies, and whether acceptance does."""
-        sampler = resolve(self.sampler, *ALIASES["sampler"], "sampler")
-        step = self.step_size
+        sampler, step = resolved(self, "sampler"), self.step_size
         if isinstance(step, EnergyStep):
             return sampler, step, False
         if isinstance(step, str) and step == "adaptive":
