@@ -17,7 +17,7 @@ from skebm import (
     SteinEBM,
     USPDensity,
 )
-from skebm.bases import Kernel, Mixture, TorchDistribution, Uniform
+from skebm.bases import Kernel, Mixture, TorchDistribution
 from skebm.energies import MLP
 from skebm.networks import ConvGenerator, Critic, MLPGenerator
 from skebm.objectives import (
@@ -29,7 +29,7 @@ from skebm.objectives import (
     UpperBound,
 )
 from skebm.partition import AIS, ImportanceSampling, Quadrature
-from skebm.samplers import HMC, MALA, SGHMC, Langevin, SampleBank, SupportPartition
+from skebm.samplers import MALA, Langevin, SampleBank, SupportPartition
 
 X = np.random.RandomState(0).randn(40, 4)
 NAN = np.where(np.arange(4) == 1, np.nan, X)
@@ -71,16 +71,13 @@ def batch_norm(shape):
     )
 
 
-def bank(**params):
-    return ChainStart("persistent", bank=SampleBank(**params))
-
-
 def noise(value, **params):
     return ChainStart(noise=value, **params)
 
 
 FLAG, NUMBER, WHOLE = "must be one of [True, False]", "must be a number", "must be an integer"
 NORMAL = TorchDistribution(torch.distributions.Normal(0.0, 1.0))
+BANK = ChainStart("persistent", bank=SampleBank(size=9))
 KINKED = MLP((4,), "leaky_relu")
 COPIES = {"noise": "conditional"}
 LEVELS, SLICED = {"method": "multi-level"}, {"method": "sliced"}
@@ -106,7 +103,6 @@ CALLS = [
     (HybridCDDensity, "base", Typo(), TypeError, "instance of BaseComponent, got Typo()"),
     (HybridCDDensity, "base", Mixture, TypeError, "instance of BaseComponent, got <class"),
     (HybridCDDensity, "base", Kernel(n_centers=0), ValueError, "n_centers must be"),
-    (HybridCDDensity, "base", Uniform(widening=-1), ValueError, "widening must be"),
     (
         HybridCDDensity,
         "base",
@@ -159,9 +155,7 @@ CALLS = [
     (HybridCDDensity, "init", None, TypeError, "instance of ChainStart, got None"),
     (HybridCDDensity, "init", ChainStart("x"), ValueError, "must be one of ['data', 'hybrid'"),
     (HybridCDDensity, "init", ChainStart(noise_share=0), ValueError, "noise_share must be"),
-    (HybridCDDensity, "init", ChainStart(bank=SampleBank()), ValueError, "bank must be None with"),
-    (HybridCDDensity, "init", bank(size=9), ValueError, "bank_size must be at least the 256 rows"),
-    (HybridCDDensity, "init", bank(refresh_rate=1.5), ValueError, "refresh_rate must be"),
+    (HybridCDDensity, "init", BANK, ValueError, "bank_size must be at least the 256 rows of a"),
     (HybridCDDensity, "init", noise("gauss"), ValueError, "got 'gauss'. Or pass an array of rows"),
     (HybridCDDensity, "init", noise(None), TypeError, "noise must be one of"),
     (HybridCDDensity, "init", noise("base"), ValueError, "without a base", {"base": None}),
@@ -177,15 +171,12 @@ CALLS = [
     (HybridCDDensity, "sampler", Typo(), TypeError, "instance of Sampler, got Typo()"),
     (HybridCDDensity, "sampler", MALA, TypeError, "instance of Sampler, got <class"),
     (HybridCDDensity, "sampler", Langevin(noise_std=-0.1), ValueError, "noise_std must be"),
-    (HybridCDDensity, "sampler", SGHMC(mass=0), ValueError, "mass must be"),
-    (HybridCDDensity, "sampler", HMC(n_leapfrog=0), ValueError, "n_leapfrog must be"),
     (HybridCDDensity, "n_steps", 0, ValueError, f"{WHOLE} >= 1, got 0"),
     (HybridCDDensity, "n_steps", 1.5, TypeError, f"{WHOLE} >= 1, got 1.5"),
     (HybridCDDensity, "n_steps", True, TypeError, f"{WHOLE} >= 1, got True"),
     (HybridCDDensity, "step_size", 0.0, ValueError, "> 0, got 0.0. Or use 'auto' or 'adaptive'"),
     (HybridCDDensity, "step_size", "adaptiv", TypeError, f"{NUMBER} > 0, got 'adaptiv'"),
     (HybridCDDensity, "step_size", EnergyStep(scale=-1), ValueError, "scale must be"),
-    (HybridCDDensity, "step_size", EnergyStep(largest=0), ValueError, "largest must be"),
     (HybridCDDensity, "temperature", 0, ValueError, f"{NUMBER} > 0, got 0"),
     (HybridCDDensity, "temperature", "hot", TypeError, f"{NUMBER} > 0, got 'hot'"),
     (HybridCDDensity, "temperature", np.nan, ValueError, f"{NUMBER} > 0, got nan"),
@@ -203,7 +194,6 @@ CALLS = [
     (USPDensity, "repulsion", "strong", ValueError, "must be one of ['auto']"),
     (USPDensity, "repulsion", None, TypeError, "instance of SupportPartition, got None"),
     (USPDensity, "repulsion", SupportPartition(n_active=None), TypeError, "n_active must be"),
-    (USPDensity, "repulsion", SupportPartition(n_inner=2.5), TypeError, "n_inner must be"),
     (USPDensity, "n_integration", 0, ValueError, f"{WHOLE} >= 1, got 0"),
     (USPDensity, "n_integration", "all", TypeError, f"{WHOLE} >= 1, got 'all'"),
     (USPDensity, "domain", 3.0, TypeError, "must be a pair (low, high), got 3.0"),
@@ -244,8 +234,6 @@ CALLS = [
     (SteinEBM, "critic", "mlp", ValueError, "must be one of ['auto'] or an instance of Critic"),
     (SteinEBM, "critic", Critic, TypeError, "instance of Critic, got <class"),
     (SteinEBM, "critic", Critic(()), TypeError, "hidden_sizes must be"),
-    (SteinEBM, "critic", Critic((4,), trace="x"), ValueError, "trace must be"),
-    (SteinEBM, "critic", Critic((4,), learning_rate=0.0), ValueError, "learning_rate must be"),
     (SteinEBM, "critic_steps", 0, ValueError, f"{WHOLE} >= 1, got 0"),
     (SteinEBM, "critic_steps", 2.5, TypeError, f"{WHOLE} >= 1, got 2.5"),
     (SteinEBM, "l2", 0.0, ValueError, f"{NUMBER} > 0, got 0.0"),
@@ -258,16 +246,12 @@ CALLS = [
     (BoundsEBM, "bound", "wgan", ValueError, "['bidirectional', 'wgan-0gp', 'wgan-gp', 'zero-"),
     (BoundsEBM, "bound", None, TypeError, "instance of UpperBound, got None"),
     (BoundsEBM, "bound", UpperBound(exponent=0.5), ValueError, "exponent must be"),
-    (BoundsEBM, "bound", UpperBound(probe="cube"), ValueError, "probe must be"),
     (BoundsEBM, "entropy", "exact", ValueError, "must be one of ['hutchinson', 'logdet'"),
     (BoundsEBM, "entropy", "variational", ValueError, "Use bound='zero-centered-gp'"),
     (BoundsEBM, "entropy", 1, TypeError, "instance of GeneratorEntropy, got 1"),
     (BoundsEBM, "entropy", GeneratorEntropy(weight=-1), ValueError, "weight must be"),
-    (BoundsEBM, "entropy", GeneratorEntropy(fold_penalty=None), TypeError, "fold_penalty must be"),
-    (BoundsEBM, "entropy", GeneratorEntropy(n_lobpcg=0), ValueError, "n_lobpcg must be"),
     (BoundsEBM, "generator", "mpl", ValueError, "must be one of ['conv', 'mlp', 'residual']"),
     (BoundsEBM, "generator", MLPGenerator, TypeError, "GeneratorComponent, got <class"),
-    (BoundsEBM, "generator", MLPGenerator(()), TypeError, "hidden_sizes must be"),
     (BoundsEBM, "generator", MLPGenerator(latent_dim=0), ValueError, "latent_dim must be"),
     (BoundsEBM, "generator", MLPGenerator(latent_dim=5), ValueError, "4 values of a row, got 5"),
     (BoundsEBM, "generator", MLPGenerator(observation_noise=-1), ValueError, "observation_noise m"),
