@@ -12,12 +12,7 @@ from skebm.data import ArrayTable
 from skebm.energies import MLP, Model
 from skebm.fitted import bounds as fitted_bounds
 from skebm.fitted.bounds import report_generator
-from skebm.networks import (
-    FeedForward,
-    GeneratorComponent,
-    MLPGenerator,
-    smallest_singular_value,
-)
+from skebm.networks import FeedForward, GeneratorComponent, MLPGenerator, smallest_singular_value
 from skebm.objectives import (
     BidirectionalBounds,
     GeneratorEntropy,

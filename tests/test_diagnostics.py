@@ -20,9 +20,7 @@ from skebm.diagnostics import (
     split_rhat,
     summarize,
 )
-from skebm.diagnostics import (
-    chains as chains_module,
-)
+from skebm.diagnostics import chains as chains_module
 from skebm.energies import MLP, Model, Zero
 from skebm.fitted import Draws
 from skebm.objectives import ChainStart, ContrastiveDivergence

@@ -9,23 +9,11 @@ from sklearn.mixture import GaussianMixture
 
 from skebm import EnergyDensity, ScoreMatchingDensity
 from skebm.datasets import two_moons
-from skebm.energies import (
-    MLP,
-    Energy,
-    LinearICA,
-    Model,
-    Reconstruction,
-    Zero,
-)
+from skebm.energies import MLP, Energy, LinearICA, Model, Reconstruction, Zero
 from skebm.networks import ConvNet, FeedForward
 from skebm.objectives import DenoisingScoreMatching, ScoreMatching
 from skebm.partition import ImportanceSampling
-from tests.closed_forms import (
-    Quadratic,
-    assert_mean,
-    assert_variance,
-    normal_base,
-)
+from tests.closed_forms import Quadratic, assert_mean, assert_variance, normal_base
 from tests.generators import gen
 
 DOUBLE = torch.float64

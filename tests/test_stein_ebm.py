@@ -14,13 +14,7 @@ from skebm.bases.mixture import MixtureBase
 from skebm.bases.uniform import UniformBase
 from skebm.data import ArrayTable
 from skebm.datasets import GaussianDensity, GaussianMixtureDensity
-from skebm.energies import (
-    MLP,
-    GaussianBernoulliRBM,
-    LinearICA,
-    Model,
-    Zero,
-)
+from skebm.energies import MLP, GaussianBernoulliRBM, LinearICA, Model, Zero
 from skebm.energies.ica import ICAEnergy
 from skebm.energies.learned_gaussian import LearnedGaussian, with_learned_gaussian
 from skebm.energies.rbm import RBMEnergy

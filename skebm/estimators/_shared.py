@@ -26,24 +26,9 @@ from skebm.networks import (
 )
 from skebm.objectives import ChainStart, GeneratorEntropy, Optimization, UpperBound
 from skebm.objectives.game_settings import BOUNDS, ENTROPIES
-from skebm.partition import (
-    AIS,
-    Auto,
-    ImportanceSampling,
-    PartitionMethod,
-    Quadrature,
-    ReverseAIS,
-)
+from skebm.partition import AIS, Auto, ImportanceSampling, PartitionMethod, Quadrature, ReverseAIS
 from skebm.partition.quadrature import check_columns
-from skebm.samplers import (
-    HMC,
-    MALA,
-    SGHMC,
-    Langevin,
-    SampleBank,
-    Sampler,
-    SupportPartition,
-)
+from skebm.samplers import HMC, MALA, SGHMC, Langevin, SampleBank, Sampler, SupportPartition
 
 
 def _banked(refresh_rate: float) -> ChainStart:

@@ -16,12 +16,7 @@ from skebm.energies import Model
 from skebm.exceptions import SupportWarning
 from skebm.objectives._base import Draw, Objective, Optimization, State, descend
 from skebm.samplers import SupportPartition
-from skebm.samplers.support_partition import (
-    log_ball,
-    log_knn_volumes,
-    log_room,
-    nearest_distances,
-)
+from skebm.samplers.support_partition import log_ball, log_knn_volumes, log_room, nearest_distances
 
 STARTS = ("data", "uniform")
 WEIGHTS = ("plain", "knn")
