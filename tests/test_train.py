@@ -35,7 +35,7 @@ from skebm.train import Settings, train
 from tests.closed_forms import Quadratic, normal_base
 from tests.generators import gen
 
-ROWS = torch.zeros(8, 1)
+ROWS, HELD_OUT = torch.zeros(8, 1), torch.ones(3, 1)
 WRITTEN_ALWAYS = "skebm.train.loop.SECONDS_BETWEEN_CHECKPOINTS"
 
 
@@ -60,10 +60,11 @@ class Scripted(Objective):
         return state._replace(buffers={"count": count}), {"data_energy": before}
 
 
-def scripted(objective, max_iter=20, *, worth=None, held_out=ROWS, model=None, **keywords):
+def scripted(objective, max_iter=20, *, worth=None, held_out=HELD_OUT, model=None, **keywords):
     """Train it; a model of k is worth ``worth(k)``, over a base worth 0."""
 
     def judge(model, rows):
+        assert rows is held_out
         value = None if worth is None else worth(model.energy.k.item())
         return value if value is None else HeldOut(value, value, 0.1, 100.0)
 
@@ -289,7 +290,7 @@ def test_a_row_has_the_means_since_the_last_one():
 # -- averaging -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("held_out", [None, ROWS], ids=["no rows", "no verdict"])
+@pytest.mark.parametrize("held_out", [None, HELD_OUT], ids=["no rows", "no verdict"])
 @pytest.mark.parametrize("max_iter, truth", [(1, 1.0), (10, 8.0), (11, 9.0)])
 def test_without_a_verdict_the_second_half_is_averaged(held_out, max_iter, truth):
     state = scripted(Scripted(), max_iter, held_out=held_out, n_iter_no_change=1)
