@@ -6,18 +6,20 @@ import math
 import numpy as np
 import pytest
 import torch
-from skebm.estimators._bounds import report_generator
 
 from skebm.bases.mixture import MixtureBase
+from skebm.data import ArrayTable
 from skebm.energies import MLP, Model
-from skebm.estimators import _bounds
-from skebm.networks import (
-    FeedForward,
-    GeneratorComponent,
-    MLPGenerator,
-    smallest_singular_value,
+from skebm.fitted import bounds as fitted_bounds
+from skebm.fitted.bounds import report_generator
+from skebm.networks import FeedForward, GeneratorComponent, MLPGenerator, smallest_singular_value
+from skebm.objectives import (
+    BidirectionalBounds,
+    GeneratorEntropy,
+    Optimization,
+    UpperBound,
+    _generator_entropy,
 )
-from skebm.objectives import BidirectionalBounds, Optimization, _generator_entropy
 from skebm.objectives._generator_entropy import (
     information_term,
     jacobian_term,
@@ -26,12 +28,8 @@ from skebm.objectives._generator_entropy import (
     orientation,
     posterior_term,
 )
-from skebm.objectives.bidirectional_bounds import (
-    BOUNDS,
-    BY_JACOBIAN,
-    ENTROPIES,
-    volume_change,
-)
+from skebm.objectives.bidirectional_bounds import volume_change
+from skebm.objectives.game_settings import BOUNDS, BY_JACOBIAN, ENTROPIES
 from skebm.train import Settings, train
 from tests.closed_forms import Quadratic, assert_estimate, assert_mean, gaussian_kl, normal_base
 from tests.generators import gen
@@ -74,8 +72,14 @@ class Gaussian(torch.nn.Module):
 class Given(GeneratorComponent):
     """A module that is there already."""
 
-    def __init__(self, module):
+    def __init__(
+        self, module, latent_dim=None, observation_noise="auto", learning_rate=2e-3, betas=None
+    ):
         self.module = module
+        self.latent_dim = latent_dim
+        self.observation_noise = observation_noise
+        self.learning_rate = learning_rate
+        self.betas = betas
 
     def build(self, latent_dim, shape, rng):
         return self.module
@@ -172,7 +176,7 @@ def test_the_penalty_is_that_of_the_papers_code(entropy, build, rows, d, with_ba
 def test_other_exponents_take_the_norm_of_the_whole_vector(exponent, entropy, build, rows):
     network, z = build(2, rows), randn(6, 2)
     model = Model(energy_of(rows), wide_base(rows), 1.7)
-    objective = BidirectionalBounds(entropy=entropy, penalty_exponent=exponent)
+    objective = BidirectionalBounds(UpperBound(exponent=exponent), entropy)
     found = objective.penalty_terms(model, network, z, gen(3))
     expected = transcribed_vector(model, network, z, entropy).norm(dim=1) ** exponent
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
@@ -190,7 +194,7 @@ def test_probes_estimate_the_squared_length(probe, share):
     network, z = written_out(3, 3), randn(1, 3)
     model = Model(energy_of(3), None, 1.0)
     truth = float(transcribed_vector(model, network, z, "logdet").detach().square().sum())
-    objective = BidirectionalBounds(probe=probe)
+    objective = BidirectionalBounds(UpperBound(probe=probe))
     with torch.no_grad():
         terms = objective.penalty_terms(model, network, z.expand(20_000, 3), gen(0))
     assert_mean(terms / truth / share, 1.0, largest_stderr=0.012)
@@ -217,7 +221,7 @@ def matched(name, dtype=torch.float64, k=1.0):
 @pytest.mark.parametrize("exponent", [1.0, 2.0, 3.0])
 @each_by_jacobian
 def test_the_penalty_of_a_matching_pair_is_0(name, exponent, entropy):
-    objective = BidirectionalBounds(entropy=entropy, penalty_exponent=exponent)
+    objective = BidirectionalBounds(UpperBound(exponent=exponent), entropy)
     network, model, _ = matched(name)
     z = randn(20, len(WEIGHTS[name]))
     assert objective.penalty_terms(model, network, z, gen(0)).max() < 1e-5
@@ -231,14 +235,10 @@ def test_the_penalty_of_a_matching_pair_is_0(name, exponent, entropy):
     torch.testing.assert_close(terms, expected, rtol=1e-5, atol=1e-8)
 
 
-def settled(network, model, entropy, x, **parameters):
+def settled(network, model, entropy, x, bound="bidirectional", noise="auto"):
     """One update that moves nothing, with its row and the second batch of latents."""
-    objective = BidirectionalBounds(
-        entropy=entropy,
-        generator=Given(network),
-        optimization=STILL,
-        **parameters,
-    )
+    generator = Given(network, observation_noise=noise, learning_rate=1e-30)
+    objective = BidirectionalBounds(bound, entropy, generator, optimization=STILL)
     state = objective.init(model, x, gen(0))
     rng, d = gen(7), network.weight.shape[1]
     _, _, second = (torch.empty(len(x), d).normal_(generator=rng) for _ in range(3))
@@ -270,10 +270,10 @@ def test_the_singular_value_bound_lies_below_by_the_unequal_singular_values():
     assert float(row["lower_bound"]) - drawn == pytest.approx(truth, abs=1e-5)
 
 
-def reported(network, model, rows, shift=0.0, **parameters):
-    objective = BidirectionalBounds(**parameters)
-    d = next(network.parameters()).shape[1]
-    return report_generator(model, objective, network, d, rows, shift, gen(3))
+def reported(network, model, rows, generator=None, **parameters):
+    objective = BidirectionalBounds(generator=generator, **parameters)
+    at_rows = model.potential(rows).detach().double()
+    return report_generator(model, objective, network, rows.shape[1], at_rows, gen(3))
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
@@ -281,8 +281,8 @@ def test_a_report_on_a_matching_pair_is_exact(name):
     """U + log p_g is constant there: no bound has a spread from the generator's rows."""
     network, model, log_z = matched(name, torch.float32)
     rows = randn(50, len(WEIGHTS[name]), dtype=torch.float32)
-    report = reported(network, model, rows, shift=0.25)
-    truth = float(model.potential(rows).double().mean()) + log_z + 0.25
+    report = reported(network, model, rows)
+    truth = float(model.potential(rows).double().mean()) + log_z
     assert report.cubo.value == pytest.approx(truth, abs=1e-5)
     assert report.cubo.ess == pytest.approx(16384, rel=1e-4)
     for bound in (report.lower, report.surrogate):
@@ -329,17 +329,18 @@ def test_a_margin_and_a_weight_enter_the_surrogate():
 
 def test_a_generator_with_noise_has_a_bound_below_the_likelihood(monkeypatch):
     """W z + 0.5 e onto two columns; the model is N(0, W W^T + 0.25 I)."""
-    monkeypatch.setattr(_bounds, "N_LATENTS", 4096)
+    monkeypatch.setattr(fitted_bounds, "N_LATENTS", 4096)
     weight = torch.tensor([[1.0], [0.5]])
     cov = weight @ weight.T + 0.25 * torch.eye(2)
     root = torch.linalg.cholesky(cov)
     model = Model(Gaussian(root, torch.zeros(2)), None, 1.0)
     row = torch.tensor([[0.6, -0.2], [0.6, -0.2]])
-    report = reported(linear(weight), model, row, observation_noise=0.5, latent_dim=1)
+    network = linear(weight)
+    report = reported(network, model, row, Given(network, 1, 0.5))
     truth = float(model.potential(row)[0]) + math.log(2 * math.pi) + 0.5 * float(cov.logdet())
     assert_estimate(report.lower.value, report.lower.stderr, truth, 0.03)
     assert math.isnan(report.cubo.value) and math.isnan(report.fold)
-    no_noise = reported(linear(weight), model, row, latent_dim=1)
+    no_noise = reported(network, model, row, Given(network, 1))
     assert math.isnan(no_noise.lower.value) and no_noise.lower.ess == 0
 
 
@@ -357,9 +358,8 @@ def flat(parameters):
 
 def energy_update(objective, model, x):
     """Minus the energy's gradient in one step, with its row and the generator."""
-    state = objective.with_params(optimization=DOWNHILL, generator_optimization=STILL).init(
-        model, x, gen(0)
-    )
+    still = MLPGenerator((5,), learning_rate=1e-30)
+    state = objective.with_params(optimization=DOWNHILL, generator=still).init(model, x, gen(0))
     before = flat(model.energy.parameters())
     _, row = objective.step(model, state, lambda: x, gen(7))
     return flat(model.energy.parameters()) - before, row, state.modules["generator"]
@@ -382,7 +382,7 @@ def slope_norms(model, x):
 )
 def test_penalties_of_slopes_are_those_of_their_papers(bound, weight):
     x, model, copy = randn(30, 2, dtype=torch.float32), small_model(), small_model()
-    objective = BidirectionalBounds(bound, generator=MLPGenerator((5,)))
+    objective = BidirectionalBounds(bound)
     assert objective.weight(2) == weight
     objective = objective.with_params(penalty_weight=3.0)
     found, row, network = energy_update(objective, model, x)
@@ -404,7 +404,7 @@ def test_penalties_of_slopes_are_those_of_their_papers(bound, weight):
 def test_the_energy_lowers_the_hinged_upper_bound(margin, opened):
     """Where the hinge is closed the energy is a plain Wasserstein critic."""
     x, model, copy = randn(30, 2, dtype=torch.float32), small_model(), small_model()
-    objective = BidirectionalBounds(generator=MLPGenerator((5,)), penalty_weight=2.0, margin=margin)
+    objective = BidirectionalBounds(penalty_weight=2.0, margin=margin)
     found, row, network = energy_update(objective, model, x)
     rng = gen(7)
     z, v = (torch.empty(30, 2).normal_(generator=rng) for _ in range(2))
@@ -419,8 +419,8 @@ def test_the_energy_lowers_the_hinged_upper_bound(margin, opened):
     ("parameters", "weight"),
     [
         ({}, 0.001 / 8),
-        ({"probe": "sphere"}, 0.001),
-        ({"probe": "sphere", "penalty_exponent": 3.0}, 0.001 / 8),  # no probe, nothing divided
+        ({"bound": UpperBound(probe="sphere")}, 0.001),
+        ({"bound": UpperBound(exponent=3.0, probe="sphere")}, 0.001 / 8),  # no probe: not divided
         ({"penalty_weight": 0.1}, 0.1),
         ({"penalty_weight": 0}, 0.0),
     ],
@@ -432,16 +432,16 @@ def test_the_automatic_weight_is_the_papers(parameters, weight):
 # -- updates: the generator's ----------------------------------------------------------------------
 
 
-def generator_update(objective, model, x, network):
+def generator_update(objective, model, x, network, noise="auto"):
     """Minus the generator's gradient in one step at a fixed energy, and the latents behind it."""
-    state = objective.with_params(
-        generator=Given(network), optimization=STILL, generator_optimization=DOWNHILL
-    ).init(model, x, gen(0))
+    moving = Given(network, observation_noise=noise, learning_rate=1.0)
+    objective = objective.with_params(generator=moving, optimization=STILL)
+    state = objective.init(model, x, gen(0))
     before, rng = flat(network.parameters()), gen(7)
     torch.empty(len(x), 2).normal_(generator=rng)  # the energy's latents
-    if objective.bound == "bidirectional" or objective.noise() > 0:
+    if objective.upper.kind == "bidirectional" or objective.noise() > 0:
         torch.empty(len(x), 2).normal_(generator=rng)  # probes, or noise
-    if objective.bound == "wgan-gp":
+    if objective.upper.kind == "wgan-gp":
         torch.rand(len(x), 1, generator=rng)
     z = torch.empty(len(x), 2).normal_(generator=rng)
     objective.step(model, state, lambda: x, gen(7))
@@ -459,8 +459,7 @@ def test_a_critic_moves_the_generator_by_its_slope_alone(bound, entropy):
     x, model, network = randn(30, 2, dtype=torch.float32), small_model(), generator_for_updates()
     reference = generator_for_updates()
     noise = 1e-30 if entropy == "variational" else 0.0
-    objective = BidirectionalBounds(bound, entropy, observation_noise=noise)
-    found, z = generator_update(objective, model, x, network)
+    found, z = generator_update(BidirectionalBounds(bound, entropy), model, x, network, noise)
     expected = -flat(gradients(transcribed_potential(model, reference(z)).mean(), reference))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
@@ -471,8 +470,8 @@ def test_a_critic_moves_the_generator_by_its_slope_alone(bound, entropy):
 def test_the_generator_raises_the_lower_bound(entropy, bound, entropy_weight):
     x, model, network = randn(30, 2, dtype=torch.float32), small_model(), generator_for_updates()
     reference = generator_for_updates()
-    objective = BidirectionalBounds(bound, entropy, entropy_weight=entropy_weight, fold_penalty=0.0)
-    found, z = generator_update(objective, model, x, network)
+    spread = GeneratorEntropy(entropy, weight=entropy_weight, fold_penalty=0.0)
+    found, z = generator_update(BidirectionalBounds(bound, spread), model, x, network)
     volume, _ = transcribed_volume(reference, z, entropy)
     value = transcribed_potential(model, reference(z)).mean() - entropy_weight * volume.mean()
     torch.testing.assert_close(found, -flat(gradients(value, reference)), rtol=1e-3, atol=1e-4)
@@ -482,10 +481,29 @@ def test_the_generator_raises_the_lower_bound(entropy, bound, entropy_weight):
 def test_observation_noise_spreads_generated_rows():
     x, network = torch.zeros(20_000, 2), linear(torch.zeros(2, 2))
     model = Model(Quadratic(), None, 1.0)
-    row, _ = settled(network, model, "logdet", x, bound="wgan-0gp", observation_noise=0.3)
+    row, _ = settled(network, model, "logdet", x, bound="wgan-0gp", noise=0.3)
     # a mean of n squares of N(0, 0.09)
     stderr = 0.09 / math.sqrt(20_000)
     assert_estimate(float(row["generated_energy"]), stderr, 0.09, largest_stderr=0.001)
+
+
+@pytest.mark.parametrize("betas", [None, (0.1, 0.2)])
+def test_the_generator_owns_its_optimizer(betas):
+    """And what its entropy needs has the same; the energy's decay is not for it."""
+    generator = MLPGenerator((5,), learning_rate=0.03, betas=betas)
+    energys = Optimization(0.5, (0.7, 0.8), weight_decay=0.4, schedule="constant")
+    objective = BidirectionalBounds(
+        "zero-centered-gp", "mutual-information", generator, optimization=energys
+    )
+    state = objective.init(small_model(), torch.zeros(4, 2), gen(0))
+    for name, expected in (
+        ("energy", (0.5, (0.7, 0.8), 0.4, False)),
+        ("generator", (0.03, betas or (0.7, 0.8), 0.0, False)),
+        ("statistics", (0.03, betas or (0.7, 0.8), 0.0, False)),
+    ):
+        (group,) = state.optimizers[name].param_groups
+        found = [group[key] for key in ("initial_lr", "betas", "weight_decay", "decays")]
+        assert found == list(expected)
 
 
 # -- entropies by the Jacobian ---------------------------------------------------------------------
@@ -758,9 +776,9 @@ def tensors_of(state):
 def trained(objective, columns=2, max_iter=3, n=64, batch_size=32):
     energy = MLP((8,), n_frequencies=0).build((columns,), gen(1))
     model = Model(energy, normal_base(columns), 1.0)
-    x = randn(n, columns, dtype=torch.float32)
+    table = ArrayTable(randn(n, columns, dtype=torch.float32))
     settings = Settings(max_iter, batch_size=batch_size, eval_every=1)
-    return train(model, objective, x, settings=settings, rng=gen(0))
+    return train(model, objective, table, settings=settings, rng=gen(0))
 
 
 def assert_sound(state, updates):
@@ -787,21 +805,20 @@ def test_every_pair_trains_and_tells_what_it_saw(bound, entropy):
 @pytest.mark.parametrize("exponent", [1.0, 2.0])
 @pytest.mark.parametrize("entropy", BY_JACOBIAN)
 def test_fewer_latents_than_columns_train(entropy, exponent):
-    objective = BidirectionalBounds(
-        entropy=entropy, generator=MLPGenerator((8,)), latent_dim=2, penalty_exponent=exponent
-    )
+    generator = MLPGenerator((8,), latent_dim=2)
+    objective = BidirectionalBounds(UpperBound(exponent=exponent), entropy, generator)
     assert_sound(trained(objective, columns=4), 3)
 
 
 def test_rows_of_images_are_flattened():
     images = torch.nn.Sequential(torch.nn.Linear(2, 6), torch.nn.Unflatten(1, (1, 2, 3)))
-    settings = {"latent_dim": 2, "image_shape": (1, 2, 3)}
-    state = trained(BidirectionalBounds(generator=Given(images), **settings), columns=6)
+    shape = (1, 2, 3)
+    state = trained(BidirectionalBounds(generator=Given(images, 2), image_shape=shape), columns=6)
     assert_sound(state, 3)
     network = state.objective.modules["generator"]
     assert network(torch.zeros(5, 2)).shape == (5, 6)
     assert network.module(torch.zeros(5, 2)).shape == (5, 1, 2, 3)
-    flat = BidirectionalBounds(generator=MLPGenerator((8,)), **settings)
+    flat = BidirectionalBounds(generator=MLPGenerator((8,), latent_dim=2), image_shape=shape)
     network = flat.build_generator((1, 2, 3), gen(0))
     assert network.value_and_jacobian(torch.zeros(5, 2))[1].shape == (5, 6, 2)  # written out
 
@@ -823,9 +840,8 @@ class Recorder(torch.nn.Module):
 
 def test_many_latents_iterate_for_the_smallest_singular_value():
     network = Recorder(70)
-    objective = BidirectionalBounds(
-        entropy="singular-value", generator=Given(network), latent_dim=70, n_lobpcg=2
-    )
+    spread = GeneratorEntropy("singular-value", n_lobpcg=2)
+    objective = BidirectionalBounds(entropy=spread, generator=Given(network, 70))
     state = trained(objective, columns=80, max_iter=2, batch_size=8)
     assert_sound(state, 2)
     assert network.seen == []
@@ -835,12 +851,11 @@ def test_many_latents_iterate_for_the_smallest_singular_value():
     assert float(exact.max()) < low < median < 1  # too large: two iterations are too few
 
 
-@each_by_jacobian
-@pytest.mark.parametrize(("name", "d"), [("two", 2), ("three", 3)])
-def test_the_history_has_the_smallest_singular_values(entropy, name, d):
+@pytest.mark.parametrize("entropy", BY_JACOBIAN[1:])
+def test_the_history_has_the_smallest_singular_values(entropy):
     """Of a linear generator, where every latent has the same."""
-    network, model, _ = matched(name, torch.float32)
-    row, _ = settled(network, model, entropy, randn(50, d, dtype=torch.float32))
+    network, model, _ = matched("three", torch.float32)
+    row, _ = settled(network, model, entropy, randn(50, 3, dtype=torch.float32))
     s = float(torch.linalg.svdvals(network.weight.detach())[-1])
     assert row["s1_low"] == pytest.approx(s, rel=1e-4) == row["s1_median"]
 
@@ -848,7 +863,7 @@ def test_the_history_has_the_smallest_singular_values(entropy, name, d):
 @pytest.mark.parametrize(("d", "rows"), [(50, 81), (80, 51)])
 def test_few_rows_carry_large_jacobians(d, rows):
     network = Recorder(d)
-    objective = BidirectionalBounds(generator=Given(network), latent_dim=d)
+    objective = BidirectionalBounds(generator=Given(network, d))
     assert_sound(trained(objective, columns=d + 10, max_iter=1, n=200, batch_size=200), 1)
     assert max(network.seen) == rows
 
@@ -915,29 +930,25 @@ def narrow():
 def test_a_degenerate_generator_makes_nothing_infinite(build, bound, entropy, exponent):
     network = build()
     objective = BidirectionalBounds(
-        bound, entropy, Given(network), penalty_exponent=exponent, penalty_weight=1.0
+        UpperBound(bound, exponent), entropy, Given(network), penalty_weight=1.0
     )
     assert_sound(trained(objective, max_iter=5), 5)
 
 
 @pytest.mark.parametrize("build", [constant, of_rank_1, narrow])
 def test_a_degenerate_generator_is_reported(build):
-    model = Model(Quadratic(), None, 1.0)
-    report = report_generator(
-        model, BidirectionalBounds(), build(), 2, torch.zeros(3, 2), 0.0, gen(0)
-    )
+    report = reported(build(), Model(Quadratic(), None, 1.0), torch.zeros(3, 2))
     assert report.degenerate == 1 and math.isnan(report.cubo.value)
     assert math.isfinite(report.lower.value) and report.lower.value < -5
 
 
 @pytest.mark.parametrize("d", [70, 76])
 def test_a_lost_direction_among_many_is_reported(monkeypatch, d):
-    monkeypatch.setattr(_bounds, "N_ITERATED", 32)
+    monkeypatch.setattr(fitted_bounds, "N_ITERATED", 32)
     scales = torch.ones(d)
     scales[3] = 0.0
-    model, objective = Model(Quadratic(), None, 1.0), BidirectionalBounds(entropy="singular-value")
-    network, rows = linear(scales.diag()), torch.zeros(3, d)
-    report = report_generator(model, objective, network, d, rows, 0.0, gen(0))
+    model, rows = Model(Quadratic(), None, 1.0), torch.zeros(3, d)
+    report = reported(linear(scales.diag()), model, rows, entropy="singular-value")
     assert report.degenerate == 1
 
 
@@ -949,24 +960,29 @@ def test_a_lost_direction_among_many_is_reported(monkeypatch, d):
     [
         (ValueError, "bound must be one of.*got 'upper'", {"bound": "upper"}),
         (ValueError, "entropy must be one of.*got 'exact'", {"entropy": "exact"}),
-        (ValueError, "probe must be one of.*got 'cube'", {"probe": "cube"}),
-        (ValueError, "latent_dim must be.*>= 1, got 0", {"latent_dim": 0}),
-        (TypeError, "latent_dim must be an integer.*got 1.5", {"latent_dim": 1.5}),
-        (ValueError, "latent_dim must be at most the 2 values.*got 3", {"latent_dim": 3}),
-        (ValueError, "observation_noise must be.*got -1.*'auto'", {"observation_noise": -1}),
-        (TypeError, "observation_noise must be.*got 'some'", {"observation_noise": "some"}),
+        (ValueError, "probe must be one of.*got 'cube'", {"bound": UpperBound(probe="cube")}),
+        (ValueError, "latent_dim must be.*>= 1, got 0", {"generator": MLPGenerator(latent_dim=0)}),
+        (TypeError, "latent_dim must be.*got 1.5", {"generator": MLPGenerator(latent_dim=1.5)}),
+        (ValueError, "at most the 2 values.*got 3", {"generator": MLPGenerator(latent_dim=3)}),
+        (ValueError, "got -1.*'auto'", {"generator": MLPGenerator(observation_noise=-1)}),
+        (TypeError, "noise must be.*got 'x'", {"generator": MLPGenerator(observation_noise="x")}),
+        (ValueError, "learning_rate .*got 0", {"generator": MLPGenerator(learning_rate=0)}),
         (ValueError, "penalty_weight must be.*got -2", {"penalty_weight": -2}),
         (ValueError, "margin must be.*got -0.5", {"margin": -0.5}),
-        (ValueError, "penalty_exponent must be.*>= 1, got 0.5", {"penalty_exponent": 0.5}),
-        (ValueError, "entropy_weight must be.*got -1", {"entropy_weight": -1}),
-        (ValueError, "fold_penalty must be.*got -3", {"fold_penalty": -3}),
-        (ValueError, "n_lobpcg must be.*>= 1, got 0", {"n_lobpcg": 0}),
+        (ValueError, "exponent must be.*>= 1, got 0.5", {"bound": UpperBound(exponent=0.5)}),
+        (ValueError, "weight must be.*got -1", {"entropy": GeneratorEntropy(weight=-1)}),
+        (ValueError, "fold_penalty .*got -3", {"entropy": GeneratorEntropy(fold_penalty=-3)}),
+        (ValueError, "n_lobpcg .*>= 1, got 0", {"entropy": GeneratorEntropy(n_lobpcg=0)}),
         (ValueError, "with bound='bidirectional', got 'variational'", {"entropy": "variational"}),
         (ValueError, "got 'mutual-information'.*Use", {"entropy": "mutual-information"}),
         (
             ValueError,
             "observation_noise must be > 0.*got 0",
-            {"bound": "zero-centered-gp", "entropy": "variational", "observation_noise": 0},
+            {
+                "bound": "zero-centered-gp",
+                "entropy": "variational",
+                "generator": MLPGenerator(observation_noise=0),
+            },
         ),
     ],
 )

@@ -1,76 +1,17 @@
-"""Parameter objects: stored verbatim, cloned, encoded, and refused with the house's errors."""
+"""Parameter objects: encoded, found by alias, and refused with the house's errors."""
 
 import json
-import pickle
 import re
 
 import numpy as np
 import pytest
-from sklearn.base import clone
 
 from skebm._components import Component, check_choice, check_number, decode, encode, resolve
-from skebm.bases import BaseComponent, Gaussian, Kernel, Mixture, Uniform
-from skebm.energies import (
-    MLP,
-    Conv,
-    EnergyComponent,
-    GaussianBernoulliRBM,
-    LinearICA,
-    Reconstruction,
-    Residual,
-)
-from skebm.networks import ConvGenerator, ResidualGenerator
-from skebm.objectives import ContrastiveDivergence, ImportanceLikelihood, Optimization
-from skebm.partition import AIS, Auto, ImportanceSampling, Quadrature
-from skebm.samplers import MALA, Gibbs, Langevin
-
-COMPONENTS = [
-    AIS(n_chains=64),
-    Auto(),
-    Conv.lenet(),
-    Conv.pyramid(8),
-    Conv.dcgan(8),
-    Conv(learn_gamma=True),
-    ConvGenerator((8, 4)),
-    ContrastiveDivergence(sampler=Langevin(0.3), optimization=Optimization(betas=(0.1, 0.2))),
-    Gaussian(),
-    GaussianBernoulliRBM(4, np.ones((2, 4)), np.zeros(2), np.ones(4)),
-    Gibbs(),
-    ImportanceLikelihood(n_points=7),
-    ImportanceSampling(tol=0.5),
-    Kernel(bandwidth=0.2),
-    Langevin(noise_std=0.1),
-    LinearICA("laplace", np.eye(2)),
-    MALA(n_warmup=5),
-    MLP(hidden_sizes=(3, 4), output="quadratic"),
-    Mixture(n_components=4),
-    Quadrature(domain=((0.0, 0.0), (1.0, 2.0))),
-    Reconstruction(hidden_sizes=(3, 4), negative_slope=0.3),
-    Residual((3,)),
-    ResidualGenerator(output="identity"),
-    Uniform(widening=0.0),
-]
-each = pytest.mark.parametrize("component", COMPONENTS, ids=lambda c: type(c).__name__)
-
-
-@each
-def test_clones_equal_and_are_not_the_original(component):
-    copy = clone(component)
-    assert copy == component and copy is not component and hash(copy) == hash(component)
-    assert component != type(component)(**_first_changed(component)) or not component.get_params()
-
-
-def _first_changed(component):
-    params = component.get_params(deep=False)
-    return {**params, next(iter(params)): "changed"} if params else {}
-
-
-@each
-def test_parameters_are_stored_verbatim_and_set(component):
-    for name, value in component.get_params(deep=False).items():
-        fresh = type(component)(**{**component.get_params(deep=False), name: value})
-        assert getattr(fresh, name) is value
-        assert fresh.set_params(**{name: "other"}).get_params(deep=False)[name] == "other"
+from skebm.bases import BaseComponent, Gaussian, Mixture
+from skebm.energies import MLP, EnergyComponent
+from skebm.objectives import ContrastiveDivergence
+from skebm.partition import Quadrature
+from skebm.samplers import Langevin
 
 
 def test_set_params_reaches_into_components():
@@ -81,23 +22,17 @@ def test_set_params_reaches_into_components():
         objective.set_params(sampler__stepsize=0.7)
 
 
-@each
-def test_json_and_pickles_bring_components_back(component):
-    assert decode(json.loads(json.dumps(encode(component)))) == component
-    assert pickle.loads(pickle.dumps(component)) == component
-
-
 def test_encode_keeps_tuples_and_plain_numbers():
-    value = (1, [2.5, None, True], "a", (np.int64(3), np.float32(0.5)))
+    value = (1, [2.5, None, True], "a", (np.int64(3), np.float32(0.5)), {"b": (1,)})
     back = decode(json.loads(json.dumps(encode(value))))
-    assert back == (1, [2.5, None, True], "a", (3, 0.5)) and type(back[3][0]) is int
+    assert back == (1, [2.5, None, True], "a", (3, 0.5), {"b": (1,)}) and type(back[3][0]) is int
 
 
 class Foreign(Component):
     pass
 
 
-@pytest.mark.parametrize("value", [Foreign(), abs, {"a": 1}, object()])
+@pytest.mark.parametrize("value", [Foreign(), abs, {"a": abs}, object()])
 def test_encode_refuses_what_has_no_plain_form(value):
     with pytest.raises(TypeError, match=r"not part of skebm|no plain form"):
         encode(value)

@@ -198,7 +198,7 @@ def test_noise_reaches_batches_base_and_the_rows_that_judge(noise):
     """Each as wide as 1 + noise^2 on standardized rows."""
     X, variance = normal(4000, 1), 1 + noise**2
     params = {"base": "gaussian", "data_noise": noise, "max_iter": 1, "batch_size": 4000}
-    est = EnergyDensity(Watch(64), random_state=0, **params).fit(5 + 3 * X)
+    est = EnergyDensity(objective=Watch(64), random_state=0, **params).fit(5 + 3 * X)
     assert float(Watch.seen[-1].var()) == pytest.approx(variance, rel=4 * math.sqrt(2 / 4000))
     of_base = 0.5 * float(est.base_.log_prob(torch.zeros(1, 1)).exp()) ** -2 / math.pi
     assert of_base == pytest.approx(variance, rel=0.05)

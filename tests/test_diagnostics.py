@@ -9,7 +9,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from skebm import HybridCDDensity
-from skebm.data import torch_generator
+from skebm.data import ArrayTable, torch_generator
 from skebm.diagnostics import (
     Chains,
     copy_ratio,
@@ -20,10 +20,12 @@ from skebm.diagnostics import (
     split_rhat,
     summarize,
 )
-from skebm.diagnostics import (
-    chains as chains_module,
-)
-from skebm.samplers import HMC, MALA, SGHMC, Langevin
+from skebm.diagnostics import chains as chains_module
+from skebm.energies import MLP, Model, Zero
+from skebm.fitted import Draws
+from skebm.objectives import ChainStart, ContrastiveDivergence
+from skebm.samplers import HMC, MALA, SGHMC, Langevin, SampleBank
+from skebm.train import Settings, train
 from tests.closed_forms import (
     Quadratic,
     ar1,
@@ -54,13 +56,8 @@ def fitted():
 
 @pytest.fixture(scope="module")
 def persistent():
-    settings = {
-        "init": "persistent",
-        "bank_size": 300,
-        "batch_size": 64,
-        "log_partition": None,
-        "max_iter": 5,
-    }
+    start = ChainStart("persistent", bank=SampleBank(300))
+    settings = {"init": start, "batch_size": 64, "log_partition": None, "max_iter": 5}
     return HybridCDDensity(**settings, random_state=0).fit(table(200))
 
 
@@ -68,17 +65,16 @@ def persistent():
 def exact(fitted):
     """The same with the density N(0.5, I / 4) in standardized space, at temperature 2."""
     estimator = copy.deepcopy(fitted)
-    estimator.energy_, estimator.base_ = Quadratic(8.0, 0.5).requires_grad_(False), None
-    estimator.temperature_ = 2.0
+    estimator.density_.model = Model(Quadratic(8.0, 0.5).requires_grad_(False), None, 2.0)
     return estimator
 
 
 def to_x(estimator, z):
-    return z * estimator._standardizer.scale + estimator._standardizer.location
+    return z * estimator.density_.transform.scale + estimator.density_.transform.location
 
 
 def to_z(estimator, x):
-    return (x - estimator._standardizer.location) / estimator._standardizer.scale
+    return (x - estimator.density_.transform.location) / estimator.density_.transform.scale
 
 
 def exact_rows(estimator, n, seed=0, s=0.5):
@@ -94,7 +90,9 @@ def test_exact_draws_stay_in_distribution(exact, sampler):
     assert chains.steps.tolist() == [0, 10, 20, 25]
     assert chains.positions.shape == (4, 20_000, 2)
     for column in range(2):
-        scale, location = (getattr(exact._standardizer, k)[column] for k in ("scale", "location"))
+        scale, location = (
+            getattr(exact.density_.transform, k)[column] for k in ("scale", "location")
+        )
         x = chains.positions[-1, :, column]
         assert_mean(x, location + 0.5 * scale, 0.0036 * scale)
         assert_variance(x, scale**2 / 4, 0.011)
@@ -143,7 +141,7 @@ def test_energies_are_those_of_the_estimator(fitted):
     chains = run_chains(fitted, table(15, 3), n_steps=10)
     for k in range(2):
         x = chains.positions[k]
-        shift = fitted.log_partition_.value + fitted._standardizer.log_volume
+        shift = fitted.log_partition_.value - fitted.density_.transform.log_slope(x).sum()
         truth = -fitted.score_samples(x) - shift
         np.testing.assert_allclose(chains.energy[k], truth, rtol=1e-4, atol=1e-4)
         truth = fitted.energy_samples(x)
@@ -174,8 +172,8 @@ def test_looking_does_not_change_the_chains(fitted, name):
 
 def test_noise_is_that_of_the_estimator(fitted):
     chains = run_chains(fitted, n_chains=50, n_steps=0, random_state=4)
-    z = fitted._noise(50, torch_generator(4))
-    np.testing.assert_array_equal(chains.positions, fitted._standardizer.inverse(z)[None])
+    z = fitted.density_.noise(50, torch_generator(4))
+    np.testing.assert_array_equal(chains.positions[0], fitted.density_.transform.inverse(z))
     assert chains.steps.tolist() == [0]
 
 
@@ -206,7 +204,7 @@ def test_the_default_sampler_is_that_of_training(fitted):
     own = run_chains(fitted, n_steps=10)
     np.testing.assert_array_equal(own.step_size, np.float32(fitted.sampler_.step_size))
     bare = copy.deepcopy(fitted)
-    del bare.sampler_
+    bare.density_.draws = Draws()
     assert run_chains(bare, n_steps=0).step_size == pytest.approx(0.05)
 
 
@@ -497,18 +495,18 @@ def test_unfit_histories(rows, options, message):
         force_correlation(rows, **options)
 
 
-def test_the_history_of_an_estimator():
-    settings = {"base": "gaussian", "max_iter": 20, "eval_every": 1, "n_iter_no_change": 30}
-    settings |= {"log_partition": None}
-    estimator = HybridCDDensity(**settings, random_state=0).fit(table(200))
-    found = force_correlation(estimator.history_)
+def test_the_history_of_a_training():
+    model = Model(MLP((8,)).build((2,), torch_generator(0)), normal_base(2), 1.0)
+    rows = ArrayTable(torch.randn(200, 2, generator=torch_generator(0)))
+    settings = Settings(20, eval_every=1)
+    state = train(model, ContrastiveDivergence(), rows, settings=settings, rng=torch_generator(0))
+    found = force_correlation(state.history)
     assert np.isfinite(found.correlation).all()
     np.testing.assert_allclose(found.stderr, 1 / np.sqrt(np.arange(20, 14, -1)))
 
 
 def test_a_base_alone_can_be_run(exact):
-    exact.base_ = normal_base(2, scale=0.5)
-    exact.energy_ = Quadratic(0.0).requires_grad_(False)
+    exact.density_.model = Model(Zero(), normal_base(2, scale=0.5), 2.0)
     chains = run_chains(exact, n_chains=2000, sampler=MALA(0.1), n_steps=10)
     assert isinstance(chains, Chains) and not chains.model_energy.any()
     u = chains.energy - math.log(2 * math.pi / 4)

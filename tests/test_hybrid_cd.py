@@ -1,25 +1,19 @@
-"""HybridCDDensity's public contract: units, thresholds, samples, thrift with log Z, sklearn use."""
+"""HybridCDDensity: densities in the units of X, log Z, bases, samples and the refinement."""
 
 import copy
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from sklearn.base import is_outlier_detector
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import GridSearchCV, cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import RobustScaler
-from sklearn.utils import get_tags
+from sklearn.model_selection import cross_val_score
 
 from skebm import HybridCDDensity
-from skebm.bases import Mixture
+from skebm.bases import Kernel, Mixture
 from skebm.energies import MLP, Zero
 from skebm.exceptions import NormalizationWarning
-from skebm.objectives import ContrastiveDivergence
-from skebm.partition import AIS, ImportanceSampling
+from skebm.partition import ImportanceSampling
+from tests.generators import gen
 
 SHIFT, SCALE = 100.0, 10.0
 
@@ -55,12 +49,24 @@ def two_modes(n, seed, d=1):
     return SHIFT + SCALE * (side + 0.5 * rng.randn(n, d))
 
 
-def grid(est, d, n=400):
+def grid(d, n=400):
     """Cell centers over +-8 standard deviations of `two_modes`, and the volume of a cell."""
     edges = np.linspace(SHIFT - 8 * SCALE * 2.1, SHIFT + 8 * SCALE * 2.1, n + 1)
     centers = (edges[1:] + edges[:-1]) / 2
     points = np.stack(np.meshgrid(*[centers] * d, indexing="ij"), -1).reshape(-1, d)
     return points, (edges[1] - edges[0]) ** d
+
+
+def assert_normalized(est, d=1, n=400):
+    points, cell = grid(d, n)
+    assert np.exp(est.score_samples(points)).sum() * cell == pytest.approx(1, abs=0.01)
+
+
+def base_log_density(est, X, fitted_to):
+    """That of the base alone, in the units of X."""
+    mean, std = fitted_to.mean(0), fitted_to.std(0)
+    base = copy.deepcopy(est.base_).double()
+    return base.log_prob(torch.from_numpy((X - mean) / std)).numpy() - np.log(std).sum()
 
 
 @pytest.fixture(scope="module")
@@ -69,156 +75,32 @@ def X():
 
 
 @pytest.fixture(scope="module")
-def fitted(X):
-    return tiny().fit(X)
-
-
-@pytest.fixture(scope="module")
 def strong_1d():
     est = strong().fit(two_modes(800, 0))
-    assert not isinstance(est.energy_, Zero)  # else the tests below would look at the base alone
-    assert est.validation_gain_[0] > 0.1
+    assert est.validation_gain_[0] > 0.1  # else the tests below would look at the base alone
     return est
-
-
-@pytest.fixture(scope="module")
-def strong_2d():
-    est = strong().fit(two_modes(800, 1, d=2))
-    assert not isinstance(est.energy_, Zero)
-    return est
-
-
-# -- scikit-learn's contract ---------------------------------------------------------------------
-
-
-def test_it_is_an_outlier_detector_and_a_density_estimator():
-    est = HybridCDDensity()
-    assert is_outlier_detector(est)
-    assert get_tags(est).estimator_type == "outlier_detector"
-    assert not get_tags(est).input_tags.allow_nan
-    assert not get_tags(est).target_tags.required
-    names = [cls.__name__ for cls in type(est).__mro__]
-    assert names.index("OutlierMixin") < names.index("DensityMixin") < names.index("BaseEstimator")
-
-
-def test_constructor_parameters_are_keyword_only():
-    with pytest.raises(TypeError, match="positional"):
-        HybridCDDensity("data")
-
-
-def test_score_is_the_mean_of_score_samples(fitted, X):
-    assert fitted.score(X) == fitted.score_samples(X).mean()
-    assert isinstance(fitted.score(X), float)
-    assert fitted.score(X, y=np.zeros(len(X))) == fitted.score(X)
-
-
-def test_scores_are_float64_one_per_row(fitted, X):
-    for read in (fitted.score_samples, fitted.decision_function, fitted.energy_samples):
-        values = read(X.astype(np.float32))
-        assert values.dtype == np.float64
-        assert values.shape == (300,)
-    assert fitted.score_function(X).shape == (300, 2)
-    assert fitted.score_function(X).dtype == np.float64
-
-
-def test_decision_function_is_the_score_above_the_offset(fitted, X):
-    np.testing.assert_array_equal(
-        fitted.decision_function(X), fitted.score_samples(X) - fitted.offset_
-    )
-
-
-def test_predict_is_one_where_the_decision_is_not_negative(fitted, X):
-    labels = fitted.predict(X)
-    assert labels.dtype.kind == "i"
-    np.testing.assert_array_equal(labels == 1, fitted.decision_function(X) >= 0)
-    assert set(labels) == {-1, 1}
-
-
-def test_a_row_on_the_threshold_is_an_inlier(fitted, X, monkeypatch):
-    monkeypatch.setattr(fitted, "offset_", float(fitted.score_samples(X[:1])[0]))
-    assert fitted.predict(X[:1])[0] == 1
-
-
-def test_fit_predict_is_fit_and_predict(X):
-    np.testing.assert_array_equal(tiny().fit_predict(X), tiny().fit(X).predict(X))
-
-
-def test_same_seed_same_bits_and_another_seed_others(X):
-    a, b, c = (tiny(random_state=s).fit(X).score_samples(X) for s in (0, 0, 1))
-    np.testing.assert_array_equal(a, b)
-    assert (a != c).any()
-
-
-def test_fitted_attributes(fitted):
-    assert fitted.n_features_in_ == 2
-    assert fitted.n_iter_ == 20
-    assert [row["iteration"] for row in fitted.history_] == [0, 20, 20, 40]  # chains, refinement
-    assert fitted.temperature_ == 1.0
-    assert fitted.log_partition_._fields == ("value", "stderr", "ess", "method")
-    assert fitted.base_ is not None
-    assert isinstance(fitted.energy_, torch.nn.Module)
-    np.testing.assert_array_equal(fitted.data_noise_, [0.0, 0.0])
 
 
 # -- density in the units of X -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("d", [1, 2])
-def test_density_integrates_to_one_in_the_units_of_x(d, strong_1d, strong_2d):
-    est = strong_1d if d == 1 else strong_2d
-    points, cell = grid(est, d)
-    assert np.exp(est.score_samples(points)).sum() * cell == pytest.approx(1, abs=0.01)
+@pytest.mark.parametrize(("d", "temperature"), [(1, 1.0), (2, 1.0), (1, 0.5), (1, 2.0)])
+def test_density_integrates_to_one_in_the_units_of_x(d, temperature):
+    est = strong(temperature=temperature, max_iter=50).fit(two_modes(400, 1, d))
+    assert not isinstance(est.energy_, Zero) and est.temperature_ == temperature
+    assert_normalized(est, d)
 
 
-@pytest.mark.parametrize("params", [{}, {"temperature": 2.0}, {"temperature": 0.5}])
-def test_log_density_is_energy_over_temperature_and_base_and_log_z(params):
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 0.5])
+def test_log_density_is_energy_over_temperature_and_base_and_log_z(temperature):
     X = two_modes(200, 0, d=2)
-    est = strong(max_iter=50, validation_fraction=0, **params).fit(X)
-    z = torch.from_numpy((X - X.mean(0)) / X.std(0))
-    base = est.base_.double().log_prob(z).numpy()
-    est.base_.float()
-    energy = est.energy_samples(X)
-    assert energy.std() > 0.05
-    expected = -energy / params.get("temperature", 1.0) + base - est.log_partition_.value
-    expected -= np.log(X.std(0)).sum()
-    np.testing.assert_allclose(est.score_samples(X), expected, atol=1e-4)
-
-
-@pytest.mark.parametrize("temperature", [0.5, 2.0])
-def test_density_at_another_temperature_integrates_to_one(temperature):
-    est = strong(temperature=temperature, max_iter=50).fit(two_modes(400, 0))
-    assert not isinstance(est.energy_, Zero)
-    assert est.temperature_ == temperature
-    points, cell = grid(est, 1)
-    assert np.exp(est.score_samples(points)).sum() * cell == pytest.approx(1, abs=0.01)
-
-
-def test_energy_samples_are_the_energy_alone_on_standardized_rows(strong_1d):
-    X = two_modes(800, 0)
+    est = strong(max_iter=50, validation_fraction=0, temperature=temperature).fit(X)
     z = torch.from_numpy((X - X.mean(0)) / X.std(0)).float()
-    with torch.no_grad():
-        expected = strong_1d.energy_(z).numpy()
-    np.testing.assert_allclose(strong_1d.energy_samples(X), expected, atol=1e-4)
-
-
-def test_score_function_is_the_slope_of_score_samples(strong_2d):
-    X, step = two_modes(100, 5, d=2), 0.1  # 0.005 standard deviations
-    slope = np.empty_like(X)
-    for j in range(2):
-        e = step * np.eye(2)[j]
-        rise = strong_2d.score_samples(X + e) - strong_2d.score_samples(X - e)
-        slope[:, j] = rise / (2 * step)
-    np.testing.assert_allclose(strong_2d.score_function(X), slope, atol=2e-3, rtol=2e-3)
-
-
-@pytest.mark.parametrize("a", [1024.0, 3.7, np.array([1e-3, 1e5])])
-def test_scaling_columns_shifts_the_log_density_by_the_log_volume(a, X, fitted):
-    b = 5.0 * a
-    moved = tiny().fit(a * X + b)
-    expected = fitted.score_samples(X) - np.log(a * np.ones(2)).sum()
-    np.testing.assert_allclose(moved.score_samples(a * X + b), expected, atol=1e-3)
-    samples, original = moved.sample(20, random_state=1), fitted.sample(20, random_state=1)
-    np.testing.assert_allclose((samples - b) / a, original, atol=0.05 * SCALE)
+    energy = est.energy_samples(X)
+    np.testing.assert_allclose(energy, est.energy_(z).numpy(), atol=1e-4)
+    assert energy.std() > 0.05
+    expected = -energy / temperature + base_log_density(est, X, X) - est.log_partition_.value
+    np.testing.assert_allclose(est.score_samples(X), expected, atol=1e-4)
 
 
 def test_standardize_false_works_in_the_units_of_x():
@@ -227,79 +109,51 @@ def test_standardize_false_works_in_the_units_of_x():
     plain = est.base_.log_prob(torch.from_numpy(X).float()).numpy()
     expected = plain - est.energy_samples(X) - est.log_partition_.value
     np.testing.assert_allclose(est.score_samples(X), expected, atol=1e-4)
-    edges = np.linspace(-12, 12, 2001)[:, None]
-    assert np.exp(est.score_samples(edges)).sum() * 0.012 == pytest.approx(1, abs=0.01)
     far = strong(standardize=False, max_iter=2).fit(X * 1000)
     assert far.sample(50, random_state=0).std() > 100
 
 
-@pytest.mark.parametrize(
-    "base", [Mixture(n_components=2), "gaussian", "kernel", "uniform"], ids=str
-)
+@pytest.mark.parametrize("base", [Mixture(n_components=2), "kernel", "uniform"], ids=str)
 def test_log_density_is_finite_however_far_out(base, X):
     est = tiny(base=base, validation_fraction=0).fit(X)  # nothing held out: the energy stays
-    assert not isinstance(est.energy_, Zero)
     far = [[s * r, r] for r in (1e6, 1e30, 1e300, np.finfo(float).max) for s in (1, -1)]
     values = est.score_samples(far)
-    assert np.isfinite(values).all()
-    assert (values < est.score_samples(X).min()).all()
-    assert (est.predict(far) == -1).all()
-    assert np.isfinite(est.energy_samples(far)).all()
+    assert np.isfinite(values).all() and (values < est.score_samples(X).min()).all()
     assert np.isfinite(est.score_function(far)).all()
 
 
 # -- thresholds ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("contamination", [0.01, 0.1, 0.5])
-def test_a_float_contamination_flags_exactly_that_fraction_of_the_rows(contamination, X):
-    labels = tiny(contamination=contamination).fit(X).predict(X)
-    assert (labels == -1).sum() == round(contamination * len(X))
+def test_a_row_on_the_threshold_is_an_inlier(strong_1d, monkeypatch):
+    row = two_modes(1, 0)
+    monkeypatch.setattr(strong_1d, "offset_", float(strong_1d.score_samples(row)[0]))
+    assert strong_1d.predict(row)[0] == 1
 
 
-@pytest.mark.parametrize("n", [5, 12, 30, 300])
-def test_auto_contamination_flags_at_least_one_training_row_and_few(n):
-    X = two_modes(n, 3, d=2)
-    flagged = (tiny().fit(X).predict(X) == -1).sum()
-    assert 1 <= flagged <= max(1, 0.5 * n)  # of 30 rows, three are held out: a crude quantile
-
-
-def test_auto_offset_is_the_quantile_of_held_out_rows(X, monkeypatch):
-    seen = {}
-    original = HybridCDDensity._offset
-
-    def spy(self, X, held_out, *rest):
-        seen["held_out"] = held_out
-        return original(self, X, held_out, *rest)
-
-    monkeypatch.setattr(HybridCDDensity, "_offset", spy)
-    est = tiny(validation_fraction=0.3).fit(X)
-    assert len(seen["held_out"]) == 90
-    assert (est.predict(X[seen["held_out"]]) == -1).sum() in (4, 5)  # 5 % of 90
+def test_the_automatic_offset_is_the_quantile_of_held_out_rows(X):
+    """A kernel base so narrow that rows it was fitted to score far above all others."""
+    est = tiny(base=Kernel(bandwidth=0.003), validation_fraction=0.3, max_iter=1).fit(X)
+    scores = np.sort(est.score_samples(X))
+    assert scores[90:].min() > scores[:90].max() + 1  # the 90 are those held out
+    assert est.offset_ == pytest.approx(np.quantile(scores[:90], 0.05))
+    assert (est.predict(X) == -1).sum() == 5
 
 
 # -- the base ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_an_energy_that_earns_nothing_is_dropped_and_log_z_is_exact(seed):
-    X = np.random.RandomState(seed).randn(120, 2)  # the Gaussian base is the truth
-    est = tiny(random_state=seed).fit(X)
-    gains = [row for row in est.history_ if "validation" in row]
-    best = max(gains, key=lambda row: row["validation"])
-    earned = best["validation_gain"] > best["validation_stderr"]
-    assert isinstance(est.energy_, Zero) == (not earned)
-    if not earned:
-        assert tuple(est.log_partition_)[:2] == (0.0, 0.0)
-        assert est.validation_gain_ == (0.0, 0.0)
-        z = torch.from_numpy((X - X.mean(0)) / X.std(0)).float()
-        expected = est.base_.log_prob(z).numpy() - np.log(X.std(0)).sum()
-        np.testing.assert_allclose(est.score_samples(X), expected, atol=1e-5)
-
-
-def test_some_energy_is_dropped_among_those_seeds():
-    X = np.random.RandomState(0).randn(120, 2)
-    kept = [not isinstance(tiny(random_state=s).fit(X).energy_, Zero) for s in range(4)]
+def test_an_energy_that_earns_nothing_is_dropped_and_log_z_is_exact():
+    X, kept = np.random.RandomState(0).randn(120, 2), []  # the Gaussian base is the truth
+    for seed in range(4):
+        est = tiny(random_state=seed).fit(X)
+        best = max((r for r in est.history_ if "validation" in r), key=lambda r: r["validation"])
+        kept.append(best["validation_gain"] > best["validation_stderr"])
+        assert isinstance(est.energy_, Zero) == (not kept[-1])
+        if not kept[-1]:
+            assert tuple(est.log_partition_)[:2] == est.validation_gain_ == (0.0, 0.0)
+            expected = base_log_density(est, X, X)
+            np.testing.assert_allclose(est.score_samples(X), expected, atol=1e-5)
     assert not all(kept)
 
 
@@ -307,56 +161,34 @@ def test_some_energy_is_dropped_among_those_seeds():
 def test_never_worse_than_the_base_on_fresh_rows(learning_rate):
     X, fresh = two_modes(300, 0, d=2), two_modes(2000, 1, d=2)
     est = strong(learning_rate=learning_rate, max_iter=50).fit(X)
-    z = torch.from_numpy((fresh - X.mean(0)) / X.std(0)).float()
-    base = est.base_.log_prob(z).numpy() - np.log(X.std(0)).sum()
-    gain = est.score_samples(fresh) - base
+    gain = est.score_samples(fresh) - base_log_density(est, fresh, X)
     assert gain.mean() >= -2 * gain.std() / len(gain) ** 0.5 - 0.02
 
 
 def test_a_quadratic_energy_needs_no_base():
     energy = MLP(hidden_sizes=(16,), n_frequencies=0, output="quadratic")
-    est = strong(base=None, energy=energy).fit(two_modes(400, 0))
+    X = two_modes(400, 0)
+    est = strong(base=None, energy=energy).fit(X)
     assert est.base_ is None
-    points, cell = grid(est, 1, 2000)
-    expected = -est.energy_samples(points) - est.log_partition_.value
-    expected -= np.log(two_modes(400, 0).std())
+    points, _ = grid(1, 2000)
+    expected = -est.energy_samples(points) - est.log_partition_.value - np.log(X.std())
     np.testing.assert_allclose(est.score_samples(points), expected, rtol=1e-5, atol=1e-4)
-    assert np.exp(est.score_samples(points)).sum() * cell == pytest.approx(1, abs=0.01)
-    samples = est.sample(200, random_state=0)
-    assert samples.shape == (200, 1)
-    assert abs(samples.mean() - SHIFT) < 2 * SCALE
+    assert_normalized(est, n=2000)
+    assert abs(est.sample(200, random_state=0).mean() - SHIFT) < 2 * SCALE
 
 
 # -- log Z ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("alias", ["auto", "quadrature", "importance", "ais", AIS(n_chains=512)])
+@pytest.mark.parametrize("alias", ["auto", "importance", "ais"])
 def test_each_log_partition_alias_agrees_with_quadrature(alias, strong_1d):
     est = strong(log_partition=alias).fit(two_modes(800, 0))
     truth, result = strong_1d.log_partition_, est.log_partition_
-    assert truth.stderr < 1e-3
+    assert truth.stderr < 1e-3 and truth.method == "quadrature"
     assert abs(truth.value) > 0.01  # or 0 would do
     assert result.stderr <= 0.05
     assert abs(result.value - truth.value) <= 4 * result.stderr + 1e-3
-    expected = {"auto": "quadrature"}.get(alias, alias) if isinstance(alias, str) else "ais"
-    assert result.method == expected
-
-
-def test_without_log_partition_scores_are_unnormalized_and_say_so(strong_1d):
-    X = two_modes(800, 0)
-    est = strong(log_partition=None)
-    assert "unnormalized" not in repr(est)
-    est.fit(X)
-    assert est.log_partition_ is None
-    assert repr(est).endswith("(unnormalized)")
-    values = est.score_samples(X)
-    expected = strong_1d.score_samples(X) + strong_1d.log_partition_.value
-    np.testing.assert_allclose(values, expected, atol=1e-5)
-    with pytest.warns(NormalizationWarning, match="log_partition=None"):
-        assert est.score(X) == values.mean()
-    assert set(est.predict(X)) == {-1, 1}
-    assert np.isfinite(est.sample(5, random_state=0)).all()
-    assert "unnormalized" not in repr(strong_1d)
+    assert result.method == {"auto": "quadrature"}.get(alias, alias)
 
 
 def test_a_log_z_that_cannot_be_trusted_warns_with_its_numbers():
@@ -366,27 +198,6 @@ def test_a_log_z_that_cannot_be_trusted_warns_with_its_numbers():
 
 
 # -- samples -------------------------------------------------------------------------------------
-
-
-def test_sample_seeds(fitted):
-    a, b, c = (fitted.sample(50, random_state=s) for s in (1, 1, 2))
-    np.testing.assert_array_equal(a, b)
-    assert (a != c).any()
-    own = fitted.sample(50)
-    np.testing.assert_array_equal(own, fitted.sample(50, random_state=fitted.random_state))
-    np.testing.assert_array_equal(own, fitted.sample(50))
-    assert fitted.sample().shape == (1, 2)
-    assert a.dtype == np.float64
-
-
-def test_sample_advances_a_random_state_instance(X):
-    est = tiny(random_state=np.random.RandomState(0)).fit(X)
-    assert (est.sample(10) != est.sample(10)).any()
-    rng = np.random.RandomState(5)
-    first, second = est.sample(10, random_state=rng), est.sample(10, random_state=rng)
-    assert (first != second).any()
-    again = est.sample(10, random_state=np.random.RandomState(5))
-    np.testing.assert_array_equal(first, again)
 
 
 def test_samples_have_the_moments_of_the_data():
@@ -399,22 +210,17 @@ def test_samples_have_the_moments_of_the_data():
     assert np.corrcoef(samples.T)[0, 1] == pytest.approx(np.corrcoef(X.T)[0, 1], abs=0.05)
 
 
-def _p_value(est, samples):
-    """Kolmogorov-Smirnov p-value of rows against the estimator's own density on a fine grid."""
-    points, cell = grid(est, 1, 20_000)
-    mass = np.exp(est.score_samples(points)) * cell
-    return stats.kstest(samples[:, 0], lambda x: np.interp(x, points[:, 0], mass.cumsum())).pvalue
+def test_samples_follow_the_density_and_draws_of_the_base_do_not(strong_1d):
+    """Kolmogorov-Smirnov against the estimator's own density on a fine grid."""
+    points, cell = grid(1, 20_000)
+    mass = (np.exp(strong_1d.score_samples(points)) * cell).cumsum()
 
+    def p_value(rows):
+        return stats.kstest(rows[:, 0], lambda x: np.interp(x, points[:, 0], mass)).pvalue
 
-def test_samples_follow_the_density(strong_1d):
-    assert _p_value(strong_1d, strong_1d.sample(4000, random_state=0)) > 1e-3
-
-
-def test_that_test_rejects_base_draws(strong_1d, monkeypatch):
-    monkeypatch.setattr(strong_1d, "energy_", Zero())
-    draws = strong_1d.sample(4000, random_state=0)
-    monkeypatch.undo()
-    assert _p_value(strong_1d, draws) < 1e-6
+    assert p_value(strong_1d.sample(4000, random_state=0)) > 1e-3
+    draws = strong_1d.density_.transform.inverse(strong_1d.base_.sample(4000, gen(0)))
+    assert p_value(draws) < 1e-6
 
 
 def test_sample_reports_how_it_went(strong_1d):
@@ -424,51 +230,24 @@ def test_sample_reports_how_it_went(strong_1d):
     assert 0.3 < info.acceptance < 1
 
 
-# -- parameters ----------------------------------------------------------------------------------
-
-
-def test_set_params_reaches_the_component_behind_an_alias(X):
-    est = tiny(energy="mlp", base="kernel", sampler="mala")
-    est.set_params(energy__hidden_sizes=(4,), base__n_centers=30, sampler__target_accept=0.7)
-    assert est.energy == MLP(hidden_sizes=(4,))
-    assert est.get_params()["energy__hidden_sizes"] == (4,)
-    est.set_params(energy__n_frequencies=2).fit(X)
-    assert est.base_.centers.shape == (30, 2)
-    assert est.energy == MLP(hidden_sizes=(4,), n_frequencies=2)
-
-
-def test_set_params_takes_alias_and_nested_parameter_together():
-    est = tiny(energy=MLP((9,))).set_params(energy="mlp", energy__hidden_sizes=(4,))
-    assert est.energy == MLP(hidden_sizes=(4,))
+# -- two phases ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("refine", [True, False])
-def test_warm_start_continues(refine, X):
+def test_a_warm_start_goes_on_with_every_phase(refine, X):
     est = tiny(warm_start=True, refine=refine, validation_fraction=0).fit(X)
-    first, base = est.n_iter_, [buffer.clone() for buffer in est.base_.buffers()]
-    before = est.energy_samples(X)
+    first, before = est.n_iter_, est.energy_samples(X)
+    energy, base = est.energy_, copy.deepcopy(est.base_.state_dict())
+    weights = copy.deepcopy(energy.state_dict())
+    twin = copy.deepcopy(est).set_params(cd_weight=1e4)
     est.fit(X)
     assert (first, est.n_iter_) == (20, 40)
     iterations = [row["iteration"] for row in est.history_]
-    assert iterations == sorted(iterations)
-    assert iterations[-1] == (80 if refine else 40)
+    assert iterations == sorted(iterations) and iterations[-1] == (80 if refine else 40)
     assert (est.energy_samples(X) != before).any()
-    for a, b in zip(est.base_.buffers(), base, strict=True):
-        assert torch.equal(a, b)
-
-
-def test_every_phase_of_a_warm_start_counts(X):
-    est = tiny(warm_start=True, validation_fraction=0).fit(X)
-    twin = copy.deepcopy(est).set_params(cd_weight=1e4)
-    assert (est.fit(X).energy_samples(X) != twin.fit(X).energy_samples(X)).any()
-
-
-def test_a_warm_start_leaves_the_model_it_started_from_alone(X):
-    est = tiny(warm_start=True, validation_fraction=0).fit(X)
-    energy = est.energy_
-    before = [p.clone() for p in energy.parameters()]
-    est.fit(X)
-    assert all(torch.equal(a, b) for a, b in zip(before, energy.parameters(), strict=True))
+    assert (est.energy_samples(X) != twin.fit(X).energy_samples(X)).any()  # the first phase counts
+    torch.testing.assert_close(dict(est.base_.state_dict()), dict(base), rtol=0, atol=0)
+    torch.testing.assert_close(dict(energy.state_dict()), dict(weights), rtol=0, atol=0)
 
 
 def test_refinement_gains_and_can_be_left_out():
@@ -480,59 +259,7 @@ def test_refinement_gains_and_can_be_left_out():
     assert refined.score(fresh) > plain.score(fresh) + 0.01
 
 
-def test_without_warm_start_a_fit_starts_afresh(X):
-    est = tiny().fit(X)
-    first = est.score_samples(X)
-    assert est.fit(X).n_iter_ == 20
-    np.testing.assert_array_equal(est.score_samples(X), first)
-
-
-def test_warm_start_refuses_another_number_of_columns(X):
-    est = tiny(warm_start=True).fit(X)
-    with pytest.raises(ValueError, match="3 features.*expecting 2"):
-        est.fit(np.c_[X, X[:, 0]])
-
-
-def test_verbose_shows_a_bar_and_quiet_shows_nothing(X, capsys):
-    tiny().fit(X)
-    assert capsys.readouterr() == ("", "")
-    tiny(verbose=1).fit(X)
-    assert "training" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("base", ["gaussian", Mixture(n_components=2), "kernel"], ids=str)
-def test_rows_of_no_weight_are_ignored(base, X):
-    far = X[:150] + 100 * SCALE
-    both, weight = np.r_[X, far], np.r_[np.ones(300), np.zeros(150)]
-    alone = tiny(base=base).fit(X)
-    est = tiny(base=base).fit(both, sample_weight=weight)
-    assert est.score(X) == pytest.approx(alone.score(X), abs=0.5)
-    assert est.score_samples(far).max() < est.score_samples(X).min() - 20
-    assert np.linalg.norm(est.sample(200, random_state=0) - SHIFT, axis=1).max() < 50 * SCALE
-    assert est.offset_ == pytest.approx(alone.offset_, abs=2)
-    assert 1 <= (est.predict(X) == -1).sum() <= 60
-    assert est.validation_gain_[0] < 1
-
-
-def test_weights_move_mass():
-    X = two_modes(600, 0)
-    upper = X[:, 0] > SHIFT
-    est = strong(base="kernel", max_iter=20).fit(X, sample_weight=np.where(upper, 3.0, 1.0))
-    share = 3 * upper.sum() / (3 * upper.sum() + (~upper).sum())
-    points, cell = grid(est, 1)
-    mass = np.exp(est.score_samples(points)) * cell
-    assert mass[points[:, 0] > SHIFT].sum() == pytest.approx(share, abs=0.07)
-
-
-def test_a_data_frame_gives_names_and_guards_their_order(X):
-    frame = pd.DataFrame(X, columns=["width", "height"])
-    est = tiny().fit(frame)
-    assert list(est.feature_names_in_) == ["width", "height"]
-    np.testing.assert_array_equal(est.score_samples(frame), tiny().fit(X).score_samples(X))
-    with pytest.raises(ValueError, match="order"):
-        est.score_samples(frame[["height", "width"]])
-    with pytest.warns(UserWarning, match="valid feature names"):
-        est.score_samples(X)
+# -- images and defaults ---------------------------------------------------------------------------
 
 
 class Conv(torch.nn.Module):
@@ -560,51 +287,11 @@ def test_images_go_to_a_convolutional_energy_as_images(base):
     assert shapes == [(1, 4, 4)]
     assert est.log_partition_ is None  # "auto" means None for images
     z = 2 * (X - X.min()) / (X.max() - X.min()) - 1  # one global map to [-1, 1]
-    with torch.no_grad():
-        expected = est.energy_(torch.from_numpy(z).float().reshape(-1, 1, 4, 4)).numpy()
+    expected = est.energy_(torch.from_numpy(z).float().reshape(-1, 1, 4, 4)).numpy()
     np.testing.assert_allclose(est.energy_samples(X), expected, atol=1e-5)
     assert np.isfinite(est.score_samples(X)).all()
     assert est.score_function(X).shape == (60, 16)
     assert est.sample(3, random_state=0).shape == (3, 16)
-
-
-def test_interrupted_training_leaves_a_usable_estimator(X, monkeypatch):
-    step, calls = ContrastiveDivergence.step, []
-
-    def interrupted(*args):
-        calls.append(0)
-        if len(calls) > 7:
-            raise KeyboardInterrupt
-        return step(*args)
-
-    monkeypatch.setattr(ContrastiveDivergence, "step", interrupted)
-    est = tiny()
-    with pytest.warns(ConvergenceWarning, match="interrupted after 7 of 20"):
-        est.fit(X)
-    assert est.n_iter_ == 7
-    assert np.isfinite(est.score_samples(X)).all()
-    assert est.sample(3, random_state=0).shape == (3, 2)
-    assert set(est.predict(X)) == {-1, 1}
-
-
-# -- inside scikit-learn -------------------------------------------------------------------------
-
-
-def test_grid_search_over_a_pipeline_in_two_processes(X):
-    pipeline = make_pipeline(RobustScaler(), tiny(energy=MLP(n_frequencies=2), max_iter=5))
-    candidates = {
-        "hybridcddensity__energy__hidden_sizes": [(4,), (6,)],
-        "hybridcddensity__n_steps": [1, 2],
-    }
-    search = GridSearchCV(pipeline, candidates, cv=2, n_jobs=2, error_score="raise").fit(X)
-    results = search.cv_results_
-    assert np.isfinite(results["mean_test_score"]).all()
-    assert len(results["params"]) == 4
-    best = search.best_estimator_[-1]
-    assert best.energy.hidden_sizes in ((4,), (6,)) and best.energy.n_frequencies == 2
-    here = cross_val_score(pipeline.set_params(**results["params"][0]), X, cv=2).mean()
-    assert results["mean_test_score"][0] == pytest.approx(here, abs=1e-6)
-    assert search.score(X) == search.best_estimator_.score_samples(X).mean()
 
 
 def test_cross_validation_prefers_the_right_model():
@@ -616,12 +303,8 @@ def test_cross_validation_prefers_the_right_model():
 
 def test_defaults_fit_a_table_without_tuning():
     est = HybridCDDensity(random_state=0).fit(two_modes(150, 0))
-    points, cell = grid(est, 1, 4000)
-    assert np.exp(est.score_samples(points)).sum() * cell == pytest.approx(1, abs=0.01)
+    assert_normalized(est, n=4000)
     fresh = two_modes(2000, 1)
-    truth = np.logaddexp(
-        *(stats.norm(SHIFT + m * SCALE, 5).logpdf(fresh) for m in (-20 / SCALE, 2))
-    )
+    truth = np.logaddexp(*(stats.norm(SHIFT + m * SCALE, 5).logpdf(fresh) for m in (-2, 2)))
     gap = (truth[:, 0] - np.log(2) - est.score_samples(fresh)).mean()
     assert -0.01 < gap < 0.1
-    assert est.sample(10).shape == (10, 1)

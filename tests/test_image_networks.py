@@ -6,10 +6,7 @@ from sklearn.datasets import load_digits
 from torch.nn.functional import avg_pool2d, batch_norm, interpolate, leaky_relu, relu
 
 from skebm import HybridCDDensity
-from skebm.energies import (
-    Conv,
-    Residual,
-)
+from skebm.energies import Conv, Residual
 from skebm.networks import ConvGenerator, ResidualGenerator
 from skebm.networks.feed_forward import activation_of
 from tests.closed_forms import assert_variance

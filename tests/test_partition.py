@@ -8,22 +8,9 @@ import torch
 
 from skebm.energies import Model, Zero
 from skebm.exceptions import NormalizationWarning
-from skebm.partition import (
-    AIS,
-    Auto,
-    ImportanceSampling,
-    LogPartition,
-    Quadrature,
-    ReverseAIS,
-)
+from skebm.partition import AIS, Auto, ImportanceSampling, LogPartition, Quadrature, ReverseAIS
 from skebm.partition._base import from_log_weights
-from tests.closed_forms import (
-    Quadratic,
-    assert_estimate,
-    gaussian_log_z,
-    normal_base,
-    tilted_log_z,
-)
+from tests.closed_forms import Quadratic, assert_estimate, gaussian_log_z, normal_base, tilted_log_z
 from tests.generators import gen
 
 

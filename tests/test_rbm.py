@@ -15,12 +15,7 @@ from skebm.energies import MLP, Energy, GaussianBernoulliRBM, Model, energy_and_
 from skebm.energies.rbm import RBMEnergy, log_two_cosh
 from skebm.partition import Auto
 from skebm.samplers import Gibbs, run
-from tests.closed_forms import (
-    assert_mean,
-    grid,
-    normal_base,
-    rbm_mixture,
-)
+from tests.closed_forms import assert_mean, grid, normal_base, rbm_mixture
 from tests.generators import gen
 
 D, H = 3, 4

@@ -14,13 +14,7 @@ from skebm.bases.mixture import MixtureBase
 from skebm.bases.uniform import UniformBase
 from skebm.data import ArrayTable
 from skebm.datasets import GaussianDensity, GaussianMixtureDensity
-from skebm.energies import (
-    MLP,
-    GaussianBernoulliRBM,
-    LinearICA,
-    Model,
-    Zero,
-)
+from skebm.energies import MLP, GaussianBernoulliRBM, LinearICA, Model, Zero
 from skebm.energies.ica import ICAEnergy
 from skebm.energies.learned_gaussian import LearnedGaussian, with_learned_gaussian
 from skebm.energies.rbm import RBMEnergy
@@ -68,17 +62,6 @@ def small_mlp():
         for p in module.parameters():
             p.normal_(generator=gen(p.numel()))
     return module
-
-
-class Plain(torch.nn.Module):
-    """The same energy without its closed forms."""
-
-    def __init__(self, energy):
-        super().__init__()
-        self.energy = energy
-
-    def forward(self, x):
-        return self.energy(x)
 
 
 def rows(n=40, d=2, seed=1):
@@ -161,7 +144,7 @@ def test_the_model_descends_the_discrepancy_of_a_fixed_critic(temperature, energ
     objective = LearnedStein(still, 1, 0.7, energy_l2, max_norm=1e9, optimization=plain(1.0))
     state, critic = a_state(objective, model)
     f, divergence = critic(x).detach(), jacobian(critic, x).diagonal(dim1=1, dim2=2).sum(1)
-    score = -autograd_score(model.energy, x) / temperature
+    score = model.energy.score(x) / temperature  # by autograd; the step has a closed form
     score = score + autograd_score(model.base.log_prob, x)
     loss = ((score * f).sum(1) + divergence).mean() + energy_l2 * model.energy(x).square().mean()
     named = dict(model.energy.named_parameters())

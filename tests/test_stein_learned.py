@@ -374,7 +374,7 @@ def test_bad_settings(settings, error, fragments):
         ({"X": np.ones((20, 2))}, ValueError, ["X", "differ", "20 equal"]),
         ({"score": lambda x: 1e20 - x}, ValueError, ["at most 1e+15 in standardized units, got"]),
     ],
-    ids=str,
+    ids=["tuple", "no layers", "standardize", "few rows", "equal rows", "far"],
 )
 def test_bad_arguments(params, error, fragments):
     with pytest.raises(error) as caught:

@@ -17,7 +17,7 @@ from skebm.objectives import Optimization, PartitionLikelihood
 from skebm.objectives.support_partition import automatic_epsilon, check_room
 from skebm.samplers import SupportInfo, SupportPartition, support_diagnostics
 from skebm.samplers import support_partition as module
-from skebm.samplers.support_partition import _Neighbors, log_knn_volumes, log_room
+from skebm.samplers.support_partition import log_knn_volumes, log_room
 from tests.closed_forms import Quadratic, gaussian_log_z, grid, normal_base
 from tests.generators import gen
 
@@ -49,15 +49,15 @@ def crowd(d, n=60):
     return x, epsilon, int((distance < epsilon).sum(1).max())
 
 
-def push_by_loops(v, resting, epsilon):
+def push_by_loops(v, epsilon):
     """Eq. 14: the sum of unit vectors away from all others within epsilon."""
-    v, others = v.double(), torch.cat([v, resting]).double()
+    v = v.double()
     push, near = torch.zeros_like(v), torch.zeros(len(v), dtype=torch.bool)
     for i in range(len(v)):
-        for j in range(len(others)):
-            distance = (v[i] - others[j]).norm()
+        for j in range(len(v)):
+            distance = (v[i] - v[j]).norm()
             if j != i and distance < epsilon:
-                push[i] += (v[i] - others[j]) / distance
+                push[i] += (v[i] - v[j]) / distance
                 near[i] = True
     return push, near
 
@@ -71,26 +71,29 @@ def moved(before, after):
 
 @pytest.mark.parametrize("n_active", [60, 25])
 @pytest.mark.parametrize(
-    "d, n_gamma", [(FEW, None), (FEW, 60), (MANY, None)], ids=["tree", "distances", "many columns"]
+    "d, n_neighbors", [(FEW, None), (FEW, 60), (MANY, None)], ids=["tree", "distances", "columns"]
 )
-def test_repulsion_is_eq_14(d, n_gamma, n_active):
-    x, epsilon, most = crowd(d)
+def test_repulsion_is_eq_14(d, n_neighbors, n_active):
+    """Active points are pushed by all others; those that nobody is near stay, as the resting do."""
+    points, epsilon, most = crowd(d)
     assert 2 <= most < module.MOST_VIOLATORS
-    v, resting = x[:n_active], x[n_active:]
-    search = _Neighbors(epsilon, resting, n_gamma, gen(0))
-    assert (search.tree is not None) == (d == FEW and n_gamma is None and len(resting) > 0)
-    push, near = search(v)
-    expected, expected_near = push_by_loops(v, resting, epsilon)
-    assert expected_near.any() and not expected_near.all() and push.dtype == v.dtype
-    torch.testing.assert_close(near, expected_near)
-    torch.testing.assert_close(push.double(), expected, rtol=0, atol=1e-4)
+    push, near = push_by_loops(points, epsilon)
+    before = points.clone()
+    partition = SupportPartition(epsilon, n_active, n_neighbors, n_inner=1, step_repel=1e-3)
+    rate = partition.move(flat, points, *box(d, -9, 9), gen(0))
+    went = moved(before, points)
+    assert went.sum() == near.sum() < 60 if n_active == 60 else 0 < went.sum() < near.sum()
+    assert float(rate) == pytest.approx(float(went.sum()) / n_active)
+    found = (points - before)[went].double() / 1e-3
+    torch.testing.assert_close(found, push[went], rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize("d", [FEW, MANY])
 def test_a_point_does_not_push_itself(d):
-    search = _Neighbors(9.0, torch.empty(0, d), None, gen(0))
-    push, near = search(uniform(1, d))
-    assert not near.any() and not push.any()
+    points = uniform(1, d)
+    before = points.clone()
+    assert SupportPartition(9.0, n_inner=1).move(flat, points, *box(d, -9, 9), gen(0)) == 0
+    assert points.equal(before)
 
 
 @pytest.mark.parametrize("d", [FEW, MANY])
@@ -108,11 +111,15 @@ def test_resting_points_push_but_do_not_move(d):
 
 
 def test_a_random_choice_of_the_resting_points_pushes():
-    """Of 1,000 resting points on one side, 10 are drawn: the push counts them."""
-    resting = torch.zeros(1000, FEW) - torch.tensor([0.1, 0.0])
-    search = _Neighbors(0.5, resting, 10, gen(0))
-    push, _ = search(torch.zeros(1, FEW))
-    torch.testing.assert_close(push, torch.tensor([[10.0, 0.0]]), atol=1e-4, rtol=0)
+    """Nine points on one side of a tenth: where it is the one that moves, four of them push it."""
+    pushes, partition = [], SupportPartition(0.5, 1, n_neighbors=4, n_inner=1, step_repel=1e-3)
+    for seed in range(60):
+        points = torch.tensor([[0.4, 0.5]]).repeat(10, 1)
+        points[0, 0] = 0.5
+        partition.move(flat, points, *box(FEW), gen(seed))
+        pushes.append(float(points[0, 0] - 0.5) / 1e-3)
+    pushed = [push for push in pushes if push]
+    assert pushed and pushed == pytest.approx([4.0] * len(pushed), abs=1e-3)
 
 
 @pytest.mark.parametrize("d", [FEW, MANY])
@@ -201,7 +208,7 @@ def test_without_combine_ascent_and_repulsion_alternate():
         for _ in range(2):
             v = (v - 0.05 * v).clamp(0, 1)
         for _ in range(3):
-            push, near = push_by_loops(v, v[:0], epsilon)
+            push, near = push_by_loops(v, epsilon)
             length = 0.01 * push.norm(dim=1, keepdim=True)
             v = (v + 0.01 * push * (epsilon / length.clamp(min=epsilon))).clamp(0, 1)
         rates.append(near.double().mean())
@@ -516,7 +523,8 @@ def test_on_a_grid_the_loss_is_the_riemann_likelihood(base):
     shift = 0.0 if base is None else float(model.base.log_prob(x[:1]))  # its height in the box
     riemann = float(row["loss"]) + math.log(cell)
     assert riemann - shift == pytest.approx(-float(log_p.mean()), abs=1e-6)
-    info = objective.diagnose(model, state, x)
+    log_weight, distance = objective.log_weights(model, state), float(state.buffers["epsilon"])
+    info = support_diagnostics(u, log_weight, x, distance)
     assert info.ess == pytest.approx(4 * math.pi / k / cell, rel=1e-5)  # of a Gaussian's weights
     assert info.violation_rate == 1 and info.coverage == 1
 

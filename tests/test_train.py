@@ -3,6 +3,7 @@
 import copy
 import math
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -333,10 +334,17 @@ def test_divergence_is_rescued_with_a_smaller_step():
     assert at == 2 and rows.equal(ROWS) and count == 105  # put back first, then what it returned
 
 
-@pytest.mark.parametrize("broken", [2, 4])
-def test_nan_anywhere_between_validations_is_noticed(broken):
-    """In the second update the next row tells it, in the fourth the parameters alone."""
-    state = scripted(Scripted(lambda i: math.nan if i == broken else 1.0), 8, eval_every=4)
+@pytest.mark.parametrize("k_at, force_at", [(2, 0), (4, 0), (0, 2)])
+def test_nan_anywhere_between_validations_is_noticed(k_at, force_at):
+    """An early energy shows in the next row, the last one in the parameters, a force in its row."""
+
+    class Tells(Scripted):
+        def step(self, *args):
+            state, row = super().step(*args)
+            force = math.nan if state.buffers["count"] == force_at else 1.0
+            return state, row | {"force": torch.tensor(force)}
+
+    state = scripted(Tells(lambda i: math.nan if i == k_at else 1.0), 8, eval_every=4)
     assert state.retries == 1 and [row["iteration"] for row in state.history] == [0, 8]
 
 
@@ -455,8 +463,12 @@ def leaves(value):
     return {} if value is None else {(): value}
 
 
+PLAIN = ("iteration", "start", "history_start", "retries", "lr_factor", "finished")
+
+
 def same(one, two):
     """Two states agree to the bit: energy, players, moments, best, average, history."""
+    assert [getattr(one, name) for name in PLAIN] == [getattr(two, name) for name in PLAIN]
     a, b = leaves(one.state_dict()), leaves(two.state_dict())
     assert a.keys() == b.keys()
     assert [key for key in a if not torch.equal(*map(torch.as_tensor, (a[key], b[key])))] == []
@@ -500,14 +512,18 @@ def test_an_update_that_is_cut_short_leaves_the_checkpoint_as_it_was(
 
 
 def test_a_finished_checkpoint_is_read_not_trained(tmp_path):
+    path, steps = tmp_path / "fit.pt", []
+    options = {"worth": peak_at_7, "n_iter_no_change": 3, "checkpoint": path}
+    for _ in range(2):  # it had stopped early, and stays so
+        state = scripted(Scripted(at_step=lambda i, s: steps.append(i)), **options)
+        assert k(state) == 7 and state.iteration == 10 == len(steps)
+
+
+def test_checkpoints_hold_no_code(tmp_path):
     path = tmp_path / "fit.pt"
     done = learn("game", checkpoint=path)
-
-    def never(state):
-        raise AssertionError("trained again")
-
-    same(learn("game", checkpoint=path, callbacks=[never]), done)
-    values = leaves(torch.load(path, weights_only=True)).values()  # which runs no code
+    same(learn("game", checkpoint=path), done)
+    values = leaves(torch.load(path, weights_only=True)).values()
     assert {type(v) for v in values} <= {bool, int, float, torch.Tensor}
 
 
@@ -559,9 +575,11 @@ def test_a_warm_start_goes_on_from_the_models_parameters_and_the_moments():
 
 
 def test_a_warm_start_beside_a_checkpoint(tmp_path):
-    objective, path = Scripted(), tmp_path / "fit.pt"
-    first = scripted(objective, 5, worth=peak_at_7, checkpoint=path)
-    assert scripted(objective, 5, worth=peak_at_7, state=first, checkpoint=path).iteration == 10
+    """It does not read the file of the call before, nor does a new training read its."""
+    learnt, path = partial(scripted, Scripted(), 5, worth=peak_at_7), tmp_path / "fit.pt"
+    first = learnt(checkpoint=path)
+    assert learnt(state=first, checkpoint=path).iteration == 10
+    assert learnt(checkpoint=path).iteration == 5
 
 
 def test_a_warm_start_averages_its_own_second_half():

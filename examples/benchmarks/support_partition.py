@@ -194,7 +194,7 @@ def uneven(weights: str, n: int, seeds: int, smoke: bool) -> list:
     for seed in range(seeds):
         points = SupportPartition(UNEVEN_EPSILON, n_active=200, n_inner=10)
         est = EnergyDensity(
-            PartitionLikelihood(n, points, weights=weights),
+            objective=PartitionLikelihood(n, points, weights=weights),
             base="uniform",
             learning_rate=8e-3,
             max_iter=20 if smoke else 150,

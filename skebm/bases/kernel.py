@@ -128,14 +128,14 @@ class KernelBase(Base):
 
     def _joint(self, x: torch.Tensor) -> torch.Tensor:
         """Log weight plus log kernel of each center, up to the norm of x: (n, m)."""
-        c, h2 = self.centers, self.bandwidth.square()
+        c, h2 = self.centers - self.centers[0], self.bandwidth.square()  # far from 0 they cancel
         bias = self.log_weights - 0.5 * c.square().sum(-1) / h2
-        return torch.addmm(bias, x / h2, c.T)
+        return torch.addmm(bias, (x - self.centers[0]) / h2, c.T)
 
     def _constant(self, x: torch.Tensor) -> torch.Tensor:
         h = self.bandwidth
         norm = 0.5 * self.n_features * math.log(2 * math.pi) + self.n_features * h.log()
-        return -norm - 0.5 * (x / h).square().sum(-1)
+        return -norm - 0.5 * ((x - self.centers[0]) / h).square().sum(-1)
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Return log p0(x), shape (n,), nats."""

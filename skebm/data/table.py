@@ -37,6 +37,12 @@ class Rows(NamedTuple):
     x: torch.Tensor
     weight: torch.Tensor | None
 
+    def by_weight(self, rng: torch.Generator) -> torch.Tensor:
+        """Return as many rows (m, d), each repeated in proportion to its weight."""
+        if self.weight is None:
+            return self.x
+        return self.x[systematic_rows(self.weight, len(self.x), rng)]
+
 
 class Originals(NamedTuple):
     """Rows as the user gave them.
@@ -108,13 +114,14 @@ class ArrayTable(Table):
     weight : Tensor of shape (n,), optional
         Nonnegative weights.
     held_out : Tensor of shape (m, ...), optional
-        Validation rows.
+        Validation rows; they get noise too where there is an `rng`.
     noise : ndarray of shape (d,), optional
         Standard deviation of Gaussian noise on each column, standardized units.
     originals : Originals, optional
         The same rows in the units of X.
     rng : torch.Generator, optional
-        Draws the noise of `rows` and their order; needed where there is noise.
+        Draws the noise of `rows` and of `held_out`, and the order of the former. Without one they
+        have no noise, batches do.
 
     Examples
     --------
@@ -135,11 +142,13 @@ class ArrayTable(Table):
         originals: Originals | None = None,
         rng: torch.Generator | None = None,
     ) -> None:
-        self.n_rows, self.held_out = len(x), held_out
-        self.noise = np.zeros(x.shape[1:]) if noise is None else noise
+        self.n_rows, self.noise = len(x), np.zeros(x.shape[1:]) if noise is None else noise
         self._x, self._weight, self._originals = x, weight, originals
         self._cumulative = None if weight is None else weight.double().cumsum(0)
-        self._noised = x if rng is None else self._with_noise(x, rng)
+        self._noised, self.held_out = x, held_out
+        if rng is not None:
+            self._noised = self._with_noise(x, rng)
+            self.held_out = None if held_out is None else self._with_noise(held_out, rng)
         rng = rng or torch.Generator(x.device).manual_seed(0)
         self._order = torch.randperm(len(x), generator=rng, device=x.device)
 
@@ -162,16 +171,15 @@ class ArrayTable(Table):
         if weight is not None and len(held_out):  # judge in proportion to the weights
             shares = torch.from_numpy(weight[held_out]).to(rng.device)
             held_out = held_out[systematic_rows(shares, len(held_out), rng).cpu().numpy()]
-        table = cls(
+        fresh = x[torch.from_numpy(held_out).to(x.device)] if len(held_out) else None
+        return cls(
             x[torch.from_numpy(keep).to(x.device)],
             w,
+            held_out=fresh,
             noise=noise,
             originals=Originals(X, weight, held_out),
             rng=rng,
         )
-        if len(held_out):
-            table.held_out = table._with_noise(x[torch.from_numpy(held_out).to(x.device)], rng)
-        return table
 
     def draw(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Return a fresh batch (n, d): rows in proportion to their weights, with fresh noise."""

@@ -15,11 +15,6 @@ __all__ = [
 ]
 
 from skebm.diagnostics.chains import Chains, run_chains
-from skebm.diagnostics.convergence import (
-    ChainSummary,
-    effective_sample_size,
-    split_rhat,
-    summarize,
-)
+from skebm.diagnostics.convergence import ChainSummary, effective_sample_size, split_rhat, summarize
 from skebm.diagnostics.force import ForceCorrelation, force_correlation
 from skebm.diagnostics.neighbors import Neighbors, copy_ratio, nearest_neighbors

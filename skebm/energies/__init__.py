@@ -16,13 +16,7 @@ __all__ = [
     "energy_and_score",
 ]
 
-from skebm.energies._base import (
-    Energy,
-    EnergyComponent,
-    as_energy,
-    build_energy,
-    energy_and_score,
-)
+from skebm.energies._base import Energy, EnergyComponent, as_energy, build_energy, energy_and_score
 from skebm.energies._model import Model
 from skebm.energies.conv import Conv
 from skebm.energies.ica import LinearICA

@@ -196,7 +196,8 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
             None. Up to 256 rows are computed in double precision and a row's value depends on the
             others by less than 1e-9; with more, by less than 1e-5 of its size.
         """
-        return self.density_.log_density(self._rows(X))
+        X = self._rows(X)
+        return self.density_.log_density(X)
 
     def score(self, X, y=None):
         """Return the mean log density of the rows.
@@ -293,7 +294,8 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
         ndarray of shape (n_samples,)
             E in nats, a function on standardized space; defined up to a constant.
         """
-        return self.density_.energy(self._rows(X))
+        X = self._rows(X)
+        return self.density_.energy(X)
 
     def score_function(self, X):
         """Return the gradient of the log density at each row.
@@ -308,7 +310,8 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
         ndarray of shape (n_samples, n_features)
             Nats per unit of X. Needs no normalizer.
         """
-        return self.density_.score_function(self._rows(X))
+        X = self._rows(X)
+        return self.density_.score_function(X)
 
     def save(self, path):
         """Write the fitted estimator to one file: tensors and a JSON header, no pickle.
@@ -361,22 +364,22 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
     @property
     def energy_(self):
         """E on standardized space, a module."""
-        return self.density_.model.energy
+        return self._fitted().model.energy
 
     @property
     def base_(self):
         """The base density on standardized space."""
-        return self.density_.model.base
+        return self._fitted().model.base
 
     @property
     def temperature_(self):
         """T, dimensionless."""
-        return self.density_.model.temperature
+        return self._fitted().model.temperature
 
     @property
     def log_partition_(self):
         """The estimate of log Z, a LogPartition or None."""
-        return self.density_.log_partition
+        return self._fitted().log_partition
 
     def set_params(self, **params):
         """Set parameters; ``energy__hidden_sizes`` works on an alias too.
@@ -476,6 +479,10 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
         kept = {k: v for k, v in vars(self).items() if not (k.endswith("_") or k == "_warm")}
         self.__dict__ = kept | found  # at once, and without what an earlier fit found
         return self
+
+    def _fitted(self) -> FittedDensity:
+        check_is_fitted(self)
+        return self.density_
 
     def _rows(self, X: Any) -> np.ndarray:
         check_is_fitted(self)

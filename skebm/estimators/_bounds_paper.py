@@ -13,11 +13,11 @@ from skebm.energies import MLP, Conv, Residual
 from skebm.networks import ConvGenerator, MLPGenerator, ResidualGenerator
 from skebm.objectives import GeneratorEntropy, Optimization
 
+LEAKY: dict[str, Any] = {"activation": "leaky_relu", "negative_slope": 0.25}
+LEAKY |= {"n_frequencies": 0, "input_scale": 1.0}
 PAPER: dict[str, dict[str, Any]] = {
     "toy": {
-        "energy": MLP(
-            (100, 100), "leaky_relu", n_frequencies=0, input_scale=1.0, negative_slope=0.25
-        ),
+        "energy": MLP((100, 100), **LEAKY),
         "generator": MLPGenerator.toy(),
         "learning_rate": 2e-4,
         "betas": (0.0, 0.9),
@@ -25,13 +25,7 @@ PAPER: dict[str, dict[str, Any]] = {
         "max_iter": 150_000,
     },
     "mnist": {
-        "energy": MLP(
-            (2000, 1000, 500, 250, 250),
-            "leaky_relu",
-            n_frequencies=0,
-            input_scale=1.0,
-            negative_slope=0.25,
-        ),
+        "energy": MLP((2000, 1000, 500, 250, 250), **LEAKY),
         "generator": MLPGenerator.mnist().with_params(latent_dim=128),
         "learning_rate": 2e-4,
         "betas": (0.0, 0.9),

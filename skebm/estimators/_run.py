@@ -145,13 +145,12 @@ class Run:
         return chosen.with_params(learning_rate=self.params.learning_rate, **own)
 
     def model(self, table: Table) -> Model:
-        """Return what is to be trained: that of a warm start, else base and energy anew."""
+        """Return what is to be trained: that of a warm start, else base and energy anew.
+
+        The energy is kept to the box of a uniform base.
+        """
         if self.before is not None:
             return copy.deepcopy(self.before.states[-1].model)
-        return self.new_model(table)
-
-    def new_model(self, table: Table) -> Model:
-        """Fit the base and build an energy, kept to the box of a uniform base."""
         chosen = None if self.params.base is None else resolved(self.params, "base")
         base = None if chosen is None else self.fit_base(chosen, table)
         return Model(bounded_by(self.new_energy(), base), base, self.temperature)

@@ -26,34 +26,19 @@ from skebm.networks import (
 )
 from skebm.objectives import ChainStart, GeneratorEntropy, Optimization, UpperBound
 from skebm.objectives.game_settings import BOUNDS, ENTROPIES
-from skebm.partition import (
-    AIS,
-    Auto,
-    ImportanceSampling,
-    PartitionMethod,
-    Quadrature,
-    ReverseAIS,
-)
+from skebm.partition import AIS, Auto, ImportanceSampling, PartitionMethod, Quadrature, ReverseAIS
 from skebm.partition.quadrature import check_columns
-from skebm.samplers import (
-    HMC,
-    MALA,
-    SGHMC,
-    Langevin,
-    SampleBank,
-    Sampler,
-    SupportPartition,
-)
+from skebm.samplers import HMC, MALA, SGHMC, Langevin, SampleBank, Sampler, SupportPartition
 
-REFRESH_RATE = 0.05  # of the bank that init="persistent-refresh" stands for
+
+def _banked(refresh_rate: float) -> ChainStart:
+    return ChainStart("persistent", bank=SampleBank(refresh_rate=refresh_rate))
+
+
+BANKS = {"persistent": 0.0, "persistent-refresh": 0.05}  # how often a chain starts afresh
 STARTS: dict[str, Callable[[], ChainStart]] = {
-    "data": functools.partial(ChainStart, "data"),
-    "hybrid": functools.partial(ChainStart, "hybrid"),
-    "noise": functools.partial(ChainStart, "noise"),
-    "persistent": lambda: ChainStart("persistent", bank=SampleBank()),
-    "persistent-refresh": lambda: ChainStart(
-        "persistent", bank=SampleBank(refresh_rate=REFRESH_RATE)
-    ),
+    **{name: functools.partial(ChainStart, name) for name in ("data", "hybrid", "noise")},
+    **{name: functools.partial(_banked, rate) for name, rate in BANKS.items()},
 }
 
 # parameter -> (what an alias stands for, kind of component)

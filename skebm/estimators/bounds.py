@@ -304,13 +304,13 @@ class BoundsEBM(DensityEstimator):
     @property
     def generator_(self):
         """The generator in evaluation mode, latents to rows of standardized space."""
-        network = self.density_.draws.generator.network
+        network = self._fitted().draws.generator.network
         return network if self.game_.image_shape is None else FlatRows(network).eval()
 
     @property
     def latent_dim_(self):
         """Length of the generator's latents."""
-        return self.density_.draws.latent_dim
+        return self._fitted().draws.latent_dim
 
     def sample(self, n_samples=1, random_state=None, *, method="auto"):
         """Draw rows from the fitted density, or from the generator in one pass.
@@ -375,7 +375,8 @@ class BoundsEBM(DensityEstimator):
         Up to 16,384 latents with their Jacobians, fewer above 8 latent dimensions; then the chains
         of `skebm.partition.AIS`, which take most of the time: from seconds to a minute.
         """
-        X, density, rng = self._rows(X), self.density_, self._rng(random_state)
+        X = self._rows(X)
+        density, rng = self.density_, self._rng(random_state)
         at_rows = _unnormalized(density.model, density.transform, X, density.device)
         report = report_generator(
             density.model, self.game_, self.generator_, density.n_features, at_rows, rng
@@ -416,7 +417,8 @@ class BoundsEBM(DensityEstimator):
         return learned._replace(draws=draws, extras=extras)
 
     def _game(self, run: Run) -> BidirectionalBounds:
-        check_number("refine", int(self.refine), low=0, integer=True)
+        if not isinstance(self.refine, bool):
+            check_number("refine", self.refine, low=0, integer=True, remedy="Or True or False.")
         check_number("n_restarts", self.n_restarts, low=1, integer=True)
         generator = resolved(self, "generator")
         game = BidirectionalBounds(
@@ -475,7 +477,7 @@ class BoundsEBM(DensityEstimator):
     ) -> list[TrainState]:
         """Go on by importance likelihood, where there are draws to refine with."""
         model, most = chosen.model, REFINE_ITER if self.refine is True else int(self.refine)
-        critic = chosen.objective is not None and resolved(self, "bound").is_wasserstein
+        critic = resolved(self, "bound").is_wasserstein
         if most == 0 or critic or self.image_shape is not None or (near or model.base) is None:
             return []
         judge = None
@@ -589,7 +591,7 @@ def _some_rows(
 
 def _held_out_gain(state: TrainState, table: Table, rng: torch.Generator) -> float:
     """Return the held-out gain of a training's outcome, nats per row; -inf where unknown."""
-    x = table.rows(MOST_ROWS, noised=False).x
+    x = table.rows(MOST_ROWS, noised=False).by_weight(rng)
     judge = HeldOutLikelihood(state.model, x, rng)
     held_out = judge(state.model, x if table.held_out is None else table.held_out)
     return -math.inf if held_out is None else held_out.gain

@@ -47,15 +47,15 @@ class EnergyDensity(DensityEstimator):
     >>> from skebm import EnergyDensity
     >>> from skebm.objectives import NoiseContrastive
     >>> X = np.random.RandomState(0).randn(200, 2)
-    >>> est = EnergyDensity(NoiseContrastive(ratio=2.0), max_iter=25, random_state=0).fit(X)
-    >>> est.score_samples(X[:3]).shape
+    >>> est = EnergyDensity(objective=NoiseContrastive(ratio=2.0), max_iter=25, random_state=0)
+    >>> est.fit(X).score_samples(X[:3]).shape
     (3,)
     """
 
     def __init__(
         self,
-        objective=None,
         *,
+        objective=None,
         temperature=1.0,
         energy="mlp",
         base="mixture",

@@ -6,11 +6,11 @@ __all__ = ["HybridCDDensity"]
 
 import torch
 
-from skebm._components import check_choice, check_number, resolve
+from skebm._components import check_choice, check_number
 from skebm.data import Table, Transform
 from skebm.estimators._base import DensityEstimator
 from skebm.estimators._run import Learned, Run, places
-from skebm.estimators._shared import ALIASES, documented, resolved
+from skebm.estimators._shared import documented, resolved
 from skebm.fitted.draws import ByChains
 from skebm.objectives import (
     ChainStart,
@@ -170,19 +170,21 @@ class HybridCDDensity(DensityEstimator):
     @property
     def bank_(self):
         """Rows of the bank of the persistent inits, ndarray (bank_size, n_features), units of X."""
-        if self.density_.draws.bank is None:
+        density = self._fitted()
+        if density.draws.bank is None:
             raise AttributeError(
                 f"bank_ needs init='persistent' or 'persistent-refresh', got {self.init!r}."
             )
-        return self.density_.transform.inverse(self.density_.draws.bank)
+        return density.transform.inverse(density.draws.bank)
 
     @property
     def sampler_(self):
         """The training sampler with its last step size, stated for the potential U."""
-        return self.density_.draws.sampler
+        return self._fitted().draws.sampler
 
     def _learn(self, table: Table, transform: Transform, run: Run) -> Learned:
         check_choice("refine", self.refine, (True, False))
+        check_number("n_steps", self.n_steps, low=1, integer=True)
         start = resolved(self, "init")
         noise = places("noise", start.noise, transform, run.device)
         if isinstance(noise, torch.Tensor):
@@ -211,8 +213,7 @@ class HybridCDDensity(DensityEstimator):
 
     def _chosen_sampler(self) -> tuple[Sampler, EnergyStep | None, bool]:
         """Return the sampler, what sets its step from energies, and whether acceptance does."""
-        sampler = resolve(self.sampler, *ALIASES["sampler"], "sampler")
-        step = self.step_size
+        sampler, step = resolved(self, "sampler"), self.step_size
         if isinstance(step, EnergyStep):
             return sampler, step, False
         if isinstance(step, str) and step == "adaptive":

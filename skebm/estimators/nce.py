@@ -145,7 +145,7 @@ class NCEDensity(DensityEstimator):
         learned = run.train(run.model(table), [objective], table)
         log_z = float("nan")
         if isinstance(objective, NoiseContrastive):
-            rows, model = table.rows(MOST_ROWS).x, learned.model_or_base()
+            rows, model = table.rows(MOST_ROWS).by_weight(run.rng), learned.model_or_base()
             known = isinstance(model.energy, Zero) and model.base is not None
             log_z = 0.0 if known else objective.estimate_log_z(model, rows, run.rng)
         draws = ByMoves(run.is_near(learned.model))

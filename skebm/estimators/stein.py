@@ -191,7 +191,8 @@ class SteinEBM(DensityEstimator):
     @property
     def critic_(self):
         """The critic, a callable (n, n_features) -> (n, n_features)."""
-        return _CriticOfRows(self.critic_network_.network, self.density_.transform)
+        transform = self._fitted().transform
+        return _CriticOfRows(self.critic_network_.network, transform)
 
     def sample(
         self,

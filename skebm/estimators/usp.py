@@ -140,7 +140,7 @@ class USPDensity(DensityEstimator):
     """
 
     moved = {name: f"repulsion=SupportPartition({name}=...)" for name in REPULSION.split()}
-    moved["weights"] = "EnergyDensity(PartitionLikelihood(weights=...))"
+    moved["weights"] = "EnergyDensity(objective=PartitionLikelihood(weights=...))"
 
     def __init__(
         self,

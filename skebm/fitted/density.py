@@ -17,7 +17,7 @@ from skebm.data import Transform, resolve_device, torch_generator
 from skebm.energies import Model
 from skebm.fitted.draws import Draws, SampleInfo
 from skebm.fitted.energy import EnergySource, pack_energy, unpack_energy
-from skebm.fitted.pack import Tensors, pack_all, prefixed, unpack_all, within
+from skebm.fitted.pack import Packable, Tensors, pack_all, prefixed, unpack_all, within
 from skebm.partition import LogPartition
 
 FEW = 256  # rows up to which everything is computed in double precision
@@ -161,7 +161,12 @@ class FittedDensity:
 
     def to(self, device: torch.device) -> FittedDensity:
         """Move all tensors to a device."""
-        return _moved(self, device)
+        model, shared = self.model, self.proposal is self.model.base
+        base = None if model.base is None else copy.deepcopy(model.base).to(device)
+        self.model = model._replace(energy=copy.deepcopy(model.energy).to(device), base=base)
+        self.proposal = base if shared and base else copy.deepcopy(self.proposal).to(device)
+        self.draws, self.device, self._double = _moved(self.draws, device), device, None
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         state = {**vars(self), "_double": None}
@@ -169,12 +174,12 @@ class FittedDensity:
             return state
         twin = object.__new__(type(self))
         vars(twin).update(state)
-        return vars(_moved(twin, torch.device("cpu"))) | {"device": self.device}
+        return vars(twin.to(torch.device("cpu"))) | {"device": self.device}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         if self.device.type != "cpu":
-            _moved(self, device_here(self.device))
+            self.to(device_here(self.device))
 
     def _evaluate(
         self,
@@ -204,23 +209,12 @@ class FittedDensity:
         return self._double
 
 
-def _moved(density: FittedDensity, device: torch.device) -> FittedDensity:
-    """Put all tensors of a density on a device."""
-    model = density.model
-    shared = density.proposal is model.base
-    base = None if model.base is None else copy.deepcopy(model.base).to(device)
-    density.model = Model(copy.deepcopy(model.energy).to(device), base, model.temperature)
-    density.proposal = base if shared and base else copy.deepcopy(density.proposal).to(device)
-    density.draws = _parts_moved(density.draws, device)
-    density.device, density._double = device, None
-    return density
-
-
-def _parts_moved(value: Any, device: torch.device) -> Any:
+def _moved(value: Any, device: torch.device) -> Any:
+    """Return a part with its tensors on a device."""
     if isinstance(value, torch.Tensor):
         return value.to(device)
-    if hasattr(value, "parts"):
-        return type(value)(**{k: _parts_moved(v, device) for k, v in value.parts().items()})
+    if isinstance(value, Packable):
+        return type(value)(**{k: _moved(v, device) for k, v in value.parts().items()})
     return value
 
 

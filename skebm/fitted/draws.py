@@ -140,8 +140,7 @@ class ByEnergy(Draws):
 
     def own(self, model: Model, proposal: Base, n: int, rng: torch.Generator) -> torch.Tensor:
         """Return n independent rows."""
-        energy: Any = model.energy
-        return energy.sample(n, rng)
+        return model.energy.sample(n, rng)  # type: ignore[operator]
 
 
 class FromPoints(Draws):

@@ -37,8 +37,4 @@ from skebm.metrics.kolmogorov_smirnov import ks_2d
 from skebm.metrics.mode_counting import ModeCount, mode_count
 from skebm.metrics.modes import ModeMasses, mode_masses
 from skebm.metrics.ood import ood_metrics
-from skebm.metrics.selection import (
-    NoveltyScorer,
-    best_within_error,
-    log_likelihood_scorer,
-)
+from skebm.metrics.selection import NoveltyScorer, best_within_error, log_likelihood_scorer

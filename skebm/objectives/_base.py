@@ -108,6 +108,7 @@ class Optimization(Component):
         check_number("weight_decay", self.weight_decay, low=0)
         check_choice("method", self.method, METHODS)
         check_choice("schedule", self.schedule, SCHEDULES)
+        check_choice("averaging", self.averaging, (True, False))
         optimizer = self._adam(module) if self.method == "adam" else self._sgd(module)
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]

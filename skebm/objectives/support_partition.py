@@ -15,14 +15,8 @@ from skebm.bases.uniform import UniformBase
 from skebm.energies import Model
 from skebm.exceptions import SupportWarning
 from skebm.objectives._base import Draw, Objective, Optimization, State, descend
-from skebm.samplers import SupportPartition, support_diagnostics
-from skebm.samplers.support_partition import (
-    SupportInfo,
-    log_ball,
-    log_knn_volumes,
-    log_room,
-    nearest_distances,
-)
+from skebm.samplers import SupportPartition
+from skebm.samplers.support_partition import log_ball, log_knn_volumes, log_room, nearest_distances
 
 STARTS = ("data", "uniform")
 WEIGHTS = ("plain", "knn")
@@ -169,11 +163,6 @@ class PartitionLikelihood(Objective):
         blocks = points.split(4096)
         energy = torch.cat([model.energy(block) for block in blocks]) / model.temperature
         return self._log_volumes(model, points, points) - energy
-
-    def diagnose(self, model: Model, state: State, rows: torch.Tensor) -> SupportInfo:
-        """Say how well the points partition the support that rows (m, d) are drawn from."""
-        log_weight, epsilon = self.log_weights(model, state), float(state.buffers["epsilon"])
-        return support_diagnostics(state.buffers["points"], log_weight, rows, epsilon)
 
     def _check(self) -> None:
         check_number("n_points", self.n_points, low=2, integer=True)

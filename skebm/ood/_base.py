@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["Detector", "check_prefit", "draw_rows", "read_rows"]
+__all__ = ["Detector", "atomic", "check_prefit", "draw_rows", "read_rows"]
 
 import copy
+import functools
 import inspect
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,21 @@ from sklearn.utils import check_array, get_tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skebm._tables import as_frame, n_rows
+
+
+def atomic(fit: Callable) -> Callable:
+    """Let a ``fit`` that fails, Ctrl-C too, leave its detector as it was."""
+
+    @functools.wraps(fit)
+    def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = dict(vars(self))
+        try:
+            return fit(self, *args, **kwargs)
+        except BaseException:
+            self.__dict__ = before
+            raise
+
+    return guarded
 
 
 class Detector(OutlierMixin, BaseEstimator):

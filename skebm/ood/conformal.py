@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from skebm._components import check_choice, check_number
 from skebm._tables import n_rows, one_per_row, take_rows
 from skebm.inside import check_scorer, read_scores
-from skebm.ood._base import Detector, check_prefit, read_rows
+from skebm.ood._base import Detector, atomic, check_prefit, read_rows
 from skebm.ood._splits import LARGEST_SEED, own_random_state, seeded_clone
 
 ROUNDING = 1e-12  # relative; p-values of the form j / (n + 1) often lie exactly on the BH line
@@ -161,6 +161,7 @@ class ConformalNoveltyDetector(Detector):
         self.weight = weight
         self.random_state = random_state
 
+    @atomic
     def fit(self, X, y=None):
         """Fit the estimator on a part of the rows and calibrate on the others.
 

@@ -18,7 +18,7 @@ from skebm._components import check_choice, check_number
 from skebm._tables import n_rows, take_rows
 from skebm.exceptions import EnsembleWarning, NormalizationWarning
 from skebm.inside import is_normalized, read_scores
-from skebm.ood._base import Detector, draw_rows, read_rows
+from skebm.ood._base import Detector, atomic, draw_rows, read_rows
 from skebm.ood._quantiles import finite_scores, lower_quantile
 from skebm.ood._splits import LARGEST_SEED, own_random_state, seeded_clone, split_rows
 
@@ -130,6 +130,7 @@ class EnsembleDensity(DensityMixin, Detector):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
+    @atomic
     def fit(self, X, y=None):
         """Fit the members and choose the threshold.
 

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from skebm._components import check_number
 from skebm._tables import n_rows, take_entries
 from skebm.inside import read_scores
-from skebm.ood._base import Detector, check_prefit, read_rows
+from skebm.ood._base import Detector, atomic, check_prefit, read_rows
 from skebm.ood._quantiles import lower_quantile, warn_if_few
 from skebm.ood._splits import check_split, own_random_state, seeded_clone, split_rows
 
@@ -115,6 +115,7 @@ class LikelihoodRatioDetector(Detector):
         self.prefit = prefit
         self.random_state = random_state
 
+    @atomic
     def fit(self, X, y=None, X_background=None):
         """Fit both densities and choose the threshold.
 

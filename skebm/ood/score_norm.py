@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_number
 from skebm._tables import n_rows, take_rows
-from skebm.ood._base import Detector, read_rows
+from skebm.ood._base import Detector, atomic, read_rows
 from skebm.ood._quantiles import lower_quantile, warn_if_few
 from skebm.ood._splits import check_split, fit_and_hold_out
 from skebm.stein._scores import evaluate_score
@@ -94,6 +94,7 @@ class ScoreNormDetector(Detector):
         self.prefit = prefit
         self.random_state = random_state
 
+    @atomic
     def fit(self, X, y=None):
         """Fit the density, and choose the threshold on rows held out.
 

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
 from skebm.inside import read_scores
-from skebm.ood._base import Detector, check_prefit, read_rows
+from skebm.ood._base import Detector, atomic, check_prefit, read_rows
 from skebm.ood._quantiles import finite_scores, lower_quantile, tolerance_limit, warn_if_few
 from skebm.ood._splits import check_split, fit_and_hold_out, own_random_state, seeded_clone
 
@@ -116,6 +116,7 @@ class ThresholdDetector(Detector):
         self.prefit = prefit
         self.random_state = random_state
 
+    @atomic
     def fit(self, X, y=None):
         """Fit the density and choose the threshold.
 

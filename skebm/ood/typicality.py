@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from skebm._components import check_number
 from skebm._tables import n_rows
 from skebm.inside import read_scores
-from skebm.ood._base import Detector, read_rows
+from skebm.ood._base import Detector, atomic, read_rows
 from skebm.ood._quantiles import finite_scores, lower_quantile, warn_if_few
 from skebm.ood._splits import LARGEST_SEED, check_split, fit_and_hold_out, own_random_state
 
@@ -123,6 +123,7 @@ class TypicalityDetector(Detector):
         self.prefit = prefit
         self.random_state = random_state
 
+    @atomic
     def fit(self, X, y=None):
         """Fit the density, and take the entropy and the thresholds from rows held out.
 

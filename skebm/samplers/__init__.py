@@ -29,8 +29,4 @@ from skebm.samplers.hmc import HMC
 from skebm.samplers.langevin import Langevin, LangevinState
 from skebm.samplers.mala import MALA
 from skebm.samplers.sghmc import SGHMC, SGHMCState
-from skebm.samplers.support_partition import (
-    SupportInfo,
-    SupportPartition,
-    support_diagnostics,
-)
+from skebm.samplers.support_partition import SupportInfo, SupportPartition, support_diagnostics

@@ -20,10 +20,6 @@ from skebm.stein.comparison import ModelComparison, compare_models
 from skebm.stein.fssd import FiniteSetSteinDiscrepancy, finite_set_stein_discrepancy
 from skebm.stein.goodness_of_fit import GoodnessOfFit, goodness_of_fit_test
 from skebm.stein.kernel import KernelSteinDiscrepancy, kernelized_stein_discrepancy
-from skebm.stein.learned import (
-    FittedCritic,
-    LearnedSteinDiscrepancy,
-    learned_stein_discrepancy,
-)
+from skebm.stein.learned import FittedCritic, LearnedSteinDiscrepancy, learned_stein_discrepancy
 from skebm.stein.scorer import stein_score
 from skebm.stein.settings import CriticSettings

@@ -12,7 +12,7 @@ __all__ = [
 ]
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -97,16 +97,7 @@ def learned_test(
         pvalue = student.sf(statistic, n - 1)
     else:
         pvalue = _share(values @ _signs(n, n_draws, rng), values.sum())
-    return GoodnessOfFit(
-        float(statistic),
-        float(pvalue),
-        bool(pvalue <= alpha),
-        "lsd",
-        alpha,
-        n,
-        critic=fit.critic,
-        history=fit.history,
-    )
+    return _outcome("lsd", statistic, pvalue, alpha, n, critic=fit.critic, history=fit.history)
 
 
 def kernel_rows(
@@ -125,9 +116,7 @@ def linear_test(kernel: SteinKernel, width: float, alpha: float) -> GoodnessOfFi
     size = np.sqrt(np.mean(terms**2))
     statistic = len(terms) ** 0.5 * terms.mean() / size if size > 0 else 0.0
     pvalue = norm.sf(statistic)
-    n = 2 * len(terms)
-    reject = bool(pvalue <= alpha)
-    return GoodnessOfFit(float(statistic), float(pvalue), reject, "lksd", alpha, n, width)
+    return _outcome("lksd", statistic, pvalue, alpha, 2 * len(terms), bandwidth=width)
 
 
 def quadratic_test(
@@ -140,10 +129,8 @@ def quadratic_test(
         h[:, a.stop - b.start :] *= 2  # the blocks below the diagonal
         total += h.sum()
         draws += np.einsum("ij,ij->j", signs[a], h.astype(np.float32) @ signs[b])
-    pvalue, statistic = _share(draws, total), float(total / kernel.n)
-    return GoodnessOfFit(
-        statistic, pvalue, bool(pvalue <= alpha), "ksd", alpha, kernel.n, bandwidth=width
-    )
+    statistic, pvalue = total / kernel.n, _share(draws, total)
+    return _outcome("ksd", statistic, pvalue, alpha, kernel.n, bandwidth=width)
 
 
 def finite_set_test(
@@ -163,17 +150,15 @@ def finite_set_test(
     draws = ((normal.square_() - 1) @ weights).numpy()
     statistic = len(terms) * terms.mean()
     pvalue = _share(draws, statistic)
-    scale, location = rows.standardizer.scale, rows.standardizer.location
-    return GoodnessOfFit(
-        float(statistic),
-        pvalue,
-        bool(pvalue <= alpha),
-        "fssd",
-        alpha,
-        len(terms),
-        bandwidth=width,
-        locations=locations * scale + location,
-    )
+    in_x = locations * rows.standardizer.scale + rows.standardizer.location
+    return _outcome("fssd", statistic, pvalue, alpha, len(terms), bandwidth=width, locations=in_x)
+
+
+def _outcome(
+    method: str, statistic: float, pvalue: float, alpha: float, n: int, **more: Any
+) -> GoodnessOfFit:
+    reject = bool(pvalue <= alpha)
+    return GoodnessOfFit(float(statistic), float(pvalue), reject, method, alpha, n, **more)
 
 
 def _parted(

@@ -100,10 +100,12 @@ class FittedCritic:
         X, values = evaluate_score(score, X)
         z = (X - self.standardizer.location) / self.standardizer.scale
         values = values * self.standardizer.scale
-        return self._stein(self._tensor(z), self._tensor(values))[0].cpu().numpy()
+        return self.stein_and_norm(self._tensor(z), self._tensor(values))[0].cpu().numpy()
 
     @torch.no_grad()
-    def _stein(self, x: torch.Tensor, score: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def stein_and_norm(
+        self, x: torch.Tensor, score: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return Stein values and squared norms of the critic, (n,) each, in float64."""
         size = BLOCK if len(self.network.layers) <= 3 else DENSE_BLOCK
         values, norms = [], []
@@ -137,7 +139,7 @@ def fit_critic(
     critic = FittedCritic(network, rows.standardizer)
     train, held_out, test = (_tensors(rows, part, rng) for part in parts)
     history = _train(critic, train, held_out, settings, power, rng)
-    values = critic._stein(*test)[0].cpu().numpy()
+    values = critic.stein_and_norm(*test)[0].cpu().numpy()
     return CriticFit(critic, values, history)
 
 
@@ -197,8 +199,8 @@ def _assess(
     critic: FittedCritic, train: Part, held_out: Part, l2: float, power: bool
 ) -> dict[str, float]:
     """Exact Stein values: mean on (some) training rows, and the statistic that chooses."""
-    fitted = critic._stein(train[0][:BLOCK], train[1][:BLOCK])[0].mean()
-    values, norms = critic._stein(*held_out)
+    fitted = critic.stein_and_norm(train[0][:BLOCK], train[1][:BLOCK])[0].mean()
+    values, norms = critic.stein_and_norm(*held_out)
     mean, deviation = float(values.mean()), float(values.std())
     statistic = mean / (deviation + TINY) if power else mean - deviation
     return {

@@ -103,20 +103,7 @@ class CriticSettings(Component):
 
 
 def resolve_critic(critic: Any, defaults: dict[str, Any]) -> Any:
-    """Return checked settings: what None or a network stands for, ``"auto"`` replaced.
-
-    Parameters
-    ----------
-    critic : CriticSettings, Critic or None
-        What a public function was given.
-    defaults : dict
-        What ``"auto"`` means to it.
-
-    Returns
-    -------
-    CriticSettings
-        A copy.
-    """
+    """Return checked settings: of None or a network too, and ``"auto"`` as `defaults` say."""
     if critic is None or isinstance(critic, Critic):
         critic = CriticSettings("auto" if critic is None else critic)
     if not isinstance(critic, CriticSettings):
@@ -139,13 +126,12 @@ def _check(settings: CriticSettings) -> None:
             "skebm.networks.Critic."
         )
     check_number("l2", settings.l2, low=0, open_low=True)
-    check_number("max_iter", settings.max_iter, low=1, integer=True)
-    if settings.batch_size is not None:
-        check_number("batch_size", settings.batch_size, low=2, integer=True)
     check_number("weight_decay", settings.weight_decay, low=0)
+    check_number("max_iter", settings.max_iter, low=1, integer=True)
     check_number("eval_every", settings.eval_every, low=1, integer=True)
-    if settings.n_iter_no_change is not None:
-        check_number("n_iter_no_change", settings.n_iter_no_change, low=1, integer=True)
+    for name, low in (("batch_size", 2), ("n_iter_no_change", 1)):
+        if getattr(settings, name) is not None:
+            check_number(name, getattr(settings, name), low=low, integer=True)
     shares = settings.split
     if not isinstance(shares, tuple | list) or len(shares) != 3:
         raise TypeError(

@@ -70,7 +70,7 @@ def train(
     callbacks : sequence of callable
         Each gets the state after every validation and may return True to stop.
     checkpoint : Path, optional
-        File that holds the state; training resumes from it where it exists.
+        File that holds the state; training without `state` resumes from it where it exists.
 
     Returns
     -------
@@ -104,12 +104,13 @@ def train(
     50
     """
     if judge is None and table.held_out is not None:
-        judge = HeldOutLikelihood(model, table.rows(MOST_ROWS, noised=False).x, rng)
+        judge = HeldOutLikelihood(model, _reservoir(table, rng), rng)
     if state is None:
-        x = table.rows(MOST_ROWS, noised=False).x
-        state = TrainState(0, model, objective.init(model, x, rng), rng)
+        state = TrainState(0, model, objective.init(model, _reservoir(table, rng), rng), rng)
         if checkpoint is not None and checkpoint.exists():
-            state.load(torch.load(checkpoint, map_location=rng.device, weights_only=True))
+            saved = torch.load(checkpoint, map_location=rng.device, weights_only=True)
+            if saved["start"] == 0:  # what a warm start left is no part of this training
+                state.load(saved)
     else:
         state = _continued(state, model, rng)
     if not state.finished:
@@ -118,6 +119,11 @@ def train(
     if model.energy is not state.model.energy:
         model.energy.load_state_dict(state.model.energy.state_dict())
     return state
+
+
+def _reservoir(table: Table, rng: torch.Generator) -> torch.Tensor:
+    """Return what an objective sees of the training rows at its start."""
+    return table.rows(MOST_ROWS, noised=False).by_weight(rng)
 
 
 def _continued(state: TrainState, model: Model, rng: torch.Generator) -> TrainState:
@@ -250,7 +256,7 @@ class _Loop:
         state.model.energy.load_state_dict(state.best.energy)
         state.average = None
         state.lr_factor *= RESCUED_RATE
-        x = self.table.rows(MOST_ROWS, noised=False).x
+        x = _reservoir(self.table, state.rng)
         state.objective = self.objective.recover(state.model, state.objective, x, state.rng)
         return False
 
