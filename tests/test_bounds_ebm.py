@@ -26,7 +26,7 @@ from skebm.networks import (
     ResidualGenerator,
 )
 from skebm.objectives import BidirectionalBounds, GeneratorEntropy, Optimization, UpperBound
-from skebm.partition import ImportanceSampling
+from skebm.partition import AIS, ImportanceSampling
 from tests.closed_forms import (
     Quadratic,
     assert_estimate,
@@ -44,12 +44,13 @@ N_LATENTS = 4096
 
 @pytest.fixture(scope="module", autouse=True)
 def fewer_latents():
-    """Fewer latents behind a report, a smaller proposal: the file fits a hundred models."""
+    """Fewer latents and chains behind bounds, a smaller proposal: the file fits many models."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "N_LATENTS", N_LATENTS)
         patch.setattr(report, "N_CENTERS", 2048)
         patch.setattr(report, "N_ITERATED", 256)
         patch.setattr(bounds, "Defensive", partial(Defensive, max_components=4))
+        patch.setattr(bounds, "AIS", partial(AIS, 256))
         yield
 
 
