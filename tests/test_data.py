@@ -173,6 +173,14 @@ def test_a_reservoir_has_so_many_distinct_rows_with_their_weights():
     assert ArrayTable(x).rows(10).weight is None
 
 
+def test_rows_repeat_in_proportion_to_their_weights():
+    x = torch.arange(8.0)[:, None]
+    weight = torch.tensor([0.0, 4.0, 0.5, 0.5, 1.0, 0.0, 2.0, 0.0])
+    counts = ArrayTable(x, weight).rows().by_weight(gen(0))[:, 0].long().bincount(minlength=8)
+    assert counts.sum() == 8 and ((counts - weight).abs() < 1).all()
+    assert ArrayTable(x).rows().by_weight(gen(0)) is x
+
+
 def made(X, weight=None, fraction=0.25, noise=0.0, transform=None, seed=0):
     rng = gen(seed)
     held_out = split(len(X), fraction, rng)

@@ -163,7 +163,7 @@ def test_weights_choose_the_rows():
     assert kl(model) < 0.06
 
 
-def test_an_objective_gets_batches_of_the_table_and_rows_without_noise():
+def test_an_objective_gets_batches_of_the_table_and_rows_by_weight_without_noise():
     seen = {}
 
     class Watch(Scripted):
@@ -175,11 +175,13 @@ def test_an_objective_gets_batches_of_the_table_and_rows_without_noise():
             seen["batch"] = draw()
             return super().step(model, state, draw, rng)
 
-    table = ArrayTable(ROWS, noise=torch.tensor([0.3]).numpy(), rng=gen(1))
+    weight = torch.tensor([8.0] + 7 * [0.0])
+    x = torch.arange(8.0)[:, None] + 5
+    table = ArrayTable(x, weight, noise=torch.tensor([0.3]).numpy(), rng=gen(1))
     settings = Settings(1, batch_size=5000)
     train(Model(Quadratic(), None, 1.0), Watch(), table, settings=settings, rng=gen(0))
     assert float(seen["batch"].std()) == pytest.approx(0.3, rel=4 / math.sqrt(2 * 5000))
-    assert seen["rows"].equal(ROWS)
+    assert seen["rows"].equal(torch.full((8, 1), 5.0))  # as many, by weight
 
 
 # -- every objective -------------------------------------------------------------------------------
