@@ -86,7 +86,8 @@ def train(
     -----
     The learning rate follows half a cosine to 0, unless its optimizer says otherwise. The
     parameters before the first update are the first snapshot. Whatever stops the loop, Ctrl-C too,
-    leaves by its own exception, after the state was written to `checkpoint`.
+    leaves by its own exception; `checkpoint` then has the state as of a validation at most a second
+    before the last.
 
     Examples
     --------
