@@ -10,9 +10,12 @@ from tests.cases import Calls
 
 
 class Updates:
-    """Energy updates so far; the one numbered `stop_at` raises `error` in place of being made."""
+    """Energy updates so far; the one numbered `stop_at` raises `error` in place of being made.
 
-    count, stop_at, error = 0, 0, KeyboardInterrupt
+    `draw` is what the last of them got its batches from.
+    """
+
+    count, stop_at, error, draw = 0, 0, KeyboardInterrupt, None
 
     def restart(self, stop_at=0, error=KeyboardInterrupt):
         self.count, self.stop_at, self.error = 0, stop_at, error
@@ -25,11 +28,11 @@ def watch(patch):
         cls = getattr(skebm.objectives, name)
         if isinstance(cls, type) and issubclass(cls, Objective) and "step" in vars(cls):
 
-            def step(self, *args, own=cls.step):
-                found.count += 1
+            def step(self, model, state, draw, rng, own=cls.step):
+                found.count, found.draw = found.count + 1, draw
                 if found.count == found.stop_at:
                     raise found.error
-                return own(self, *args)
+                return own(self, model, state, draw, rng)
 
             patch.setattr(cls, "step", step)
     return found
