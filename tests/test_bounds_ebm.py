@@ -26,7 +26,7 @@ from skebm.networks import (
     MLPGenerator,
     ResidualGenerator,
 )
-from skebm.objectives import BidirectionalBounds, GeneratorEntropy, Optimization, UpperBound
+from skebm.objectives import BidirectionalBounds, GeneratorEntropy
 from skebm.partition import AIS, ImportanceSampling
 from tests.closed_forms import (
     Quadratic,
@@ -157,33 +157,6 @@ def test_cubo_is_above_by_half_the_divergence_of_order_two(k, mean):
     assert above > 0.1 and 300 < got.ess < N_LATENTS
 
 
-@pytest.mark.parametrize("probe", ["gaussian", "sphere"])
-def test_the_surrogate_adds_what_of_the_penalty_is_above_the_margin(probe):
-    """r = (k W'W - I) z + k W'(b - m), a Gaussian vector: mean |r|^2 in closed form."""
-    k, weight, W = 0.8, 0.7, np.array(MATRIX)
-    slope, shift = k * W.T @ W - np.eye(2), k * W.T @ np.array(OFFSET)
-    z, v = np.random.RandomState(0).randn(2, N_LATENTS, 2)
-    terms = ((z @ slope.T + shift) * v).sum(1) ** 2
-    share = 1 if probe == "gaussian" else 2  # mean (r.v)^2 / |v|^2 is |r|^2 / d
-    mean = (np.square(slope).sum() + np.square(shift).sum()) / share
-    error = weight * terms.std() / N_LATENTS**0.5 / share
-    settings = {"bound": UpperBound(probe=probe), "penalty_weight": weight}
-    for margin, added in ((0.0, weight * mean), (0.05, weight * mean - 0.05), (9.0, 0.0)):
-        est = given(k, margin=margin, **settings)
-        gap = est.upper_surrogate_.value - est.lower_bound_.value
-        assert_estimate(gap, error if added else 0.0, added, 0.05)
-
-
-def test_all_bounds_of_a_matching_generator_are_the_truth():
-    """The paper's case of equality: no penalty, no gap, and no error from the latents."""
-    turn = ((0.5, -0.5 * math.sqrt(3)), (0.5 * math.sqrt(3), 0.5))
-    for entropy in ("logdet", "singular-value"):
-        est = given(1.0, 0.0, generator=Given(turn, NOWHERE), entropy=entropy)
-        for bound in (est.lower_bound_, est.upper_surrogate_, est.cubo_):
-            assert bound.value == pytest.approx(truth(1.0), abs=1e-5)
-            assert bound.stderr == pytest.approx(potential(1.0).std(ddof=1) / 500**0.5, abs=0.004)
-
-
 def test_bounds_of_other_rows():
     est, W = given(0.9, 0.2), np.array(MATRIX)
     X = np.random.RandomState(1).randn(300, 2) + 0.5
@@ -235,18 +208,6 @@ def test_a_generator_without_rank_is_said_to_be_so():
     assert np.isfinite(est.score_samples(X_STILL)).all()
 
 
-@pytest.mark.filterwarnings("ignore:the generator folds")
-def test_training_with_a_generator_without_rank_has_no_nan():
-    """One hidden unit: a curve in the plane, whatever it learns."""
-    with pytest.warns(GeneratorWarning, match="degenerate"):
-        est = tiny(generator=MLPGenerator((1,)), max_iter=30, refine=30).fit(table())
-    for read in (est.score_samples, est.score_function, est.energy_samples):
-        assert np.isfinite(read(table())).all()
-    assert np.isfinite(est.sample(20)).all()
-    assert np.isfinite(est.sample(20, method="generator")).all()
-    assert all(math.isfinite(value) for row in est.history_ for value in row.values())
-
-
 LINE_MAP = Given(((0.9,), (-0.5,)), OFFSET, latent_dim=1)
 
 
@@ -259,9 +220,9 @@ def test_a_surface_has_no_bounds():
     assert est.sample(3, method="generator").shape == (3, 2)
 
 
-@pytest.mark.parametrize("noise", [0.3, 1.0])
-def test_noise_gives_a_surface_its_lower_bound(noise):
+def test_noise_gives_a_surface_its_lower_bound():
     """N(b, w w' + s^2 I) against N(0, I); fresh latents cost a little more than the divergence."""
+    noise = 0.3
     with pytest.warns(GeneratorWarning, match="latent_dim=1"):
         est = given(generator=LINE_MAP.with_params(observation_noise=noise))
     w = np.array(LINE_MAP.matrix)
@@ -272,12 +233,6 @@ def test_noise_gives_a_surface_its_lower_bound(noise):
     assert math.isnan(est.cubo_.value) and math.isnan(est.upper_surrogate_.value)
     rows = est.sample(8000, random_state=0, method="generator")
     assert_variance(rows[:, 0], 0.9**2 + noise**2, 0.02)
-
-
-@pytest.mark.parametrize("bound", ["zero-centered-gp", "wgan-gp", "wgan-0gp"])
-def test_other_penalties_have_no_surrogate(bound):
-    est = given(bound=bound)
-    assert math.isnan(est.upper_surrogate_.value) and math.isfinite(est.lower_bound_.value)
 
 
 def test_noise_of_the_posterior_method_is_on_generated_rows():
@@ -424,27 +379,16 @@ TABLES = {
 }
 
 
-@pytest.fixture(scope="module", params=TABLES)
+@pytest.fixture(scope="module", params=[("gaussian", 80), ("moons", 80), ("moons", False)])
 def trained(request):
-    X = TABLES[request.param]
-    return X, tiny(**TRAINED).fit(X)
+    X, refine = TABLES[request.param[0]], request.param[1]
+    return X, tiny(**TRAINED | {"refine": refine}).fit(X)
 
 
 def test_bounds_hold_around_the_likelihood_of_a_trained_model(trained):
+    """Against the grid's log Z, on the same rows: the error is that of the latents alone."""
     X, est = trained
     assert not isinstance(est.energy_, Zero)
-    assert_sandwich(est, X)
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_bounds_hold_for_other_seeds(seed):
-    refine = TRAINED["refine"] * (seed > 1)
-    est = tiny(**TRAINED | {"refine": refine, "random_state": seed})
-    assert_sandwich(est.fit(TABLES["moons"]), TABLES["moons"])
-
-
-def assert_sandwich(est, X):
-    """Against the grid's log Z, on the same rows: the error is that of the latents alone."""
     mass = mass_of(est, X)[0]
     exact = math.log(mass) - est.score(X)
     lower, cubo, scores = est.lower_bound_, est.cubo_, est.score_samples(X)
@@ -510,20 +454,14 @@ OPTIONS = [
     {"entropy": "hutchinson"},
     {"entropy": "mutual-information", **PUSHED},
     {"entropy": "variational", **PUSHED},
+    {"entropy__weight": 0.1},
     {"bound": "wgan-gp"},
-    {"bound": "wgan-0gp"},
-    {"penalty_weight": 5.0, "margin": 0.3},
     {"penalty_weight": 5.0, "bound__exponent": 3.0},
     {"penalty_weight": 5.0, "bound__probe": "sphere"},
-    {"entropy__weight": 0.1},
     {"generator__betas": (0.5, 0.999)},
     {"generator__learning_rate": 0.05},
     {"generator__observation_noise": 0.5},
-    {"optimizer": Optimization(0.02, (0.0, 0.99), schedule="constant")},
-    {"refine": False},
     {"refine": 3},
-    {"base": None, "log_partition": "auto"},
-    {"base": "uniform"},
 ]
 
 
@@ -533,11 +471,9 @@ def test_every_option_fits_and_changes_the_fit(params, plain_scores):
     est = tiny().set_params(**params).fit(table())
     values = est.score_samples(table(40, seed=1))
     assert np.isfinite(values).all() and (values != plain_scores).any()
-    assert est.sample(3).shape == made_by(est, 3).shape == (3, 2)
     game = [row for row in est.history_ if "penalty" in row]
     assert game[-1]["iteration"] == est.n_iter_ == 6
-    critic = params.get("bound", "").startswith("wgan")
-    length = 0 if critic else params.get("refine", 6)
+    length = 0 if params.get("bound") == "wgan-gp" else params.get("refine", 6)
     assert est.history_[-1]["iteration"] == 6 + length
 
 
@@ -661,12 +597,6 @@ def test_changes_win_over_the_paper_s_settings():
     assert (est.margin, est.base) == (0.1, "gaussian")
     with pytest.raises(ValueError, match="name must be one of .*'toy'.*got 'imagenet'"):
         BoundsEBM.from_paper("imagenet")
-
-
-@pytest.mark.parametrize("latent_dim", [1.7, "a"])
-def test_latents_of_images_are_checked(latent_dim):
-    with pytest.raises(TypeError, match="latent_dim must be an integer >= 1, got"):
-        tiny(**SMALL).set_params(generator__latent_dim=latent_dim).fit(IMAGES)
 
 
 def test_a_batch_of_one_has_no_statistics():

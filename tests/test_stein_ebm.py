@@ -404,16 +404,12 @@ def plain_scores():
 @pytest.mark.parametrize(
     "params",
     [
-        {"critic": "auto", "max_iter": 2},
         {"critic__spectral_norm": True},
         {"critic__weight_clip": 0.01},
         {"critic__dropout": 0.5},
         {"critic__activation": "tanh", "critic__linear_skip": True},
         {"critic__learning_rate": 0.05},
         {"critic__trace": "gaussian"},
-        {"energy_l2": 0.1},
-        {"learn_base": False},
-        {"optimizer": Optimization(0.003, (0.0, 0.9), schedule="constant")},
     ],
     ids=str,
 )
