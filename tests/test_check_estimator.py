@@ -33,7 +33,7 @@ TINY = {
 MOVES = SupportPartition(n_active=10, n_inner=2)
 POINTS = {"base": "gaussian", "n_points": 50, "repulsion": MOVES}
 ESTIMATORS = {
-    "generic": EnergyDensity(ImportanceLikelihood(64), base="gaussian", **TINY),
+    "generic": EnergyDensity(objective=ImportanceLikelihood(64), base="gaussian", **TINY),
     "hybrid, gaussian": HybridCDDensity(base="gaussian", n_steps=1, **TINY),
     "hybrid, kernel": HybridCDDensity(base="kernel", n_steps=1, **TINY),
     "ps-usp": USPDensity(method="ps-usp", **POINTS, **TINY),

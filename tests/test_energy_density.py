@@ -58,7 +58,7 @@ def tiny(objective=None, **params):
         "validation_fraction": 0,  # nothing held out: the trained energy is always kept
         "random_state": 0,
     }
-    return EnergyDensity(objective, **{**defaults, **params})
+    return EnergyDensity(objective=objective, **{**defaults, **params})
 
 
 def table(n=100, seed=0):

