@@ -398,6 +398,10 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
             value = params.get(name, getattr(self, name, None))
             if isinstance(value, str):
                 params[name] = resolve(value, *ALIASES[name], name)
+                if name == "optimizer":  # with what the alias stood for here
+                    rate = params.get("learning_rate", self.learning_rate)
+                    own = {"learning_rate": rate, **self.optimizer_defaults}
+                    params[name] = params[name].with_params(**own)
         return super().set_params(**params)
 
     def __repr__(self, **kwargs):
