@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.model_selection import GridSearchCV
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, ShuffleSplit
 
 from skebm import BoundsEBM
 from skebm.bases import Defensive
@@ -210,7 +211,9 @@ def test_bounds_are_in_the_units_of_x():
 
 def test_a_fold_is_measured_and_voids_the_lower_bound():
     """With (|z1|, z2) and mean (1, 1) of the model the change of variables goes too high."""
-    with pytest.warns(GeneratorWarning, match=r"folds: at a share of 0\.(49|5)\d* .* fold_penalty"):
+    with pytest.warns(
+        GeneratorWarning, match=r"folds: at a share of 0\.(49|5)\d* .* entropy__fold_penalty"
+    ):
         est = given(1.0, 1.0, generator=FOLDED)
     assert 0.48 < est.fold_fraction_ <= 0.5
     error = latent_error(est.lower_bound_, potential(1.0, 1.0))
@@ -370,7 +373,7 @@ def tiny(**params):
         "validation_fraction": 0,  # nothing held out: the trained energy is always kept
         "random_state": 0,
     }
-    return BoundsEBM(**{**defaults, **params})
+    return clone(BoundsEBM(**{**defaults, **params}))  # with components of its own
 
 
 MODES = GaussianMixtureDensity([[-1.5, 0.0], [1.5, 1.0]], [0.8, 0.6], [0.7, 0.3])
@@ -387,7 +390,7 @@ def made_by(est, n=5):
 
 def same_networks(a, b):
     pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-    return all(one.equal(other) for one, other in pairs)
+    return all(torch.allclose(one, other, rtol=0, atol=1e-12) for one, other in pairs)
 
 
 def assert_same(a, b):
@@ -524,6 +527,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore::skebm.exceptions.NormalizationWarning")
 @pytest.mark.parametrize("params", OPTIONS, ids=str)
 def test_every_option_fits_and_changes_the_fit(params, plain_scores):
     est = tiny().set_params(**params).fit(table())
@@ -556,7 +560,7 @@ def test_the_push_acts_where_the_generator_folds():
         ([0.0], [0.3], 3, 0),
         ([0.4, 0.09], [0.3, 0.2], 3, 1),
         ([0.4, 0.3, 0.2], [0.3, 0.1, 0.2], 3, 1),
-        ([0.4, 0.3], [0.3, 1e7], 2, 0),
+        ([0.4, 0.3], [0.3, 1e4], 2, 0),
         ([0.4], [0.3], 1, 0),
     ],
 )
@@ -582,12 +586,14 @@ def test_it_trains_again_only_while_it_folds_and_keeps_the_best(
     assert float(k) == pytest.approx(ks[kept])
 
 
-def test_refinement_does_not_harm():
-    X, new = (two_moons().sample(n, random_state=s) for n, s in ((500, 0), (2000, 1)))
-    params = TRAINED | {"validation_fraction": 0.1, "n_restarts": 1}
-    with_it, without = (tiny(**params | {"refine": r}).fit(X).score(new) for r in (80, 0))
-    assert with_it > without + 0.1
-    assert with_it < two_moons().log_density(new).mean() + 0.05
+def test_a_search_prefers_refinement():
+    X, new = (two_moons().sample(n, random_state=s) for n, s in ((1000, 0), (2000, 1)))
+    split = ShuffleSplit(1, test_size=0.5, random_state=0)
+    est = tiny(**TRAINED | {"validation_fraction": 0.1, "n_restarts": 1})
+    search = GridSearchCV(est, {"refine": [0, 80]}, cv=split).fit(X)
+    without, with_it = search.cv_results_["mean_test_score"]
+    assert with_it > without + 0.1 and search.best_params_ == {"refine": 80}
+    assert search.score(new) < two_moons().log_density(new).mean() + 0.05
 
 
 def test_an_energy_that_earns_nothing_is_dropped_and_the_bounds_are_of_the_base():
@@ -743,14 +749,6 @@ def test_a_restart_that_is_interrupted_resumes_there(monkeypatch, tmp_path):
 # -- tables of every kind --------------------------------------------------------------------------
 
 
-def test_grid_search_prefers_an_entropy_that_counts():
-    """Without entropy in the game the generator falls together and the energy is no density."""
-    energy = {"energy": MLP((24,)), "max_iter": 60, "refine": False, "base": "gaussian"}
-    search = GridSearchCV(tiny(**energy), {"entropy__weight": [0.0, 1.0]}, cv=2)
-    search.fit(TABLES["moons"])
-    assert search.best_params_ == {"entropy__weight": 1.0}
-
-
 def test_one_column():
     X = np.random.RandomState(0).randn(400, 1) * 3 + 5
     est = tiny(log_partition="auto", max_iter=100).fit(X)
@@ -806,8 +804,8 @@ def test_images(base, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::skebm.exceptions.GeneratorWarning")
 def test_images_whose_energy_is_dropped_leave_a_normalized_base():
-    dropped = {"validation_fraction": 0.5, "learning_rate": 1e-12}
-    est = tiny(**SMALL, **dropped).fit(IMAGES)
+    harm = {"energy": lambda shape: torch.nn.Sequential(torch.nn.Flatten(), Quadratic(2.0))}
+    est = tiny(**SMALL | harm, validation_fraction=0.5, learning_rate=1e-12).fit(IMAGES)
     assert isinstance(est.energy_, Zero) and est.log_partition_.value == 0
     assert math.isfinite(est.score(IMAGES))  # without a warning
 
