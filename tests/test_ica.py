@@ -7,7 +7,6 @@ import pytest
 import torch
 from scipy import stats
 from scipy.special import digamma
-from skebm.objectives._held_out import held_out_likelihood, proposal_for, reference_draws
 from sklearn.base import clone
 
 from skebm import HybridCDDensity
@@ -15,6 +14,7 @@ from skebm.datasets import ICADensity
 from skebm.energies import LinearICA, Model
 from skebm.energies.ica import ICAEnergy
 from skebm.partition import Auto
+from skebm.train import HeldOutLikelihood
 from tests.closed_forms import ICA_CEILINGS, assert_mean, grid, normal_base
 from tests.generators import gen
 
@@ -210,9 +210,7 @@ def test_auto_takes_zero_without_a_base_at_temperature_one():
 
 def test_held_out_likelihood_is_the_mean_log_density_in_fifty_columns():
     model, x = Model(machine(d=50), None, 1.0), rows(40, 50)
-    assert proposal_for(model, x, gen(0)) is None
-    assert reference_draws(model, None, gen(0)) == {}
-    held_out = held_out_likelihood(model, {}, x)
+    held_out = HeldOutLikelihood(model, x, gen(0))(model, x)
     truth = log_density(matrix(50), "logistic", x.numpy())
     assert held_out.value == held_out.gain == pytest.approx(truth.mean(), rel=1e-12)
     assert held_out.stderr == pytest.approx(truth.std(ddof=1) / 40**0.5, rel=1e-12)
@@ -228,7 +226,7 @@ def fitted():
 def test_an_estimator_is_normalized_exactly(fitted):
     est, X = fitted
     assert est.log_partition_ == (0.0, 0.0, float("inf"), "exact")
-    standardizer, B = est._standardizer, est.energy_.B.double().numpy()
+    standardizer, B = est.density_.transform, est.energy_.B.double().numpy()
     truth = log_density(B / standardizer.scale[:, None], "logistic", X - standardizer.location)
     np.testing.assert_allclose(est.score_samples(X), truth, atol=1e-5)
     values = [row["validation"] for row in est.history_]
@@ -246,10 +244,10 @@ def test_a_saved_estimator_keeps_the_exact_log_z(fitted, tmp_path):
 
 def test_samples_are_of_the_model_and_not_of_its_proposal(fitted):
     est, _ = fitted
-    B = est.energy_.B.double().numpy() / est._standardizer.scale[:, None]
+    B = est.energy_.B.double().numpy() / est.density_.transform.scale[:, None]
     rows = est.sample(10_000, random_state=1)
     assert_mean(-est.score_samples(rows), ICADensity(B).entropy, 0.013)
-    s = (rows - est._standardizer.location) @ B
+    s = (rows - est.density_.transform.location) @ B
     for level in (1.0, 4.0):
         assert_mean(abs(s.ravel()) > level, 2 * stats.logistic.sf(level), 0.0036)
     assert est.sample_info_.n_candidates > 10_000  # exact draws of the proposal would be 10,000

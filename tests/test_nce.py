@@ -306,7 +306,7 @@ def test_parameters_reach_the_objective(params, objective):
     """The bits are those of the generic estimator that is told the same."""
     est = tiny(**params).fit(table())
     shared = SHARED | {"learning_rate": est.learning_rate}
-    generic = EnergyDensity(objective, **shared).fit(table())
+    generic = EnergyDensity(objective=objective, **shared).fit(table())
     np.testing.assert_array_equal(est.energy_samples(table()), generic.energy_samples(table()))
     assert math.isnan(est.noise_log_partition_) == ("noise" in params)
 

@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import logsumexp
-from skebm.objectives._held_out import held_out_likelihood, proposal_for, reference_draws
 
 from skebm import HybridCDDensity
-from skebm.bases.mixture import MixtureBase
 from skebm.datasets import GaussianMixtureDensity, RBMDensity
 from skebm.energies import MLP, Energy, GaussianBernoulliRBM, Model, energy_and_score
 from skebm.energies.rbm import RBMEnergy, log_two_cosh
 from skebm.partition import Auto
 from skebm.samplers import Gibbs, run
+from skebm.train import HeldOutLikelihood
 from tests.closed_forms import assert_mean, grid, normal_base, rbm_mixture
 from tests.generators import gen
 
@@ -346,11 +345,9 @@ def test_held_out_likelihood_is_exact_in_any_number_of_columns(d):
     B, b, c = parameters(d, 5, scale=0.5)
     model = Model(machine(d, 5, scale=0.5), None, 1.0)
     x = rows(50, d)
-    assert proposal_for(model, x, gen(0)) is None
-    buffers = reference_draws(model, None, gen(0))
-    held_out = held_out_likelihood(model, buffers, x)
+    held_out = HeldOutLikelihood(model, x, gen(0))(model, x)
     log_p = RBMDensity(B, b, c).log_density(x.numpy())
-    assert buffers == {} and held_out.ess == float("inf")
+    assert held_out.ess == float("inf")
     assert held_out.value == pytest.approx(log_p.mean(), rel=1e-12) == held_out.gain
     assert held_out.stderr == pytest.approx(log_p.std(ddof=1) / 50**0.5, rel=1e-12)
 
@@ -359,14 +356,13 @@ def test_held_out_likelihood_of_a_broken_machine_is_never_best():
     model = Model(machine(), None, 1.0)
     with torch.no_grad():
         model.energy.c[0] = float("nan")
-    assert held_out_likelihood(model, {}, rows()).value == -np.inf
+    assert HeldOutLikelihood(model, rows(), gen(0))(model, rows()).value == -np.inf
 
 
 def test_held_out_likelihood_needs_draws_where_log_z_is_not_listed():
-    model = Model(machine(2, 16, scale=0.1), None, 1.0)
-    x = rows(20, 2)
-    assert held_out_likelihood(model, {}, x) is None
-    assert isinstance(proposal_for(model, x, gen(0)), MixtureBase)
+    model = Model(machine(33, 16, scale=0.1), None, 1.0)
+    x = rows(20, 33)  # too many columns for a density near them
+    assert HeldOutLikelihood(model, x, gen(0))(model, x) is None
 
 
 def test_an_estimator_is_normalized_exactly():

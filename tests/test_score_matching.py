@@ -297,7 +297,7 @@ def test_parameters_reach_the_objective(method, objective):
     own = {"noise_std": 0.2, "n_levels": 3, "max_noise_std": 0.6}
     own |= {"n_projections": 2, "projections": "gaussian"}
     est = tiny(method=method, **own).fit(table())
-    generic = EnergyDensity(objective, **SHARED).fit(table())
+    generic = EnergyDensity(objective=objective, **SHARED).fit(table())
     np.testing.assert_array_equal(est.score_samples(table()), generic.score_samples(table()))
     assert abs(est.energy_samples(table())).max() > 0
 

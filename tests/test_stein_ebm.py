@@ -575,17 +575,25 @@ def test_exact_draws_have_the_sources_of_the_model(source, method):
     assert est.calibration_ is None and est.log_partition_.value == 0
 
 
-@pytest.mark.parametrize("method", ["auto", "mala", "langevin", "gibbs", "exact"])
-def test_each_method_draws_by_its_seed(method, line, machine):
-    est = {"gibbs": machine}.get(method, line)
-    if method == "exact":
+@pytest.mark.parametrize(
+    "params",
+    [{"method": method} for method in ("auto", "mala", "gibbs", "exact")]
+    + [
+        {"method": "langevin", "noise_std": 0.0},  # but for where they start
+        {"method": "langevin", "init": np.zeros((9, 1))},
+    ],
+    ids=str,
+)
+def test_each_method_draws_by_its_seed(params, line, machine):
+    est = machine if params["method"] == "gibbs" else line
+    if params["method"] == "exact":
         est = tiny(energy=LinearICA("laplace", MIXING), **UNMOVED)
         est.fit(np.random.RandomState(0).randn(60, 3))
-    params = {"method": method, "n_steps": 3}
-    a, b, c = (est.sample(9, random_state=seed, **params) for seed in (1, 1, 2))
+    a, b, c = (est.sample(9, random_state=seed, n_steps=3, **params) for seed in (1, 1, 2))
     np.testing.assert_array_equal(a, b)
     assert (a != c).any(1).all()
-    np.testing.assert_array_equal(est.sample(9, **params), est.sample(9, 0, **params))
+    again = (est.sample(9, seed, n_steps=3, **params) for seed in (None, 0))
+    np.testing.assert_array_equal(*again)
 
 
 @pytest.mark.parametrize("method", ["exact", "gibbs"])

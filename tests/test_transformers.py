@@ -410,7 +410,7 @@ class NotNumbers(Logit):
         (
             make_pipeline(MinMaxScaler((0, 0.9)), NotNumbers(), GaussianMixture()),
             ValueError,
-            "got 50 of 50 values NaN",
+            "got 50 of 50 values that are not",
         ),
         (Density(transposed), ValueError, r"\(50,\), got shape \(4,\)"),
     ],

@@ -325,7 +325,7 @@ def test_with_weights_by_volume_they_do_too():
     objective = PartitionLikelihood(150, CROWDED, start=start, weights="knn")
     params = {"base": "uniform", "energy": MLP((32, 32)), "batch_size": 200, "random_state": 1}
     params |= {"learning_rate": 8e-3, "max_iter": 150, "n_iter_no_change": None}
-    est = EnergyDensity(objective, **params).fit(X)
+    est = EnergyDensity(objective=objective, **params).fit(X)
     assert masses(est) == pytest.approx((0.5, 0.5), abs=0.1)
     assert gap(est) < 0.15
 

@@ -82,7 +82,6 @@ def estimator(setting: str, seed: int, args: argparse.Namespace) -> SteinEBM:
         l2=10.0,
         energy_l2=0.0,
         optimizer=adam,
-        averaging=False,
         max_iter=LONGER if "longer" in setting else UPDATES[args.mode],
         batch_size=100,
         data_noise=0.0,

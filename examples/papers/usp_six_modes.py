@@ -108,7 +108,7 @@ def estimator(name: str, seed: int, args: argparse.Namespace) -> Any:
     if "knn" in name:
         places = torch.from_numpy(start).float()
         objective = PartitionLikelihood(5000, moves, start=places, weights="knn")
-        return EnergyDensity(objective, base=Box(BOX), **same)
+        return EnergyDensity(objective=objective, base=Box(BOX), **same)
     return USPDensity(method="ps-usp", repulsion=moves, epsilon=0.05, init=start, **box, **same)
 
 

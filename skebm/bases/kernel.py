@@ -116,6 +116,7 @@ class KernelBase(Base):
     centers: torch.Tensor
     log_weights: torch.Tensor
     bandwidth: torch.Tensor
+    _middle: torch.Tensor  # what distances are expanded around: far from 0 they would cancel
 
     def __init__(
         self, centers: torch.Tensor, log_weights: torch.Tensor, bandwidth: torch.Tensor
@@ -125,22 +126,27 @@ class KernelBase(Base):
         self.register_buffer("centers", centers)
         self.register_buffer("log_weights", log_weights)
         self.register_buffer("bandwidth", bandwidth)
+        self.register_buffer("_middle", centers.mean(0), persistent=False)
 
     def _joint(self, x: torch.Tensor) -> torch.Tensor:
         """Log weight plus log kernel of each center, up to the norm of x: (n, m)."""
-        c, h2 = self.centers - self.centers[0], self.bandwidth.square()  # far from 0 they cancel
+        c, h2 = self._around_middle(self.centers), self.bandwidth.double().square()
         bias = self.log_weights - 0.5 * c.square().sum(-1) / h2
-        return torch.addmm(bias, (x - self.centers[0]) / h2, c.T)
+        return torch.addmm(bias, self._around_middle(x) / h2, c.T)
 
     def _constant(self, x: torch.Tensor) -> torch.Tensor:
-        h = self.bandwidth
+        h = self.bandwidth.double()
         norm = 0.5 * self.n_features * math.log(2 * math.pi) + self.n_features * h.log()
-        return -norm - 0.5 * ((x - self.centers[0]) / h).square().sum(-1)
+        return -norm - 0.5 * (self._around_middle(x) / h).square().sum(-1)
+
+    def _around_middle(self, x: torch.Tensor) -> torch.Tensor:
+        """Return rows in double precision: expanded squared distances are small differences."""
+        return x.double() - self._middle.double()
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Return log p0(x), shape (n,), nats."""
         out = [self._joint(b).logsumexp(1) + self._constant(b) for b in x.split(BLOCK)]
-        return torch.cat(out) if out else x.new_empty(0)
+        return torch.cat(out).to(x.dtype) if out else x.new_empty(0)
 
     def log_prob_and_score(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return log p0(x) (n,) and its gradient (n, d)."""
@@ -148,10 +154,10 @@ class KernelBase(Base):
         for block in x.split(BLOCK):
             joint = self._joint(block)
             value = joint.logsumexp(1)
-            mean = (joint - value[:, None]).exp_() @ self.centers
+            mean = (joint - value[:, None]).exp_() @ self._around_middle(self.centers)
             values.append(value + self._constant(block))
-            scores.append((mean - block) / self.bandwidth.square())
-        return torch.cat(values), torch.cat(scores)
+            scores.append((mean - self._around_middle(block)) / self.bandwidth.double().square())
+        return torch.cat(values).to(x.dtype), torch.cat(scores).to(x.dtype)
 
     def sample(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Draw (n, d) rows."""

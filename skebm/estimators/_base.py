@@ -398,6 +398,10 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
             value = params.get(name, getattr(self, name, None))
             if isinstance(value, str):
                 params[name] = resolve(value, *ALIASES[name], name)
+                if name == "optimizer":  # with what the alias stood for here
+                    rate = params.get("learning_rate", self.learning_rate)
+                    own = {"learning_rate": rate, **self.optimizer_defaults}
+                    params[name] = params[name].with_params(**own)
         return super().set_params(**params)
 
     def __repr__(self, **kwargs):
@@ -521,6 +525,6 @@ def _weighted_rows(X: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, np.nd
     if np.count_nonzero(weight) < 2:
         raise ValueError(
             "sample_weight must be positive for at least 2 rows, got "
-            f"{np.count_nonzero(weight)} that are not zero. Leave it out to weight all rows alike."
+            f"{np.count_nonzero(weight)} above zero. Leave it out to weight all rows alike."
         )
     return X[weight > 0], weight[weight > 0]
