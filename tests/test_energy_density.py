@@ -100,18 +100,16 @@ class Falling(Objective):
         return state, {"loss": loss.detach()}
 
 
+SLOW = Optimization(0.01, method="sgd")
+
+
 class Alone(Falling):
     """One that knows no optimization but its own."""
 
+    optimization = SLOW
+
     def __init__(self):
-        self.optimization = SLOW
-
-    @classmethod
-    def _get_param_names(cls):
-        return []
-
-
-SLOW = Optimization(0.01, method="sgd")
+        pass
 
 
 def flat(n_features):
