@@ -18,7 +18,15 @@ from torch.distributions import (
     TransformedDistribution,
 )
 
-from skebm.bases import Gaussian, Kernel, Mixture, ProbabilisticPCA, TorchDistribution, Uniform
+from skebm.bases import (
+    Defensive,
+    Gaussian,
+    Kernel,
+    Mixture,
+    ProbabilisticPCA,
+    TorchDistribution,
+    Uniform,
+)
 from skebm.data import systematic_rows
 from tests.closed_forms import assert_mean, assert_variance, autograd_score, grid
 from tests.generators import gen
@@ -414,3 +422,19 @@ def test_principal_components_are_the_gaussian_of_their_covariance(inflation):
 def test_bad_parameters(component, error, match):
     with pytest.raises(error, match=match):
         component.fit(three_modes(30, 2), None, gen(0))
+
+
+@pytest.mark.parametrize("scale", [1.5, 4.0])
+def test_the_defensive_base_s_wide_component_is_as_wide_as_asked_for(scale):
+    x = torch.randn(300, 2, generator=gen(0))
+    base = Defensive(wide_share=0.2, wide_scale=scale).fit(x, None, gen(1))
+    plain = Gaussian().fit(x, None, gen(1))
+    torch.testing.assert_close(base.factors[-1] * scale, plain.factors[0])
+    assert float(base.log_weights[-1].exp()) == pytest.approx(0.2)
+
+
+def test_a_component_has_to_bring_a_hundredth_of_a_nat():
+    """More of them gain a little by chance on rows of one Gaussian."""
+    for seed in range(4):
+        x = torch.randn(1000, 2, generator=gen(seed))
+        assert len(Mixture().fit(x, None, gen(seed)).means) == 1

@@ -8,7 +8,15 @@ import torch
 
 from skebm.energies import Model, Zero
 from skebm.exceptions import NormalizationWarning
-from skebm.partition import AIS, Auto, ImportanceSampling, LogPartition, Quadrature, ReverseAIS
+from skebm.partition import (
+    AIS,
+    Auto,
+    ImportanceSampling,
+    LogPartition,
+    Quadrature,
+    ReverseAIS,
+    reverse_ais,
+)
 from skebm.partition._base import from_log_weights
 from tests.closed_forms import Quadratic, assert_estimate, gaussian_log_z, normal_base, tilted_log_z
 from tests.generators import gen
@@ -139,6 +147,38 @@ def test_chains_that_come_down_from_the_wrong_place_open_the_bracket():
     x = 2.6 + torch.randn(512, 8, generator=gen(5)) / 60**0.5
     bracket = ReverseAIS(n_chains=512, n_steps=1).bracket(model, proposal, gen(0), x)
     assert abs(bracket.reverse.value - truth) > 1 or bracket.upper - bracket.lower > 1
+
+
+def test_half_of_the_gap_between_up_and_down_counts_as_error():
+    model, proposal, _ = hard_problem()
+    method = ReverseAIS(n_chains=128, n_steps=1, n_equilibration=4)
+    forward, reverse = method.bracket(model, proposal, gen(1))[4:6]
+    chance = math.hypot(forward.stderr, reverse.stderr) / 2
+    expected = math.hypot(abs(forward.value - reverse.value) / 2, chance)
+    assert method.estimate(model, proposal, gen(1)).stderr == pytest.approx(expected, rel=1e-6)
+    assert expected > 1.1 * chance
+
+
+def test_chains_come_down_from_rows_that_were_drawn_by_weight(monkeypatch):
+    """All weight on one end: without moves, every chain starts there."""
+    anneal, seen = AIS.anneal, []
+
+    def on_row_7(self, *args):
+        up = anneal(self, *args)
+        log_weight = torch.full_like(up.log_weight, -1e3)
+        log_weight[7] = 0.0
+        seen.append(up.x[7])
+        return up._replace(log_weight=log_weight)
+
+    def climb(path, ladder, x, *args, **kwargs):
+        seen.append(x)
+        return x, torch.zeros(len(x))
+
+    monkeypatch.setattr(AIS, "anneal", on_row_7)
+    monkeypatch.setattr(reverse_ais, "climb", climb)
+    model, proposal, _ = problem(2, "no base")
+    ReverseAIS(n_chains=16, n_steps=1, n_equilibration=0).bracket(model, proposal, gen(0))
+    assert torch.equal(seen[1], seen[0].expand(16, 2))
 
 
 def test_importance_errors_are_honest():
