@@ -32,6 +32,13 @@ def test_weights_are_a_matter_of_proportion(name):
 
 
 @each
+def test_columns_are_standardized_by_weight(name):
+    est = tiny(name).fit(table(), sample_weight=WEIGHT)
+    mean = np.average(table(), axis=0, weights=WEIGHT)
+    np.testing.assert_allclose(est.density_.transform.location, mean)
+
+
+@each
 def test_weights_count_as_repeats_do(name):
     """Half the rows around -2 and half around 2, the latter four times."""
     X = np.random.RandomState(0).randn(200, 1) * 0.7 + np.repeat([[-2.0], [2.0]], 100, axis=0)
