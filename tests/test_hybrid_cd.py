@@ -308,3 +308,9 @@ def test_defaults_fit_a_table_without_tuning():
     truth = np.logaddexp(*(stats.norm(SHIFT + m * SCALE, 5).logpdf(fresh) for m in (-2, 2)))
     gap = (truth[:, 0] - np.log(2) - est.score_samples(fresh)).mean()
     assert -0.01 < gap < 0.1
+
+
+@pytest.mark.parametrize("step", [0.02, 0.3])
+def test_a_number_is_the_step_of_the_chains_and_stays(step):
+    est = HybridCDDensity(base="gaussian", step_size=step, max_iter=3, random_state=0)
+    assert est.fit(np.random.RandomState(0).randn(60, 2)).sampler_.step_size == pytest.approx(step)
