@@ -194,7 +194,7 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
         ndarray of shape (n_samples,)
             Log density in nats, in the units of X, finite; unnormalized where ``log_partition_`` is
             None. Up to 256 rows are computed in double precision and a row's value depends on the
-            others by less than 1e-9; with more, by less than 1e-5 of its size.
+            others by less than 1e-9 (1 + its size); with more, by 1e-5 (1 + its size).
         """
         X = self._rows(X)
         return self.density_.log_density(X)
