@@ -49,9 +49,9 @@ class FittedDensity:
     Notes
     -----
     The same call gives the same bits on one machine. Up to 256 rows are computed in double
-    precision, so that a row's value in two such calls agrees to 1e-9 (1 + its size); more rows in float32 and in
-    blocks, and any two calls agree to 1e-5 (1 + \|value\|). Memory beyond the result is that of one
-    block.
+    precision, so that a row's value in two such calls agrees to 1e-9 (1 + \|value\|); more rows in
+    float32 and in blocks, and any two calls agree to 1e-5 (1 + \|value\|). Memory beyond the result
+    is that of one block.
 
     Examples
     --------
