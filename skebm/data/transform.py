@@ -9,6 +9,11 @@ from abc import ABC, abstractmethod
 import numpy as np
 import torch
 
+from skebm.data._spread import trimmed_moments
+
+SUSPECT = 6.0  # standard deviations: 2 % of the rows that make 9/10 of the variance are beyond
+MISLED = 5.0  # times the trimmed standard deviation: from here on a few rows have set the scale
+FEWEST_TO_TRIM = 20  # rows: of fewer, 1 % at each end is more than a few
 LARGEST = 1e15  # a clipped coordinate squares to 1e30, which float32 still holds
 
 
@@ -54,6 +59,12 @@ class Affine(Transform):
     scale : ndarray of shape (d,)
         Column standard deviations, units of X; 1 for constant columns.
 
+    Attributes
+    ----------
+    trimmed : ndarray of int
+        Columns in which less than 2 % of the rows are so far out that they would set the scale:
+        `from_table` takes mean and standard deviation of the others.
+
     Notes
     -----
     Coordinates beyond 1e15 standard deviations are clipped so that float32 energies stay finite
@@ -70,6 +81,7 @@ class Affine(Transform):
 
     def __init__(self, location: np.ndarray, scale: np.ndarray) -> None:
         self.location, self.scale, self.n_features = location, scale, len(scale)
+        self.trimmed = np.arange(0)
 
     @classmethod
     def from_table(cls, X: np.ndarray, weight: np.ndarray | None = None) -> Affine:
@@ -83,7 +95,19 @@ class Affine(Transform):
         spread = largest > 1e-12 * np.abs(X).max(axis=0)  # below: rounding noise of a constant
         unit = np.where(spread, largest, 1.0)  # so that squares neither overflow nor vanish
         scale = unit * np.sqrt(np.average((centered / unit) ** 2, axis=0, weights=weight))
-        return cls(mean + shift, np.where(spread & (scale > 0), scale, 1.0))
+        affine = cls(mean + shift, np.where(spread & (scale > 0), scale, 1.0))
+        suspects = np.flatnonzero(spread & (largest > SUSPECT * affine.scale))
+        affine._trim(X, weight, suspects)
+        return affine
+
+    def _trim(self, X: np.ndarray, weight: np.ndarray | None, suspects: np.ndarray) -> None:
+        """Take the moments without 1 % at each end where these few rows make most of the scale."""
+        if len(X) < FEWEST_TO_TRIM or not len(suspects):
+            return
+        mean, std = trimmed_moments(X[:, suspects], weight)
+        misled = (std > 0) & (self.scale[suspects] > MISLED * std)
+        self.trimmed = suspects[misled]
+        self.location[self.trimmed], self.scale[self.trimmed] = mean[misled], std[misled]
 
     @classmethod
     def from_images(cls, X: np.ndarray) -> Affine:

@@ -168,7 +168,7 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
         before = self._before()
         X, weight, columns = self._checked(X, sample_weight, before)
         run = Run(self, X, weight, before)
-        transform = choose_transform(X, weight, run)
+        transform = choose_transform(X, weight, run, columns.names)
         table = prepare(X, weight, transform, run, columns.names)
         learned = self._learn(table, transform, run)
         model = learned.model_or_base()

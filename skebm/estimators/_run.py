@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Before", "Learned", "Run", "places"]
 
 import copy
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ import torch
 from sklearn.utils import check_array
 
 from skebm.bases import Base, BaseComponent
+from skebm.bases.tails import fit_defended
+from skebm.bases.uniform import UniformBase
 from skebm.data import Table, Transform, resolve_device
 from skebm.energies import Model, Zero, build_energy
 from skebm.energies.aliases import ENERGIES
@@ -145,23 +148,29 @@ class Run:
         return chosen.with_params(learning_rate=self.params.learning_rate, **own)
 
     def model(self, table: Table) -> Model:
-        """Return what is to be trained: that of a warm start, else base and energy anew.
-
-        The energy is kept to the box of a uniform base.
-        """
+        """Return what is to be trained: that of a warm start, else base and energy anew."""
         if self.before is not None:
             return copy.deepcopy(self.before.states[-1].model)
         chosen = None if self.params.base is None else resolved(self.params, "base")
         base = None if chosen is None else self.fit_base(chosen, table)
-        return Model(bounded_by(self.new_energy(), base), base, self.temperature)
+        return Model(self.new_energy(base, table), base, self.temperature)
 
-    def new_energy(self) -> torch.nn.Module:
-        """Build a fresh energy."""
-        return build_energy(self.source.energy, ENERGIES, self.source.shape, self.rng)
+    def new_energy(self, base: Base | None, table: Table) -> torch.nn.Module:
+        """Build a fresh energy, kept to a box where it has a base."""
+        energy = build_energy(self.source.energy, ENERGIES, self.source.shape, self.rng)
+        if base is None or (self.is_image and not isinstance(base, UniformBase)):
+            return energy
+        return bounded_by(energy, base, table.rows(MOST_ROWS, noised=False).x)
 
     def fit_base(self, component: BaseComponent, table: Table) -> Base:
-        """Fit a normalized density to the training rows."""
-        return component.fit(*table.rows(MOST_ROWS), self.rng)
+        """Fit a normalized density to the training rows; with heavy tails, but for images."""
+        fit = component.fit if self.is_image else functools.partial(fit_defended, component)
+        return fit(*table.rows(MOST_ROWS), self.rng)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether rows are images, whose columns are of one kind and bounded."""
+        return self.params.image_shape is not None
 
     def is_near(self, model: Model) -> bool:
         """Whether draws of a proposal can be weighed: without a base in few columns alone."""

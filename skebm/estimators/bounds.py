@@ -14,10 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
 from skebm.bases import Base, Defensive
-from skebm.bases.uniform import UniformBase
 from skebm.data import Table, Transform
 from skebm.energies import Model
-from skebm.energies.bounded import Bounded
 from skebm.estimators._base import DensityEstimator
 from skebm.estimators._bounds_paper import paper_settings
 from skebm.estimators._run import MOST_ROWS, Learned, Run
@@ -40,7 +38,6 @@ from skebm.train.judge import held_out_given
 FOLDED = 0.1  # share of latents with the rarer orientation from which a fit is tried again
 FEW_ROWS = 4000  # of the table, and as many generated, behind the proposal; and behind bounds
 FARTHEST = 100.0  # standardized units; generated rows beyond say nothing of where the model is
-BOX_MARGIN = 0.25  # of the rows' range, on each side
 N_FOLD_LATENTS, N_FOLD_IMAGES = 4096, 256
 BLOCK = 1024  # rows
 FOLD_COLUMNS = 1 << 18  # of Jacobians above 64 latents
@@ -390,7 +387,7 @@ class BoundsEBM(DensityEstimator):
 
     def _learn(self, table: Table, transform: Transform, run: Run) -> Learned:
         game = self._game(run)
-        chosen = self._play(game, self._model(table, run), table, run)
+        chosen = self._play(game, run.model(table), table, run)
         near = self._proposal_near(game, chosen, table, run)
         states = [chosen, *self._refined(chosen, near, table, run)]
         model, best = states[-1].model, states[-1].best
@@ -450,22 +447,13 @@ class BoundsEBM(DensityEstimator):
             )
         return game
 
-    def _model(self, table: Table, run: Run) -> Model:
-        """Return what is to be trained, kept to a box around the rows: no game looks beyond."""
-        model = run.model(table)
-        boxed = model.base is None or isinstance(model.base, UniformBase)
-        if run.before is not None or boxed or self.image_shape is not None:
-            return model
-        return model._replace(energy=_boxed(model.energy, table))
-
     def _play(self, game: BidirectionalBounds, model: Model, table: Table, run: Run) -> TrainState:
         """Play the game, again while it folds; return the best outcome."""
         settings = run.settings(average=False)  # of a game's parameters: it did worse
         played: list[tuple[float, TrainState]] = []  # the smaller the better
         for i in range(1 if run.before is not None else self.n_restarts):
             if i > 0:
-                energy, boxed = run.new_energy(), isinstance(model.energy, Bounded)
-                model = model._replace(energy=_boxed(energy, table) if boxed else energy)
+                model = model._replace(energy=run.new_energy(model.base, table))
             state = run.phase(i, model, game, table, settings, state=0)
             if not _fold_fraction(game, state, run.rng) > FOLDED:
                 return state
@@ -502,14 +490,6 @@ class BoundsEBM(DensityEstimator):
             made = network(z)
         spread = made.isfinite().all() and float(made.abs().max()) < FARTHEST
         return Defensive().fit(torch.cat([rows, made]) if spread else rows, None, run.rng)
-
-
-def _boxed(energy: torch.nn.Module, table: Table) -> torch.nn.Module:
-    """Return an energy that ends at a box around the rows."""
-    x = table.rows(MOST_ROWS, noised=False).x
-    low, high = x.amin(0), x.amax(0)
-    margin = BOX_MARGIN * (high - low)
-    return Bounded(energy, low - margin, high + margin)
 
 
 def _trained(game: BidirectionalBounds, network: torch.nn.Module, run: Run) -> Trained:

@@ -13,6 +13,7 @@ import torch
 
 from skebm._components import decode, defined, encode
 from skebm.bases import Base
+from skebm.bases.tails import Defended
 from skebm.data import Transform
 
 Tensors = dict[str, torch.Tensor]
@@ -38,6 +39,10 @@ def pack(value: Any) -> tuple[Any, Tensors]:
         return {"kind": "tensor"}, {"": value}
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return {"kind": "array"}, {"": torch.from_numpy(np.ascontiguousarray(value))}
+    if isinstance(value, Defended):
+        value_parts = {n: getattr(value, n) for n in ("core", "location", "scale", "share")}
+        headers, tensors = pack_all(value_parts)
+        return {"kind": "parts", "class": path(value), "parts": headers}, tensors
     if isinstance(value, Base):
         if not value.state_dict() or not type(value).__module__.startswith("skebm."):
             raise TypeError(
@@ -73,7 +78,7 @@ def unpack(header: Any, tensors: Tensors) -> Any:
         return decode(header["value"])
     if kind == "base":
         return defined(header["class"], Base)(**tensors)
-    cls = defined(header["class"], (Transform, Packable))
+    cls = defined(header["class"], (Transform, Packable, Defended))
     return cls(**unpack_all(header["parts"], tensors))
 
 

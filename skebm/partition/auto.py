@@ -66,7 +66,7 @@ class Auto(PartitionMethod):
             by_draws = ImportanceSampling(MANY, MANY).estimate(model, proposal, rng)
             if by_draws.trusted:
                 return by_draws
-        costly = isinstance(proposal, KernelBase)
+        costly = isinstance(getattr(proposal, "core", proposal), KernelBase)
         annealing = AIS(n_chains=256, max_levels=1000) if costly else AIS()
         annealed = annealing.estimate(model, proposal, rng)
         return annealed if annealed.stderr < by_draws.stderr or by_draws.ess < 50 else by_draws
