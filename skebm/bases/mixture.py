@@ -217,7 +217,7 @@ def _moments(y: torch.Tensor, share: torch.Tensor) -> Moments:
     mean = torch.einsum("nk,nkd->kd", share, y) / total[:, None]
     centered = y - mean
     covariance = torch.einsum("nk,nkd,nke->kde", share, centered, centered) / total[:, None, None]
-    return Moments(total / len(y), mean, covariance)
+    return Moments(total / total.sum(), mean, covariance)
 
 
 class MixtureBase(Base):
@@ -286,7 +286,7 @@ class MixtureBase(Base):
         y, joint = (part.double() for part in self._parts(x))
         share = joint.softmax(1)
         if weight is not None:
-            share = share * (weight / weight.mean()).double()[:, None]
+            share = share * (weight.double() / weight.double().mean())[:, None]
         fold = torch.arange(len(x), device=x.device) % N_FOLDS
         out = joint.new_empty(len(x))
         everything = _moments(y, share)

@@ -130,7 +130,9 @@ def fit_defended(
     x, weight = x[~far], None if weight is None else weight[~far]
     core = component.fit(x, weight, rng)
     share = lost + min(max(1 / (len(x) + 1), LEAST_SHARE), MOST_SHARE)
-    std, mean = torch.std_mean(x, dim=0, correction=0)
+    w = torch.ones_like(x[:, 0]) if weight is None else weight.to(x)
+    mean = (w / w.sum()) @ x
+    std = ((w / w.sum()) @ (x - mean).square()).sqrt()
     scale = torch.where(std > 0, std, 1.0)
     return Defended(core, mean, scale, torch.tensor(share, device=x.device))
 
