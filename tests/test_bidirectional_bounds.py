@@ -956,28 +956,13 @@ def test_a_lost_direction_among_many_is_reported(monkeypatch, d):
 
 
 @pytest.mark.parametrize(
-    ("error", "message", "parameters"),
+    ("message", "parameters"),
     [
-        (ValueError, "bound must be one of.*got 'upper'", {"bound": "upper"}),
-        (ValueError, "entropy must be one of.*got 'exact'", {"entropy": "exact"}),
-        (ValueError, "probe must be one of.*got 'cube'", {"bound": UpperBound(probe="cube")}),
-        (ValueError, "latent_dim must be.*>= 1, got 0", {"generator": MLPGenerator(latent_dim=0)}),
-        (TypeError, "latent_dim must be.*got 1.5", {"generator": MLPGenerator(latent_dim=1.5)}),
-        (ValueError, "at most the 2 values.*got 3", {"generator": MLPGenerator(latent_dim=3)}),
-        (ValueError, "got -1.*'auto'", {"generator": MLPGenerator(observation_noise=-1)}),
-        (TypeError, "noise must be.*got 'x'", {"generator": MLPGenerator(observation_noise="x")}),
-        (ValueError, "learning_rate .*got 0", {"generator": MLPGenerator(learning_rate=0)}),
-        (ValueError, "penalty_weight must be.*got -2", {"penalty_weight": -2}),
-        (ValueError, "margin must be.*got -0.5", {"margin": -0.5}),
-        (ValueError, "exponent must be.*>= 1, got 0.5", {"bound": UpperBound(exponent=0.5)}),
-        (ValueError, "weight must be.*got -1", {"entropy": GeneratorEntropy(weight=-1)}),
-        (ValueError, "fold_penalty .*got -3", {"entropy": GeneratorEntropy(fold_penalty=-3)}),
-        (ValueError, "n_lobpcg .*>= 1, got 0", {"entropy": GeneratorEntropy(n_lobpcg=0)}),
-        (ValueError, "with bound='bidirectional', got 'variational'", {"entropy": "variational"}),
-        (ValueError, "got 'mutual-information'.*Use", {"entropy": "mutual-information"}),
+        ("observation_noise .*got -1.*'auto'", {"generator": MLPGenerator(observation_noise=-1)}),
+        ("with bound='bidirectional', got 'variational'", {"entropy": "variational"}),
+        ("got 'mutual-information'.*Use", {"entropy": "mutual-information"}),
         (
-            ValueError,
-            "observation_noise must be > 0.*got 0",
+            r"observation_noise must be > 0 with entropy='variational', got 0\. Use 'auto'",
             {
                 "bound": "zero-centered-gp",
                 "entropy": "variational",
@@ -986,7 +971,7 @@ def test_a_lost_direction_among_many_is_reported(monkeypatch, d):
         ),
     ],
 )
-def test_bad_parameters_are_named_at_init(error, message, parameters):
+def test_bad_parameters_are_named_at_init(message, parameters):
     objective = BidirectionalBounds(**parameters)  # the constructor stores, no more
-    with pytest.raises(error, match=message):
+    with pytest.raises(ValueError, match=message):
         objective.init(small_model(), torch.zeros(4, 2), gen(0))

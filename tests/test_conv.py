@@ -147,31 +147,17 @@ def test_attention_moves_with_the_positions():
 
 
 @pytest.mark.parametrize(
-    "parameters, error, match",
+    "parameters, match",
     [
-        ({"channels": ()}, ValueError, r"channels .* got \(\)"),
-        ({"channels": 5}, TypeError, "channels .* got 5"),
-        ({"channels": (4, 0)}, ValueError, "channels .* got 0"),
-        ({"kernel_sizes": (3, 3)}, ValueError, r"kernel_sizes .* 3 entries .* got \(3, 3\)"),
-        ({"kernel_sizes": 2.5}, TypeError, r"kernel_sizes .* got 2\.5"),
-        ({"kernel_sizes": 11}, ValueError, "kernel_sizes .* got 11 at stage 1.* 10 x 10"),
-        ({"paddings": 0}, ValueError, "kernel_sizes .* got 3 at stage 3.* 1 x 1"),
-        ({"strides": 0}, ValueError, "strides .* got 0"),
-        ({"paddings": -1}, ValueError, "paddings .* got -1"),
-        ({"pooling": "max"}, ValueError, "pooling .* got 'max'"),
-        ({"pooling": "average"}, ValueError, "pooling .* got a map of 1 x 1 at stage 2"),
-        ({"hidden_sizes": 64}, TypeError, "hidden_sizes .* got 64"),
-        ({"activation": "relu"}, ValueError, "activation .* got 'relu'"),
-        ({"negative_slope": -0.1}, ValueError, r"negative_slope .* got -0\.1"),
-        ({"negative_slope": 1.5}, ValueError, r"negative_slope .* <= 1, got 1\.5"),
-        ({"output": "cubic"}, ValueError, "output .* got 'cubic'"),
-        ({"attention": True}, TypeError, "attention .* got True"),
-        ({"attention": (4,)}, ValueError, "attention .* <= 3, got 4"),
-        ({"learn_gamma": "yes"}, ValueError, "learn_gamma .* got 'yes'"),
+        ({"kernel_sizes": 11}, "kernel_sizes .* got 11 at stage 1.* 10 x 10"),
+        ({"kernel_sizes": (3, 3)}, r"kernel_sizes .* 3 entries .* got \(3, 3\)"),
+        ({"paddings": 0}, "kernel_sizes .* got 3 at stage 3.* 1 x 1"),
+        ({"pooling": "average"}, "pooling .* got a map of 1 x 1 at stage 2"),
+        ({"attention": (4,)}, "attention .* <= 3, got 4"),
     ],
 )
-def test_bad_parameters(parameters, error, match):
-    with pytest.raises(error, match=match):
+def test_maps_that_no_stage_takes_are_named(parameters, match):
+    with pytest.raises(ValueError, match=match):
         Conv(**parameters).build((1, 8, 8), gen(0))
 
 

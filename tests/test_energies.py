@@ -375,33 +375,6 @@ def test_input_scale_multiplies_the_first_layer_alone():
     assert 0.8 * bound < plain.layers[1].weight.abs().max() <= bound
 
 
-HIDDEN = [
-    ({"hidden_sizes": ()}, TypeError, r"hidden_sizes .* got \(\)"),
-    ({"hidden_sizes": 5}, TypeError, "hidden_sizes .* got 5"),
-    ({"hidden_sizes": (4, 0)}, ValueError, "hidden_sizes .* got 0"),
-    ({"hidden_sizes": (2.5,)}, TypeError, r"hidden_sizes .* got 2\.5"),
-    ({"activation": "relu"}, ValueError, "activation .* got 'relu'"),
-    ({"negative_slope": -0.1}, ValueError, r"negative_slope .* >= 0 .* got -0\.1"),
-    ({"negative_slope": 1.5}, ValueError, r"negative_slope .* <= 1, got 1\.5"),
-    ({"negative_slope": None}, TypeError, "negative_slope .* got None"),
-]
-OF_AN_MLP = [
-    ({"output": "cubic"}, ValueError, "output .* got 'cubic'"),
-    ({"input_scale": 0.0}, ValueError, r"input_scale .* got 0\.0"),
-    ({"learn_gamma": 2}, TypeError, "learn_gamma .* got 2"),
-]
-
-
-@pytest.mark.parametrize(
-    "kind, parameters, error, match",
-    [(kind, *bad) for kind in (MLP, Reconstruction) for bad in HIDDEN]
-    + [(MLP, *bad) for bad in OF_AN_MLP],
-)
-def test_bad_parameters(kind, parameters, error, match):
-    with pytest.raises(error, match=match):
-        kind(**parameters).build((2,), gen(0))
-
-
 # -- reconstruction --------------------------------------------------------------------------------
 
 

@@ -227,30 +227,6 @@ def test_layers_of_the_toy_generator_are_in_the_tables_order():
     torch.testing.assert_close(network.train()(z), reference.train()(z))
 
 
-# -- bad parameters --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("error", "message", "parameters"),
-    [
-        (TypeError, "hidden_sizes must be a nonempty tuple.*got 128", {"hidden_sizes": 128}),
-        (TypeError, "hidden_sizes must be a nonempty tuple.*got \\(\\)", {"hidden_sizes": ()}),
-        (ValueError, "hidden_sizes must be.*>= 1, got 0", {"hidden_sizes": (8, 0)}),
-        (TypeError, "hidden_sizes must be an integer.*got 8.5", {"hidden_sizes": (8.5,)}),
-        (ValueError, "activation must be one of.*got 'relu'", {"activation": "relu"}),
-        (ValueError, "input_scale must be.*> 0, got 0.0. Or use", {"input_scale": 0.0}),
-        (TypeError, "input_scale must be.*got 'big'", {"input_scale": "big"}),
-        (ValueError, "linear_skip must be one of.*got 'yes'", {"linear_skip": "yes"}),
-        (TypeError, "batch_norm must be one of.*got None", {"batch_norm": None}),
-        (ValueError, "output must be one of.*got 'sigmoid'", {"output": "sigmoid"}),
-    ],
-)
-def test_bad_parameters_are_named_at_build(error, message, parameters):
-    component = MLPGenerator(**parameters)  # the constructor stores, no more
-    with pytest.raises(error, match=message):
-        component.build(2, (3,), gen(0))
-
-
 def test_a_network_of_settings_alone_has_no_skip():
     network = GeneratorNetwork(2, (3,), MLPGenerator((4,)), gen(0))
     assert network.skip is None and network.norms is None and network.slopes is None

@@ -330,24 +330,6 @@ def test_a_fit_on_digits_saves_and_loads(tmp_path):
 # -- parameters ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "parameters, error, match",
-    [
-        ({"channels": ()}, ValueError, r"channels .* got \(\)"),
-        ({"channels": 5}, TypeError, "channels .* got 5"),
-        ({"channels": (4, 0)}, ValueError, "channels .* got 0"),
-        ({"channels": (4, 2.5)}, TypeError, r"channels .* got 2\.5"),
-        ({"channels": (4,)}, ValueError, r"channels .* each doubling, got \(4,\)"),
-        ({"batch_norm": "yes"}, ValueError, "batch_norm .* got 'yes'"),
-        ({"output": "sigmoid"}, ValueError, "output .* got 'sigmoid'"),
-    ],
-)
-@pytest.mark.parametrize("kind", [ConvGenerator, ResidualGenerator])
-def test_bad_parameters_of_generators(kind, parameters, error, match):
-    with pytest.raises(error, match=match):
-        kind(**parameters).build(5, (1, 8, 8), gen(0))
-
-
 @pytest.mark.parametrize("kind", [ConvGenerator, ResidualGenerator])
 @pytest.mark.parametrize("shape", [(1, 7, 8), (3, 6, 6), (1, 27, 27), (1, 4, 32)], ids=str)
 def test_images_that_no_doubling_reaches_are_named(kind, shape):
@@ -364,20 +346,13 @@ def test_bad_calls_of_generators(kind):
         kind((4, 2)).build(0, (1, 8, 8), gen(0))
 
 
-@pytest.mark.parametrize(
-    "parameters, shape, error, match",
-    [
-        ({}, (64,), ValueError, r"image_shape .* residual energy, got rows of shape \(64,\)"),
-        ({}, (1, 15, 28), ValueError, r"sides of at least 16 .* 5 blocks, got \(1, 15, 28\)"),
-        ({"channels": ()}, (1, 8, 8), ValueError, r"channels .* got \(\)"),
-        ({"channels": 3}, (1, 8, 8), TypeError, "channels .* got 3"),
-        ({"channels": (4, -1)}, (1, 8, 8), ValueError, "channels .* got -1"),
-        ({"negative_slope": 1.5}, (1, 16, 16), ValueError, r"negative_slope .* got 1\.5"),
-    ],
-)
-def test_bad_parameters_of_the_residual_energy(parameters, shape, error, match):
-    with pytest.raises(error, match=match):
-        Residual(**parameters).build(shape, gen(0))
+def test_images_too_small_for_the_residual_energy_are_named():
+    with pytest.raises(
+        ValueError, match=r"image_shape .* residual energy, got rows of shape \(64,"
+    ):
+        Residual().build((64,), gen(0))
+    with pytest.raises(ValueError, match=r"sides of at least 16 .* 5 blocks, got \(1, 15, 28\)"):
+        Residual().build((1, 15, 28), gen(0))
 
 
 def test_bad_parameters_of_the_preset():

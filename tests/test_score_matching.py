@@ -242,24 +242,6 @@ def test_a_step_descends_on_the_mean_loss(objective):
     assert math.isfinite(row["data_energy"]) and abs(row["data_energy"].item() - at_data) < 1
 
 
-@pytest.mark.parametrize(
-    ("objective", "error", "match"),
-    [
-        (ScoreMatching("dsm"), ValueError, r"method .*'exact', 'sliced'.* got 'dsm'"),
-        (ScoreMatching(n_projections=0), ValueError, "n_projections .*>= 1.* got 0"),
-        (ScoreMatching(projections="sphere"), ValueError, "projections .* got 'sphere'"),
-        (DenoisingScoreMatching(0.0), ValueError, r"noise_std .*> 0, got 0\.0"),
-        (DenoisingScoreMatching("auto"), TypeError, "noise_std .* got 'auto'"),
-        (DenoisingScoreMatching(n_levels=0), ValueError, "n_levels .*>= 1, got 0"),
-        (DenoisingScoreMatching(0.5, 2, 0.1), ValueError, r"max_noise_std .*>= 0\.5, got 0\.1"),
-    ],
-    ids=repr,
-)
-def test_bad_parameters_of_objectives(objective, error, match):
-    with pytest.raises(error, match=match):
-        objective.init(model_of(Quadratic(), normal_base(3)), rows(dtype=torch.float32), gen(0))
-
-
 # -- the estimator ---------------------------------------------------------------------------------
 
 
