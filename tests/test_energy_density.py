@@ -161,17 +161,6 @@ def test_no_objective_is_importance_likelihood():
     np.testing.assert_array_equal(one.score_samples(table()), two.score_samples(table()))
 
 
-@pytest.mark.parametrize("objective", ["nce", NoiseContrastive, Optimization(), 3], ids=str)
-def test_a_bad_objective_is_named(objective):
-    with pytest.raises(TypeError, match="objective must be an Objective or None, got .*Build one"):
-        tiny(objective).fit(table())
-
-
-def test_a_bad_parameter_of_the_objective_is_named():
-    with pytest.raises(ValueError, match=r"ratio must be .* got -1"):
-        tiny(NoiseContrastive(ratio=-1.0)).fit(table())
-
-
 def test_a_temperature_divides_the_energy():
     """k |x|^2 / 2 at T is N(0, T / k), in scores and draws."""
     still = {"base": None, "standardize": False, "log_partition": "auto"}
