@@ -5,7 +5,7 @@ That copies, pickles and files keep every bit, and that stopped fits resume, is 
 
 import json
 import pickle
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -18,27 +18,13 @@ from torch.distributions import Independent, Normal
 import skebm
 from skebm import HybridCDDensity, SteinEBM
 from skebm.bases import TorchDistribution
-from skebm.energies import MLP
-from skebm.networks import Critic
-from skebm.partition import AIS, ImportanceSampling
+from skebm.partition import AIS
+from tests import cases
+from tests.cases import table
+from tests.contracts import test_copies as copies
 
-
-def tiny(cls=HybridCDDensity, **params):
-    defaults = {
-        "base": "gaussian",
-        "max_iter": 20,
-        "energy": MLP(hidden_sizes=(8,), n_frequencies=4),
-        "log_partition": ImportanceSampling(n_samples=2048, max_samples=2048),
-        "validation_fraction": 0,  # nothing held out: the trained energy is always kept
-        "random_state": 0,
-    }
-    own = {"n_steps": 2, "refine": False} if cls is HybridCDDensity else {"critic": Critic((6,))}
-    return cls(**{**defaults, **own, **params})
-
-
-def table(n=150, seed=0):
-    rng = np.random.RandomState(seed)
-    return rng.gamma(3.0, size=(n, 2)) * [1.0, 50.0] + [0.0, 1e3]
+pytestmark = cases.QUIET
+NEW = table(40, seed=1)
 
 
 def factory(n_features):
@@ -52,17 +38,16 @@ def factory(n_features):
     )
 
 
-def assert_same(a, b, X=None):
-    X = table(seed=1) if X is None else X
-    np.testing.assert_array_equal(a.score_samples(X), b.score_samples(X))
-    np.testing.assert_array_equal(a.sample(20, random_state=3), b.sample(20, random_state=3))
-    np.testing.assert_array_equal(a.data_noise_, b.data_noise_)
-    assert (a.offset_, a.n_iter_, a.history_) == (b.offset_, b.n_iter_, b.history_)
+tiny = partial(cases.tiny, "HybridCDDensity")
 
 
-@pytest.fixture(scope="module")
+def assert_same(a, b, X=NEW):
+    copies.assert_same(a, b, type(a).__name__, X)
+
+
+@pytest.fixture
 def fitted():
-    return tiny(data_noise=0.2).fit(table())
+    return cases.fitted("HybridCDDensity")
 
 
 @pytest.fixture
@@ -123,11 +108,10 @@ def test_a_torch_distribution_is_not_saved_but_pickled(tmp_path):
     assert_same(est, pickle.loads(pickle.dumps(est)))
 
 
-OLD = sorted((Path(__file__).parent / "files_0_1_0").glob("*.safetensors"))
+OLD = sorted(copies.FILES.glob("*.safetensors"))
 
 
 @pytest.mark.filterwarnings("ignore:The estimator was saved under other versions")
-@pytest.mark.filterwarnings("ignore::skebm.exceptions.NormalizationWarning")
 @pytest.mark.parametrize("file", OLD, ids=lambda file: file.stem)
 def test_files_of_0_1_0_are_written_anew_with_the_same_bits(file, tmp_path):
     with safe_open(str(file), "pt") as old:
@@ -211,7 +195,7 @@ def test_load_builds_no_class_that_is_not_of_the_kind_and_of_skebm(place, where,
 
 
 def test_a_critic_is_built_from_skebm_alone(tmp_path):
-    tiny(SteinEBM, max_iter=2).fit(table()).save(tmp_path / "model")
+    cases.tiny("SteinEBM").fit(table()).save(tmp_path / "model")
 
     def change(header):
         critic = header["attributes"]["critic_network_"]["parts"]["component"]

@@ -1,18 +1,13 @@
-"""Score matching: derivatives against autograd, losses against closed forms, and the estimator."""
+"""Score matching: losses against closed forms, and which energies they refuse."""
 
 import math
 
-import numpy as np
 import pytest
 import torch
-from sklearn.mixture import GaussianMixture
 
-from skebm import EnergyDensity, ScoreMatchingDensity
-from skebm.datasets import two_moons
 from skebm.energies import MLP, Energy, LinearICA, Model, Reconstruction, Zero
 from skebm.networks import ConvNet, FeedForward
 from skebm.objectives import DenoisingScoreMatching, ScoreMatching
-from skebm.partition import ImportanceSampling
 from tests.closed_forms import Quadratic, assert_mean, assert_variance, normal_base
 from tests.generators import gen
 
@@ -240,71 +235,3 @@ def test_a_step_descends_on_the_mean_loss(objective):
         torch.testing.assert_close(p.grad if p.grad is not None else 0 * p, gradient)
     assert row["loss"].item() == pytest.approx(loss.item())
     assert math.isfinite(row["data_energy"]) and abs(row["data_energy"].item() - at_data) < 1
-
-
-# -- the estimator ---------------------------------------------------------------------------------
-
-
-SHARED = {
-    "base": "gaussian",
-    "max_iter": 6,
-    "batch_size": 32,
-    "energy": MLP(hidden_sizes=(8,), n_frequencies=4),
-    "log_partition": ImportanceSampling(n_samples=2048, max_samples=2048),
-    "validation_fraction": 0,  # nothing held out: the trained energy is always kept
-    "random_state": 0,
-}
-
-
-def tiny(**params):
-    return ScoreMatchingDensity(**{**SHARED, **params})
-
-
-def table(n=150, seed=0):
-    rng = np.random.RandomState(seed)
-    return rng.gamma(3.0, size=(n, 2)) * [1.0, 50.0] + [0.0, 1e3]
-
-
-@pytest.mark.parametrize(
-    ("method", "objective"),
-    [
-        ("denoising", DenoisingScoreMatching(0.2)),
-        ("multi-level", DenoisingScoreMatching(0.2, 3, 0.6)),
-        ("exact", ScoreMatching("exact")),
-        ("sliced", ScoreMatching("sliced", 2, "gaussian")),
-    ],
-)
-def test_parameters_reach_the_objective(method, objective):
-    """The bits are those of the generic estimator that is told the same."""
-    own = {"noise_std": 0.2, "n_levels": 3, "max_noise_std": 0.6}
-    own |= {"n_projections": 2, "projections": "gaussian"}
-    est = tiny(method=method, **own).fit(table())
-    generic = EnergyDensity(objective=objective, **SHARED).fit(table())
-    np.testing.assert_array_equal(est.score_samples(table()), generic.score_samples(table()))
-    assert abs(est.energy_samples(table())).max() > 0
-
-
-def test_above_32_columns_without_a_base_draws_are_moved_to_the_model():
-    """From a Gaussian fitted to the rows, around 0, to what the model is now."""
-    X = np.random.RandomState(0).randn(200, 40)
-    params = {"base": None, "energy": MLP((8,), output="quadratic"), "log_partition": None}
-    est = tiny(standardize=False, **params).fit(X)
-    est.density_.model = Model(Quadratic(1.0, mean=4.0).requires_grad_(False), None, 1.0)
-    rows = est.sample(500).flatten()
-    assert_mean(rows, 4.0, largest_stderr=0.01)
-    assert_variance(rows, 1.0, largest_stderr=0.02)
-
-
-@pytest.mark.parametrize("method", ["denoising", "multi-level", "exact", "sliced"])
-def test_the_energy_earns_its_place_on_two_moons(method):
-    moons = two_moons()
-    X, fresh = moons.sample(1500, 0), moons.sample(1000, 1)
-    params = {"base": "gaussian", "max_iter": 300, "batch_size": 128, "random_state": 0}
-    energy = MLP((48, 48), n_frequencies=16)
-    est = ScoreMatchingDensity(method=method, energy=energy, **params).fit(X)
-    gain, stderr = est.validation_gain_
-    assert gain > 3 * stderr and stderr < 0.15
-    alone = GaussianMixture().fit(X)
-    lift = est.score_samples(fresh) - alone.score_samples(fresh)
-    assert lift.mean() > 4 * lift.std() / math.sqrt(len(lift))
-    assert alone.score(fresh) + 0.15 < est.score(fresh) < -moons.entropy
