@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from torch.nn.functional import avg_pool2d, silu
 
 from skebm import HybridCDDensity
-from skebm.energies import Conv, build_energy
+from skebm.energies import Conv, Residual, build_energy
 from skebm.networks import NonLocal
 from skebm.networks.feed_forward import activation_of
 from tests.generators import gen
@@ -169,18 +169,16 @@ def test_rows_that_are_no_images_are_named():
 # -- behind an estimator ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("attention", [(), (1,)], ids=["plain", "attention"])
-def test_a_fit_on_digits_saves_and_loads(attention, tmp_path):
+DIGITS = Conv((8, 16), hidden_sizes=(16,), output="quadratic")
+
+
+@pytest.mark.parametrize(
+    "energy", [DIGITS, DIGITS.with_params(attention=(1,)), Residual((4, 8))], ids=repr
+)
+def test_a_fit_on_digits_saves_and_loads(energy, tmp_path):
     X = load_digits().data[:200]
-    energy = Conv((8, 16), hidden_sizes=(16,), output="quadratic", attention=attention)
-    est = HybridCDDensity(
-        energy=energy,
-        image_shape=(1, 8, 8),
-        base=None,
-        data_noise=0.05,
-        max_iter=3,
-        random_state=0,
-    ).fit(X)
+    own = {"energy": energy, "image_shape": (1, 8, 8), "base": None, "data_noise": 0.05}
+    est = HybridCDDensity(**own, max_iter=3, random_state=0).fit(X)
     assert isinstance(est.energy_, torch.nn.Module) and est.log_partition_ is None
     before = est.energy_samples(X)
     est.save(tmp_path / "digits.skebm")

@@ -90,9 +90,6 @@ TABLES = {
     "300 columns": (lambda seed: normal(60, 300, seed), None),
     "heavy tails": (lambda seed: np.random.RandomState(seed).standard_cauchy((100, 3)), None),
     "blobs 1e4 apart": (blobs, None),
-    "float32": (lambda seed: normal(100, 3, seed).astype(np.float32), None),
-    "fortran": (lambda seed: np.asfortranarray(normal(100, 3, seed)), None),
-    "int": (lambda seed: (1e6 * normal(100, 3, seed)).astype(np.int64), None),
     "names": (named, r"columns with repeated values \(1: age in years; "),
 }
 
@@ -219,12 +216,6 @@ def test_a_weighted_degenerate_table_is_sound():
     with pytest.warns(DataDegeneracyWarning, match=message):
         est.fit(make(0), sample_weight=np.arange(100) % 3)
     assert np.isfinite(est.score_samples(make(1))).all()
-
-
-def test_a_torch_table_is_taken_like_numpy():
-    X = normal(60, 2)
-    a, b = tiny(base="gaussian").fit(torch.from_numpy(X)), tiny(base="gaussian").fit(X)
-    np.testing.assert_array_equal(a.score_samples(X), b.score_samples(X))
 
 
 @pytest.mark.parametrize(("n_values", "n_columns"), [(2, 1), (3, 2)])

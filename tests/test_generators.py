@@ -131,17 +131,6 @@ def test_rows_of_images_are_flat_in_jacobians():
 # -- the start -------------------------------------------------------------------------------------
 
 
-@each_norm
-def test_a_seed_gives_the_same_bits_and_leaves_the_global_state_alone(batch_norm):
-    before = torch.get_rng_state()
-    first, again, other = (
-        torch.cat([p.detach().flatten() for p in build(seed=s, batch_norm=batch_norm).parameters()])
-        for s in (0, 0, 1)
-    )
-    assert torch.equal(first, again) and not torch.equal(first, other)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 def test_weights_are_uniform_up_to_one_over_the_root_of_fan_in():
     network = build(4, (300,), hidden_sizes=(400, 200), input_scale=3.0, linear_skip=False)
     for layer, scale in zip(network.layers, (3.0, 1.0, 1.0), strict=True):

@@ -36,7 +36,6 @@ from tests.closed_forms import Quadratic, normal_base
 from tests.generators import gen
 
 ROWS, HELD_OUT = torch.zeros(8, 1), torch.ones(3, 1)
-WRITTEN_ALWAYS = "skebm.train.loop.SECONDS_BETWEEN_CHECKPOINTS"
 
 
 class Scripted(Objective):
@@ -492,51 +491,12 @@ def test_a_resumed_fit_has_the_bits_of_an_uninterrupted_one(name, iteration, tmp
     assert [p.name for p in tmp_path.iterdir()] == ["fit.pt"]  # written aside, then moved
 
 
-@pytest.mark.parametrize("name", ["hybrid", "unjudged"])
-@pytest.mark.parametrize("update", [6, 36])
-def test_an_update_that_is_cut_short_leaves_the_checkpoint_as_it_was(
-    name, update, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(WRITTEN_ALWAYS, 0.0)
-    path, updates = tmp_path / "fit.pt", []
-
-    class Stops(type(FITS[name][0])):
-        def step(self, model, *rest):
-            result = super().step(model, *rest)
-            updates.append(1)
-            if len(updates) == update:
-                raise KeyboardInterrupt
-            return result
-
-    with pytest.raises(KeyboardInterrupt):
-        learn(name, objective=Stops(**FITS[name][0].get_params(deep=False)), checkpoint=path)
-    assert torch.load(path, weights_only=True)["iteration"] == update // 10 * 10
-    same(learn(name, checkpoint=path), learn(name))
-
-
 def test_a_finished_checkpoint_is_read_not_trained(tmp_path):
     path, steps = tmp_path / "fit.pt", []
     options = {"worth": peak_at_7, "n_iter_no_change": 3, "checkpoint": path}
     for _ in range(2):  # it had stopped early, and stays so
         state = scripted(Scripted(at_step=lambda i, s: steps.append(i)), **options)
         assert k(state) == 7 and state.iteration == 10 == len(steps)
-
-
-def test_checkpoints_hold_no_code(tmp_path):
-    path = tmp_path / "fit.pt"
-    done = learn("game", checkpoint=path)
-    same(learn("game", checkpoint=path), done)
-    values = leaves(torch.load(path, weights_only=True)).values()
-    assert {type(v) for v in values} <= {bool, int, float, torch.Tensor}
-
-
-@pytest.mark.parametrize("name", FITS)
-def test_same_seed_same_bits_and_no_global_randomness(name):
-    before = torch.get_rng_state()
-    one, other = learn(name), learn(name, seed=1)
-    same(one, learn(name))
-    assert not parameters(one.model.energy).equal(parameters(other.model.energy))
-    assert torch.get_rng_state().equal(before)
 
 
 # -- warm start ------------------------------------------------------------------------------------

@@ -106,10 +106,18 @@ def test_what_is_set_after_a_fit_waits_for_the_next(name, tmp_path):
     later = {
         "HybridCDDensity": {"temperature": 3.0},
         "SteinEBM": {"critic": networks.Critic((3,))},
-        "BoundsEBM": {"generator__hidden_sizes": (3,)},
+        "BoundsEBM": {
+            f"generator__{key}": value
+            for key, value in (
+                ("hidden_sizes", (3,)),
+                ("observation_noise", 1.0),
+                ("latent_dim", 1),
+            )
+        },
     }
     est.set_params(**later.get(name, {}))
-    np.testing.assert_array_equal(est.score_samples(NEW), cases.fitted(name).score_samples(NEW))
+    assert_same(est, cases.fitted(name), name)
+    assert_same(est, pickle.loads(pickle.dumps(est)), name)
     back = saved(est, tmp_path)
     assert_same(est, back, name)
     assert back.get_params() == est.get_params()
