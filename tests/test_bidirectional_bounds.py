@@ -31,8 +31,15 @@ from skebm.objectives._generator_entropy import (
 from skebm.objectives.bidirectional_bounds import volume_change
 from skebm.objectives.game_settings import BOUNDS, BY_JACOBIAN, ENTROPIES
 from skebm.train import Settings, train
-from tests.closed_forms import Quadratic, assert_estimate, assert_mean, gaussian_kl, normal_base
-from tests.generators import gen
+from tests.closed_forms import (
+    Quadratic,
+    assert_estimate,
+    assert_mean,
+    assert_slopes,
+    gaussian_kl,
+    normal_base,
+)
+from tests.generators import gen, randn
 
 PAIRS = [
     (bound, entropy)
@@ -42,10 +49,6 @@ PAIRS = [
 STILL = Optimization(learning_rate=1e-30, weight_decay=0.0, method="sgd", schedule="constant")
 DOWNHILL = STILL.with_params(learning_rate=1.0)  # an update is minus the gradient
 each_by_jacobian = pytest.mark.parametrize("entropy", BY_JACOBIAN)
-
-
-def randn(*shape, seed=1, dtype=torch.float64):
-    return torch.randn(*shape, dtype=dtype, generator=gen(seed))
 
 
 def linear(weight, bias=None):
@@ -149,6 +152,12 @@ def transcribed_vector(model, network, z, entropy):
     return torch.einsum("nD,nDd->nd", slope, jacobian.detach()) - q
 
 
+def assert_same_terms(found, expected, energy, atol, atol_of_slopes):
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=atol)
+    slopes = (gradients(terms.mean(), energy) for terms in (found, expected))
+    torch.testing.assert_close(*slopes, rtol=1e-7, atol=atol_of_slopes)
+
+
 @pytest.mark.parametrize("entropy", ["logdet", "singular-value"])
 @pytest.mark.parametrize("build", [written_out, perceptron])
 @pytest.mark.parametrize(("rows", "d"), [(2, 2), (3, 3), (3, 2)])
@@ -159,13 +168,7 @@ def test_the_penalty_is_that_of_the_papers_code(entropy, build, rows, d, with_ba
     found = BidirectionalBounds(entropy=entropy).penalty_terms(model, network, z, gen(3))
     v = torch.empty_like(z).normal_(generator=gen(3))
     expected = (transcribed_vector(model, network, z, entropy) * v).sum(1).square()
-    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
-    torch.testing.assert_close(
-        gradients(found.mean(), model.energy),
-        gradients(expected.mean(), model.energy),
-        rtol=1e-7,
-        atol=1e-9,
-    )
+    assert_same_terms(found, expected, model.energy, 1e-10, 1e-9)
     for p in network.parameters():
         assert p.grad is None  # nothing reaches the generator
 
@@ -179,13 +182,7 @@ def test_other_exponents_take_the_norm_of_the_whole_vector(exponent, entropy, bu
     objective = BidirectionalBounds(UpperBound(exponent=exponent), entropy)
     found = objective.penalty_terms(model, network, z, gen(3))
     expected = transcribed_vector(model, network, z, entropy).norm(dim=1) ** exponent
-    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(
-        gradients(found.mean(), model.energy),
-        gradients(expected.mean(), model.energy),
-        rtol=1e-7,
-        atol=1e-8,
-    )
+    assert_same_terms(found, expected, model.energy, 1e-8, 1e-8)
 
 
 @pytest.mark.parametrize(("probe", "share"), [("gaussian", 1.0), ("sphere", 1 / 3)])
@@ -517,16 +514,7 @@ def test_gradients_of_entropies_agree_with_differences(entropy, rows, d):
     def loss():
         return jacobian_term(network, z, entropy, 10, 0.0, gen(4)).loss
 
-    found = gradients(loss(), network)
-    with torch.no_grad():
-        for i, (p, g) in enumerate(zip(network.parameters(), found, strict=True)):
-            direction, ends, h = randn(*p.shape, seed=30 + i), [], 1e-6
-            for move in (h, -2 * h, h):
-                p += move * direction
-                ends.append(loss())
-            expected = (ends[0] - ends[1]) / (2 * h)
-            torch.testing.assert_close((g * direction).sum(), expected, rtol=1e-5, atol=1e-7)
-    assert max(g.abs().max() for g in found) > 0.01
+    assert_slopes(loss, list(network.parameters()), least=0.01)
 
 
 class Bent(torch.nn.Module):

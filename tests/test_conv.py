@@ -11,7 +11,7 @@ from skebm import HybridCDDensity
 from skebm.energies import Conv, Residual, build_energy
 from skebm.networks import NonLocal
 from skebm.networks.feed_forward import activation_of
-from tests.generators import gen
+from tests.generators import gen, randomized
 
 MNIST = (1, 28, 28)
 OUTPUTS = ["identity", "quadratic", "linear-quadratic"]
@@ -19,15 +19,6 @@ OUTPUTS = ["identity", "quadratic", "linear-quadratic"]
 
 def images(shape, n=3, seed=1, dtype=torch.float64):
     return torch.randn(n, *shape, dtype=dtype, generator=gen(seed))
-
-
-def randomized(module, seed=0, scale=0.4):
-    """The module in float64 with every parameter nonzero."""
-    module = module.double()
-    with torch.no_grad():
-        for p in module.parameters():
-            p.copy_(scale * torch.randn(p.shape, dtype=p.dtype, generator=gen(seed + p.numel())))
-    return module
 
 
 def n_parameters(module):
@@ -111,7 +102,7 @@ def test_attention_starts_as_the_identity():
 
 def test_a_stage_is_convolution_activation_pooling_attention():
     component = Conv((4, 6), pooling="average", strides=1, attention=(1,), hidden_sizes=(5,))
-    net, x = randomized(component.build((1, 9, 8), gen(0))), images((1, 9, 8))
+    net, x = randomized(component.build((1, 9, 8), gen(0)).double(), 0.4), images((1, 9, 8))
     first, second = net.convolutions
     a = net.attention["1"](avg_pool2d(silu(first(x)), 2))
     a = avg_pool2d(silu(second(a)), 2)
@@ -120,7 +111,7 @@ def test_a_stage_is_convolution_activation_pooling_attention():
 
 
 def test_attention_is_the_softmax_over_positions():
-    block, maps = randomized(NonLocal(5, gen(0))), images((5, 2, 3), 2)
+    block, maps = randomized(NonLocal(5, gen(0)).double(), 0.4), images((5, 2, 3), 2)
     parts = (block.query, block.key, block.value, block.output)
     q, k, v, w = (part.weight[:, :, 0, 0] for part in parts)
     assert q.shape == (2, 5) and w.shape == (5, 2)
@@ -133,7 +124,7 @@ def test_attention_is_the_softmax_over_positions():
 
 
 def test_attention_moves_with_the_positions():
-    block, maps = randomized(NonLocal(6, gen(0))), images((6, 4, 5))
+    block, maps = randomized(NonLocal(6, gen(0)).double(), 0.4), images((6, 4, 5))
     order = torch.randperm(20, generator=gen(3))
 
     def permuted(m):

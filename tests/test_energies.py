@@ -28,7 +28,7 @@ from skebm.energies.reweighted import Reweighted
 from skebm.networks import FeedForward
 from skebm.networks.feed_forward import ACTIVATIONS, activation_of
 from tests.closed_forms import Quadratic, autograd_score
-from tests.generators import gen
+from tests.generators import gen, randomized
 
 CHOICES = {"mlp": MLP, "reconstruction": Reconstruction}
 OUTPUTS = ("identity", "quadratic", "linear-quadratic")
@@ -125,14 +125,6 @@ def made(name, seed=0):
         return wrap(build_energy(inner, CHOICES, (3,), gen(seed)))
     component, shape = BUILT[name]
     return build_energy(component, CHOICES, shape, gen(seed))
-
-
-def randomized(module, scale=0.7, seed=0):
-    """The module with every parameter nonzero."""
-    with torch.no_grad():
-        for p in module.parameters():
-            p.copy_(scale * torch.randn(p.shape, generator=gen(seed + p.numel())))
-    return module
 
 
 def case(name, n=7, dtype=torch.float64):

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from skebm.networks import GeneratorNetwork, MLPGenerator
-from tests.generators import gen
+from tests.closed_forms import autograd_jacobian
+from tests.generators import gen, randn
 
 ACTIVATIONS = ["tanh", "silu", "softplus", "prelu"]
 each_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -33,18 +34,6 @@ def moved(network):
                 if tensor.ndim > 1:
                     tensor.mul_(0.6).view(-1)[::2].neg_()
     return network.double().eval()
-
-
-def randn(*shape, seed=1):
-    return torch.randn(*shape, dtype=torch.float64, generator=gen(seed))
-
-
-def autograd_jacobian(network, z):
-    """Row by row, through the forward pass alone."""
-    rows = [
-        torch.autograd.functional.jacobian(lambda r: network(r[None]).flatten(), row) for row in z
-    ]
-    return torch.stack(rows)
 
 
 # -- derivatives -----------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from torch.nn.functional import avg_pool2d, batch_norm, interpolate, leaky_relu,
 from skebm.energies import Conv, Residual
 from skebm.networks import ConvGenerator, ResidualGenerator
 from skebm.networks.feed_forward import activation_of
-from tests.closed_forms import assert_variance
-from tests.generators import gen
+from tests.closed_forms import assert_slopes, assert_variance
+from tests.generators import gen, randn
 
 # torch's own, where forward mode is first used
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is depre:DeprecationWarning")
@@ -22,22 +22,18 @@ GENERATORS = {
 each_generator = pytest.mark.parametrize("name", GENERATORS)
 
 
-def normal(*shape, seed=1):
-    return torch.randn(*shape, dtype=torch.float64, generator=gen(seed))
-
-
 def generator_and_noise(name, n=3):
     """In float64 and eval mode, with batch normalization away from its start."""
     component, shape = GENERATORS[name]
     network = component.build(5, shape, gen(0)).double().eval()
     for i, layer in enumerate(batch_norms(network)):
-        center, spread = normal(layer.num_features, seed=i), normal(layer.num_features, seed=i + 50)
+        center, spread = randn(layer.num_features, seed=i), randn(layer.num_features, seed=i + 50)
         layer.running_mean.copy_(0.2 * center)
         layer.running_var.copy_((0.3 * spread).exp())
         with torch.no_grad():
             layer.weight.copy_((0.3 * center).exp())
             layer.bias.copy_(0.2 * spread)
-    return network, normal(n, 5)
+    return network, randn(n, 5)
 
 
 def batch_norms(network):
@@ -169,7 +165,7 @@ def test_a_residual_generator_computes_what_table_10_says():
 
 
 def test_a_residual_energy_computes_what_table_9_says():
-    energy, x = Residual((4, 5, 6)).build((2, 11, 12), gen(0)).double(), normal(3, 2, 11, 12)
+    energy, x = Residual((4, 5, 6)).build((2, 11, 12), gen(0)).double(), randn(3, 2, 11, 12)
     blocks = list(energy.blocks)[:-1]
     a = x
     for i, block in enumerate(blocks):
@@ -223,7 +219,7 @@ def test_in_eval_mode_a_row_does_not_depend_on_the_others(name):
 @pytest.mark.parametrize("name", ["DCGAN", "residual"])
 def test_batch_normalization_uses_the_batch_in_train_mode_and_remembers_it(name):
     component, shape = GENERATORS[name]
-    network, z = component.build(5, shape, gen(0)).double().train(), normal(16, 5)
+    network, z = component.build(5, shape, gen(0)).double().train(), randn(16, 5)
     seen = []
     first = batch_norms(network)[0]
     first.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
@@ -241,7 +237,7 @@ def test_tanh_bounds_the_images_and_the_identity_does_not(kind):
         kind((6, 4), output=output).build(5, (1, 8, 8), gen(0)).eval()
         for output in ("tanh", "identity")
     )
-    z = 100 * normal(20, 5).float()
+    z = 100 * randn(20, 5).float()
     torch.testing.assert_close(bounded(z), free(z).tanh())
     assert bounded(z).abs().max() <= 1 < free(z).abs().max()
     plain = kind((6, 4), batch_norm=False).build(5, (1, 8, 8), gen(0))
@@ -254,13 +250,13 @@ def test_tanh_bounds_the_images_and_the_identity_does_not(kind):
 @each_generator
 def test_jacobian_products_forward_and_reverse_are_the_slope(name):
     network, z = generator_and_noise(name)
-    v, h = normal(3, 5, seed=2), 1e-6
+    v, h = randn(3, 5, seed=2), 1e-6
     with torch.no_grad():
         slope = (network(z + h * v) - network(z - h * v)) / (2 * h)
     value, tangent = torch.func.jvp(network, (z,), (v,))
     torch.testing.assert_close(tangent, slope, rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(value, network(z))
-    u = normal(*value.shape, seed=3)
+    u = randn(*value.shape, seed=3)
     _, pull = torch.func.vjp(network, z)
     torch.testing.assert_close((pull(u)[0] * v).sum(), (u * slope).sum(), rtol=1e-6, atol=1e-7)
     assert slope.flatten(1).norm(dim=1).min() > 1e-3
@@ -270,36 +266,21 @@ def test_jacobian_products_forward_and_reverse_are_the_slope(name):
 def test_a_full_jacobian_by_rows_agrees(name):
     network, z = generator_and_noise(name)
     full = torch.func.vmap(torch.func.jacfwd(lambda row: network(row[None])[0]))(z)
-    _, tangent = torch.func.jvp(network, (z,), (normal(3, 5, seed=2),))
-    product = torch.einsum("nchwd,nd->nchw", full, normal(3, 5, seed=2))
+    _, tangent = torch.func.jvp(network, (z,), (randn(3, 5, seed=2),))
+    product = torch.einsum("nchwd,nd->nchw", full, randn(3, 5, seed=2))
     torch.testing.assert_close(product, tangent, rtol=1e-10, atol=1e-12)
 
 
 @each_generator
 def test_the_length_of_a_jacobian_product_trains(name):
     network, z = generator_and_noise(name)
-    v = normal(3, 5, seed=2)
+    v = randn(3, 5, seed=2)
 
     def length():
         tangent = torch.func.jvp(network, (z,), (v,))[1]
         return tangent.square().flatten(1).sum(1).log().sum()
 
-    assert_slope(length, list(network.parameters()))
-
-
-def assert_slope(loss, parameters):
-    """The gradient against a central difference along a random direction of all parameters."""
-    gradients = torch.autograd.grad(loss(), parameters, allow_unused=True, materialize_grads=True)
-    directions = [normal(*p.shape, seed=i) for i, p in enumerate(parameters)]
-    expected = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True))
-    ends = []
-    for step in (1e-6, -2e-6):
-        with torch.no_grad():
-            for parameter, direction in zip(parameters, directions, strict=True):
-                parameter += step * direction
-        ends.append(loss().detach())
-    torch.testing.assert_close((ends[0] - ends[1]) / 2e-6, expected, rtol=1e-5, atol=1e-6)
-    assert expected.abs() > 1e-3
+    assert_slopes(length, list(network.parameters()))
 
 
 # -- parameters ------------------------------------------------------------------------------------

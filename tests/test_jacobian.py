@@ -14,8 +14,8 @@ from skebm.networks import (
     smallest_singular_value,
     value_and_jacobian,
 )
-from tests.closed_forms import assert_mean
-from tests.generators import gen
+from tests.closed_forms import assert_mean, assert_slopes
+from tests.generators import gen, randn
 
 FLOOR = 1e-6
 SHAPES = [(1, 1), (4, 1), (2, 2), (5, 2), (3, 3), (6, 3), (8, 8), (12, 8)]
@@ -38,10 +38,6 @@ def matrix(singular, rows, n=1, seed=0):
     u = torch.linalg.qr(torch.randn(n, rows, d, dtype=torch.float64, generator=g)).Q
     v = torch.linalg.qr(torch.randn(n, d, d, dtype=torch.float64, generator=g)).Q
     return u * torch.as_tensor(singular, dtype=torch.float64) @ v
-
-
-def randn(*shape, seed=1):
-    return torch.randn(*shape, dtype=torch.float64, generator=gen(seed))
 
 
 def moved(module):
@@ -70,27 +66,6 @@ GENERATORS = {"perceptron": perceptron, "convolutional": convolutional}
 LATENT = {"perceptron": 2, "convolutional": 3}
 each_generator = pytest.mark.parametrize("name", GENERATORS)
 each_shape = pytest.mark.parametrize(("rows", "d"), SHAPES)
-
-
-def slope(function, tensor, direction, step=1e-6):
-    """Central difference of a scalar function along a direction of a tensor, changed in place."""
-    ends = []
-    with torch.no_grad():
-        for change in (step, -step):
-            tensor += change * direction
-            ends.append(function())
-            tensor -= change * direction
-    return (ends[0] - ends[1]) / (2 * step)
-
-
-def assert_slopes(function, tensors, rtol=1e-5):
-    """The gradient of a scalar function is that of differences, for each tensor; some move it."""
-    gradients = torch.autograd.grad(function(), tensors, allow_unused=True, materialize_grads=True)
-    for i, (tensor, gradient) in enumerate(zip(tensors, gradients, strict=True)):
-        direction = randn(*tensor.shape, seed=20 + i)
-        expected = slope(function, tensor, direction)
-        torch.testing.assert_close((gradient * direction).sum(), expected, rtol=rtol, atol=1e-7)
-    assert max(g.abs().max() for g in gradients) > 1e-3
 
 
 # -- the Jacobian ----------------------------------------------------------------------------------

@@ -19,17 +19,15 @@ from skebm.objectives import (
 from skebm.samplers import MALA, Gibbs, Langevin, SampleBank
 from skebm.train import HeldOutLikelihood
 from tests.closed_forms import Quadratic, assert_estimate, assert_mean, normal_base, tilted_log_z
-from tests.generators import gen
+from tests.generators import gen, randomized
 
 D = 2
 STILL = Langevin(0.05, noise_std=0.0)  # no noise: schemes that draw differently meet exactly
 
 
 def mlp(seed=0, shift=0.0):
-    energy = MLP((6,), n_frequencies=0).build((D,), gen(seed)).double()
+    energy = randomized(MLP((6,), n_frequencies=0).build((D,), gen(seed)).double(), 1.0, seed)
     with torch.no_grad():
-        for p in energy.parameters():
-            p.copy_(torch.randn(p.shape, dtype=p.dtype, generator=gen(seed + p.numel())))
         energy.layers[-1].bias += shift
     return energy
 

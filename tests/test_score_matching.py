@@ -9,18 +9,9 @@ from skebm.energies import MLP, Energy, LinearICA, Model, Reconstruction, Zero
 from skebm.networks import ConvNet, FeedForward
 from skebm.objectives import DenoisingScoreMatching, ScoreMatching
 from tests.closed_forms import Quadratic, assert_mean, assert_variance, normal_base
-from tests.generators import gen
+from tests.generators import gen, randomized
 
 DOUBLE = torch.float64
-
-
-def randomized(component, shape=(3,), seed=0):
-    """A module in float64 whose every parameter is nonzero."""
-    module = component.build(shape, gen(seed)).double()
-    with torch.no_grad():
-        for p in module.parameters():
-            p.copy_(0.7 * torch.randn(p.shape, dtype=DOUBLE, generator=gen(seed + p.numel())))
-    return module
 
 
 def rows(n=7, d=3, seed=1, dtype=DOUBLE):
@@ -76,7 +67,10 @@ def test_base_and_temperature_are_part_of_the_score():
 @pytest.mark.parametrize("projections", ["gaussian", "rademacher"])
 @pytest.mark.parametrize("n_projections", [1, 3])
 def test_sliced_loss_is_unbiased_for_the_exact_one(n_projections, projections):
-    energy, x = randomized(MLP((6, 4), n_frequencies=3, learn_gamma=True)), rows(20_000)
+    energy, x = (
+        randomized(MLP((6, 4), n_frequencies=3, learn_gamma=True).build((3,), gen(0)).double()),
+        rows(20_000),
+    )
     model = model_of(energy)
     sliced = per_row(ScoreMatching("sliced", n_projections, projections), model, x).detach()
     exact = per_row(ScoreMatching("exact"), model, x).detach()
@@ -225,7 +219,7 @@ OBJECTIVES = [
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=repr)
 def test_a_step_descends_on_the_mean_loss(objective):
-    energy, x = randomized(MLP((6, 4), n_frequencies=3)), rows(30)
+    energy, x = randomized(MLP((6, 4), n_frequencies=3).build((3,), gen(0)).double()), rows(30)
     model = model_of(energy, temperature=2.0)
     state = objective.init(model, x, gen(0))
     truth = parameter_gradients(energy, per_row(objective, model, x, seed=7).mean())

@@ -27,6 +27,7 @@ from tests.closed_forms import (
     assert_estimate,
     assert_mean,
     assert_variance,
+    autograd_jacobian,
     autograd_score,
     grid,
     langevin_variance,
@@ -34,7 +35,7 @@ from tests.closed_forms import (
     rbm_mixture,
 )
 from tests.contracts.test_copies import assert_same
-from tests.generators import gen
+from tests.generators import gen, randomized
 
 pytestmark = cases.QUIET
 
@@ -59,11 +60,7 @@ def moved(module, base=None):
 
 def small_mlp():
     """A perceptron in float64 whose output layer is not 0."""
-    module = MLP((6,), n_frequencies=0).build((2,), gen(0)).double()
-    with torch.no_grad():
-        for p in module.parameters():
-            p.normal_(generator=gen(p.numel()))
-    return module
+    return randomized(MLP((6,), n_frequencies=0).build((2,), gen(0)).double(), 1.0)
 
 
 def rows(n=40, d=2, seed=1):
@@ -115,11 +112,7 @@ def a_model(temperature):
 def a_state(objective, model, d=2):
     """What the objective starts from, with the critic in float64 and away from its start."""
     state = objective.init(model, torch.zeros(4, d, dtype=torch.float64), gen(0))
-    critic = state.modules["critic"].double()
-    with torch.no_grad():
-        for p in critic.parameters():
-            p.normal_(std=0.6, generator=gen(p.numel()))
-    return state, critic
+    return state, randomized(state.modules["critic"].double(), 0.6)
 
 
 def taken(before, module):
@@ -131,12 +124,6 @@ def parameters_of(module):
     return {name: p.detach().clone() for name, p in module.named_parameters()}
 
 
-def jacobian(critic, x):
-    return torch.stack(
-        [torch.autograd.functional.jacobian(lambda r: critic(r[None])[0], r) for r in x]
-    )
-
-
 @pytest.mark.parametrize("energy_l2", [0.0, 0.3])
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_the_model_descends_the_discrepancy_of_a_fixed_critic(temperature, energy_l2):
@@ -145,7 +132,7 @@ def test_the_model_descends_the_discrepancy_of_a_fixed_critic(temperature, energ
     still = Critic((7, 6), learning_rate=STILL)
     objective = LearnedStein(still, 1, 0.7, energy_l2, max_norm=1e9, optimization=plain(1.0))
     state, critic = a_state(objective, model)
-    f, divergence = critic(x).detach(), jacobian(critic, x).diagonal(dim1=1, dim2=2).sum(1)
+    f, divergence = critic(x).detach(), autograd_jacobian(critic, x).diagonal(dim1=1, dim2=2).sum(1)
     score = model.energy.score(x) / temperature  # by autograd; the step has a closed form
     score = score + autograd_score(model.base.log_prob, x)
     loss = ((score * f).sum(1) + divergence).mean() + energy_l2 * model.energy(x).square().mean()
@@ -170,7 +157,7 @@ def test_the_critic_ascends_the_penalized_discrepancy(temperature):
     def gain():
         """Penalized discrepancy, the divergence by autograd."""
         f = critic(x).detach()
-        stein = (score * f).sum(1) + jacobian(critic, x).diagonal(dim1=1, dim2=2).sum(1)
+        stein = (score * f).sum(1) + autograd_jacobian(critic, x).diagonal(dim1=1, dim2=2).sum(1)
         return float(stein.mean() - l2 * f.square().sum(1).mean()), stein
 
     _, stein = gain()
@@ -327,7 +314,7 @@ def test_an_energy_with_kinks_is_judged_by_the_critic():
     state = objective.init(model, x, gen(1))
     critic, score = state.modules["critic"], model.potential_and_score(x)[1]
     f = critic(x).detach()
-    stein = (score * f).sum(1) + jacobian(critic, x).diagonal(dim1=1, dim2=2).sum(1)
+    stein = (score * f).sum(1) + autograd_jacobian(critic, x).diagonal(dim1=1, dim2=2).sum(1)
     penalized = float(stein.mean() - 0.9 * f.square().sum(1).mean())
     value = objective.judge(model, state, x, lambda: None).value
     assert value == pytest.approx(-penalized, rel=1e-4, abs=1e-6)

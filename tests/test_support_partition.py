@@ -19,7 +19,7 @@ from skebm.samplers import SupportInfo, SupportPartition, support_diagnostics
 from skebm.samplers import support_partition as module
 from skebm.samplers.support_partition import log_knn_volumes, log_room
 from tests.closed_forms import Quadratic, gaussian_log_z, grid, normal_base
-from tests.generators import gen
+from tests.generators import gen, randomized
 
 FEW, MANY = 2, 20  # columns: neighbors come from a tree, or from all distances
 
@@ -447,11 +447,7 @@ def test_init_warns(epsilon, message):
 
 
 def mlp(seed=0):
-    energy = MLP((6,), n_frequencies=0).build((FEW,), gen(seed)).double()
-    with torch.no_grad():
-        for p in energy.parameters():
-            p.copy_(torch.randn(p.shape, dtype=p.dtype, generator=gen(seed + p.numel())))
-    return energy
+    return randomized(MLP((6,), n_frequencies=0).build((FEW,), gen(seed)).double(), 1.0, seed)
 
 
 def float64_base(kind):

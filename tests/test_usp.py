@@ -16,7 +16,7 @@ from skebm.objectives import PartitionLikelihood
 from skebm.samplers import SupportInfo, SupportPartition
 from tests import cases
 from tests.closed_forms import normal_base
-from tests.generators import gen
+from tests.generators import gen, randomized
 
 METHODS = ["ps-usp", "usp", "importance"]
 
@@ -190,10 +190,7 @@ def test_with_a_box_the_density_integrates_to_one(boxed):
 
 def test_a_bounded_energy_is_the_energy_inside_and_flat_outside():
     low, high = torch.tensor([-1.0, -0.5]), torch.tensor([0.5, 1.0])
-    inner = MLP((8,), n_frequencies=4).build((2,), gen(0))
-    with torch.no_grad():
-        for p in inner.parameters():
-            p.normal_(generator=gen(p.numel()))
+    inner = randomized(MLP((8,), n_frequencies=4).build((2,), gen(0)), 1.0)
     energy = Bounded(inner, low, high)
     x = torch.randn(200, 2, generator=gen(1))
     inside = ((x > low) & (x < high)).all(1)
