@@ -12,26 +12,21 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from skebm.data import ArrayTable
 from skebm.energies import MLP, LinearICA, Model
 from skebm.exceptions import ConvergenceError
-from skebm.networks import Critic, MLPGenerator
+from skebm.networks import MLPGenerator
 from skebm.objectives import (
     BidirectionalBounds,
-    ConditionalNoiseContrastive,
     ContrastiveDivergence,
-    DenoisingScoreMatching,
     ExactLikelihood,
     HeldOut,
     ImportanceLikelihood,
-    LearnedStein,
-    NoiseContrastive,
     Objective,
     Optimization,
-    PartitionLikelihood,
-    ScoreMatching,
     State,
 )
 from skebm.objectives._base import descend
-from skebm.samplers import MALA, SupportPartition
+from skebm.samplers import MALA
 from skebm.train import Settings, train
+from tests import cases
 from tests.closed_forms import Quadratic, normal_base
 from tests.generators import gen
 
@@ -186,17 +181,9 @@ def test_an_objective_gets_batches_of_the_table_and_rows_by_weight_without_noise
 # -- every objective -------------------------------------------------------------------------------
 
 OBJECTIVES = [
+    *(part for part in cases.OBJECTIVES.values() if isinstance(part, Objective)),
     BidirectionalBounds("zero-centered-gp", "mutual-information", MLPGenerator((8,))),
     BidirectionalBounds("zero-centered-gp", "variational", MLPGenerator((8,))),
-    ConditionalNoiseContrastive(),
-    ContrastiveDivergence(n_steps=2),
-    DenoisingScoreMatching(),
-    ExactLikelihood(),
-    ImportanceLikelihood(64),
-    LearnedStein(Critic((8,)), critic_steps=2),
-    NoiseContrastive(),
-    PartitionLikelihood(100, SupportPartition(0.3, n_inner=1)),
-    ScoreMatching(),
 ]
 
 

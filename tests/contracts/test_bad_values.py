@@ -25,163 +25,117 @@ pytestmark = cases.QUIET
 FLAT, IMAGE = (2,), (1, 8, 8)
 X = torch.randn(300, 2, generator=gen(1))
 
-WHOLE = ([0], [2.5], "an integer >= 1")
-POSITIVE = ([0.0, -1, np.inf], ["big", None], "a number > 0")
-NUMBER = ([-0.1], ["big"], "a number >= 0")
-COUNT = ([-1], [2.5], "an integer >= 0")
-FLAG = (["yes"], [None, 2], "False")
-SIZES = ([(4, 0)], [(), 5, (2.5,)], "")  # the last of a tuple is told where it is at fault
-SLOPE = ([-0.1, 1.5], [None], "a number >= 0 and <= 1")
-ALIAS = (["typo"], [3, None], "one of [")
-SHARE = ([0.0, 1.5], ["all"], "> 0 and <")
-GENERATOR = {"channels": ([(), (4, 0), (4,)], [5, (4, 2.5)], ""), "batch_norm": FLAG}
-GENERATOR |= {"output": ALIAS}
-
-# component -> parameter -> (ValueErrors, TypeErrors, what the rule says)
-BAD = {
-    "Gaussian": {"covariance": (["tied"], [None], "'spherical'"), "inflation": POSITIVE},
-    "Mixture": {
-        "n_components": WHOLE,
-        "max_components": WHOLE,
-        "max_selection_rows": ([1], [9.5], "an integer >= 2"),
-    },
-    "Kernel": {"n_centers": WHOLE, "bandwidth": POSITIVE},
-    "ProbabilisticPCA": {"n_components": WHOLE, "inflation": POSITIVE},
-    "Uniform": {"widening": NUMBER, "shoulder": POSITIVE},
-    "TorchDistribution": {"distribution": ([], [3], "log_prob")},
-    "MLP": {
-        "hidden_sizes": SIZES,
-        "activation": ALIAS,
-        "negative_slope": SLOPE,
-        "output": ALIAS,
-        "input_scale": POSITIVE,
-        "learn_gamma": FLAG,
-    },
-    "Reconstruction": {"hidden_sizes": SIZES, "activation": ALIAS, "negative_slope": SLOPE},
-    "Conv": {
-        "channels": ([(), (4, 0)], [5], ""),
-        "kernel_sizes": ([(3, 3)], [2.5], ""),
-        "strides": ([0], [1.5], ""),
-        "paddings": ([-1], [1.5], ""),
-        "pooling": (["max"], [3], "one of"),
-        "hidden_sizes": ([(4, 0)], [64], ""),
-        "activation": ALIAS,
-        "negative_slope": SLOPE,
-        "output": ALIAS,
-        "attention": ([(4,)], [True], ""),
-        "learn_gamma": FLAG,
-    },
-    "Residual": {"channels": ([(), (4, -1)], [3], ""), "negative_slope": SLOPE},
-    "GaussianBernoulliRBM": {"n_hidden": WHOLE},
-    "LinearICA": {"source": (["cauchy"], [3], "one of ['logistic', 'laplace']")},
-    "ConvGenerator": GENERATOR,
-    "ResidualGenerator": GENERATOR,
-    "MLPGenerator": {
-        "hidden_sizes": SIZES,
-        "activation": ALIAS,
-        "input_scale": POSITIVE,
-        "linear_skip": FLAG,
-        "batch_norm": FLAG,
-        "output": ALIAS,
-        "latent_dim": ([0, 3], [1.5], ""),
-        "observation_noise": NUMBER,
-        "learning_rate": POSITIVE,
-        "betas": ([(0.5, 1.0)], [(0.5,)], ""),
-    },
-    "Critic": {
-        "hidden_sizes": SIZES,
-        "activation": (["relu"], [3], "one of ['swish', 'tanh']"),
-        "linear_skip": FLAG,
-        "dropout": ([1.0, -0.1], ["some"], "a number >= 0 and <= 0.99"),
-        "spectral_norm": FLAG,
-        "weight_clip": ([0.0, -1], ["big"], "a number > 0"),
-        "learning_rate": ([0.0, -1], ["big"], "a number > 0"),
-        "trace": (["hutchinson"], [3], "'rademacher'"),
-    },
-    "Langevin": {"step_size": POSITIVE, "temperature": NUMBER, "noise_std": NUMBER},
-    "MALA": {"step_size": POSITIVE, "n_warmup": COUNT, "target_accept": SHARE},
-    "HMC": {
-        "step_size": POSITIVE,
-        "n_leapfrog": WHOLE,
-        "mass": POSITIVE,
-        "n_warmup": COUNT,
-        "target_accept": SHARE,
-    },
-    "SGHMC": {
-        "step_size": POSITIVE,
-        "friction": NUMBER,
-        "mass": POSITIVE,
-        "scheme": (["leapfrog"], [3], "one of"),
-    },
-    "SampleBank": {"size": WHOLE, "refresh_rate": ([1.5], ["all"], ""), "refresh": ALIAS},
-    "SupportPartition": {
-        "epsilon": POSITIVE,
-        "n_active": WHOLE,
-        "n_neighbors": COUNT,
-        "n_inner": COUNT,
-        "step_maximize": NUMBER,
-        "step_repel": NUMBER,
-    },
-    "Quadrature": {"tol": POSITIVE},
-    "ImportanceSampling": {
-        "n_samples": ([1], [2.5], ""),
-        "max_samples": ([1], [1.5], ""),
-        "tol": ([-1], ["small"], ""),
-    },
-    "AIS": {
-        "n_chains": ([4], [8.5], "an integer >= "),
-        "n_steps": WHOLE,
-        "max_spread": POSITIVE,
-        "min_ess": ([2], ["all"], ""),
-        "max_levels": WHOLE,
-    },
-    "ContrastiveDivergence": {
-        "start": ALIAS,
-        "cd_weight": NUMBER,
-        "n_steps": ([-1], [1.5], "an integer"),
-        "sampler": ([], ["mala"], "a Sampler"),
-    },
-    "ChainStart": {"scheme": ALIAS, "noise_share": SHARE, "noise_scale": POSITIVE},
-    "ImportanceLikelihood": {"n_points": ([1], [2.5], "an integer >= 2")},
-    "Optimization": {
-        "learning_rate": POSITIVE,
-        "betas": ([(0.9, 1.0)], [0.9], ""),
-        "weight_decay": NUMBER,
-        "schedule": ALIAS,
-        "averaging": FLAG,
-    },
-    "ScoreMatching": {
-        "method": (["dsm"], [None], "one of ['exact', 'sliced']"),
-        "n_projections": WHOLE,
-        "projections": (["sphere"], [3], "one of"),
-    },
-    "DenoisingScoreMatching": {
-        "noise_std": POSITIVE,
-        "n_levels": WHOLE,
-        "max_noise_std": ([0.1], ["wide"], "a number >= 0.3"),
-    },
-    "NoiseContrastive": {"ratio": POSITIVE},
-    "ConditionalNoiseContrastive": {"noise_std": POSITIVE, "n_noise": WHOLE},
-    "PartitionLikelihood": {
-        "n_points": ([1], [2.5], "an integer >= 2"),
-        "start": ALIAS,
-        "weights": (["voronoi"], [3], "one of ['plain', 'knn']"),
-        "n_integration": WHOLE,
-    },
-    "LearnedStein": {"critic_steps": WHOLE, "l2": POSITIVE, "energy_l2": NUMBER},
-    "BidirectionalBounds": {"penalty_weight": NUMBER, "margin": NUMBER},
-    "UpperBound": {
-        "kind": (["upper"], [None], "one of"),
-        "probe": (["cube"], [None], "one of"),
-        "exponent": ([0.5], ["big"], "a number >= 1"),
-    },
-    "GeneratorEntropy": {
-        "kind": (["exact"], [None], "one of"),
-        "weight": NUMBER,
-        "fold_penalty": NUMBER,
-        "n_lobpcg": WHOLE,
-    },
-}
+# (ValueErrors, TypeErrors, what the rule says, the parameters); of a tuple the last may be at fault
+BAD = [
+    (
+        [0],
+        [2.5],
+        "an integer >= 1",
+        """AIS.max_levels AIS.n_steps ConditionalNoiseContrastive.n_noise
+        DenoisingScoreMatching.n_levels GaussianBernoulliRBM.n_hidden GeneratorEntropy.n_lobpcg
+        HMC.n_leapfrog Kernel.n_centers LearnedStein.critic_steps Mixture.max_components
+        Mixture.n_components PartitionLikelihood.n_integration ProbabilisticPCA.n_components
+        SampleBank.size ScoreMatching.n_projections SupportPartition.n_active""",
+    ),
+    (
+        [0.0, -1, np.inf],
+        ["big", None],
+        "a number > 0",
+        """AIS.max_spread ChainStart.noise_scale ConditionalNoiseContrastive.noise_std
+        DenoisingScoreMatching.noise_std Gaussian.inflation HMC.mass HMC.step_size Kernel.bandwidth
+        Langevin.step_size LearnedStein.l2 MALA.step_size MLP.input_scale MLPGenerator.input_scale
+        MLPGenerator.learning_rate NoiseContrastive.ratio Optimization.learning_rate
+        ProbabilisticPCA.inflation Quadrature.tol SGHMC.mass SGHMC.step_size
+        SupportPartition.epsilon Uniform.shoulder""",
+    ),
+    (
+        [-0.1],
+        ["big"],
+        "a number >= 0",
+        """BidirectionalBounds.margin BidirectionalBounds.penalty_weight
+        ContrastiveDivergence.cd_weight GeneratorEntropy.fold_penalty GeneratorEntropy.weight
+        Langevin.noise_std Langevin.temperature LearnedStein.energy_l2
+        MLPGenerator.observation_noise Optimization.weight_decay SGHMC.friction
+        SupportPartition.step_maximize SupportPartition.step_repel Uniform.widening""",
+    ),
+    (
+        [-1],
+        [2.5],
+        "an integer >= 0",
+        "HMC.n_warmup MALA.n_warmup SupportPartition.n_inner SupportPartition.n_neighbors",
+    ),
+    (
+        ["yes"],
+        [None, 2],
+        "False",
+        """Conv.learn_gamma ConvGenerator.batch_norm Critic.linear_skip Critic.spectral_norm
+        MLP.learn_gamma MLPGenerator.batch_norm MLPGenerator.linear_skip Optimization.averaging
+        ResidualGenerator.batch_norm""",
+    ),
+    (
+        [(4, 0)],
+        [(), 5, (2.5,)],
+        "",
+        """Critic.hidden_sizes MLP.hidden_sizes MLPGenerator.hidden_sizes
+        Reconstruction.hidden_sizes""",
+    ),
+    (
+        [-0.1, 1.5],
+        [None],
+        "a number >= 0 and <= 1",
+        """Conv.negative_slope MLP.negative_slope Reconstruction.negative_slope
+        Residual.negative_slope""",
+    ),
+    (
+        ["typo"],
+        [3, None],
+        "one of [",
+        """ChainStart.scheme ContrastiveDivergence.start Conv.activation Conv.output
+        ConvGenerator.output GeneratorEntropy.kind MLP.activation MLP.output
+        MLPGenerator.activation MLPGenerator.output Optimization.schedule PartitionLikelihood.start
+        Reconstruction.activation ResidualGenerator.output SGHMC.scheme SampleBank.refresh
+        ScoreMatching.projections UpperBound.kind UpperBound.probe""",
+    ),
+    (
+        [0.0, 1.5],
+        ["all"],
+        "> 0 and <",
+        "ChainStart.noise_share HMC.target_accept MALA.target_accept",
+    ),
+    (["tied"], [None], "'spherical'", "Gaussian.covariance"),
+    ([1], [9.5], "an integer >= 2", "Mixture.max_selection_rows"),
+    ([], [3], "log_prob", "TorchDistribution.distribution"),
+    ([(), (4, 0)], [5], "", "Conv.channels"),
+    ([(3, 3)], [2.5], "", "Conv.kernel_sizes"),
+    ([0], [1.5], "", "Conv.strides"),
+    ([-1], [1.5], "", "Conv.paddings"),
+    (["max"], [3], "one of", "Conv.pooling"),
+    ([(4, 0)], [64], "", "Conv.hidden_sizes"),
+    ([(4,)], [True], "", "Conv.attention"),
+    ([(), (4, -1)], [3], "", "Residual.channels"),
+    (["cauchy"], [3], "one of ['logistic', 'laplace']", "LinearICA.source"),
+    ([(), (4, 0), (4,)], [5, (4, 2.5)], "", "ConvGenerator.channels ResidualGenerator.channels"),
+    ([0, 3], [1.5], "", "MLPGenerator.latent_dim"),
+    ([(0.5, 1.0)], [(0.5,)], "", "MLPGenerator.betas"),
+    (["relu"], [3], "one of ['swish', 'tanh']", "Critic.activation"),
+    ([1.0, -0.1], ["some"], "a number >= 0 and <= 0.99", "Critic.dropout"),
+    ([0.0, -1], ["big"], "a number > 0", "Critic.weight_clip Critic.learning_rate"),
+    (["hutchinson"], [3], "'rademacher'", "Critic.trace"),
+    ([1.5], ["all"], "", "SampleBank.refresh_rate"),
+    ([1], [2.5], "", "ImportanceSampling.n_samples"),
+    ([1], [1.5], "", "ImportanceSampling.max_samples"),
+    ([-1], ["small"], "", "ImportanceSampling.tol"),
+    ([4], [8.5], "an integer >= ", "AIS.n_chains"),
+    ([2], ["all"], "", "AIS.min_ess"),
+    ([-1], [1.5], "an integer", "ContrastiveDivergence.n_steps"),
+    ([], ["mala"], "a Sampler", "ContrastiveDivergence.sampler"),
+    ([1], [2.5], "an integer >= 2", "ImportanceLikelihood.n_points PartitionLikelihood.n_points"),
+    ([(0.9, 1.0)], [0.9], "", "Optimization.betas"),
+    (["dsm"], [None], "one of ['exact', 'sliced']", "ScoreMatching.method"),
+    ([0.1], ["wide"], "a number >= 0.3", "DenoisingScoreMatching.max_noise_std"),
+    (["voronoi"], [3], "one of ['plain', 'knn']", "PartitionLikelihood.weights"),
+    ([0.5], ["big"], "a number >= 1", "UpperBound.exponent"),
+]
 SAID = {  # where the error has the name that an estimator gives it
     ("ChainStart", "scheme"): "init",
     ("ContrastiveDivergence", "start"): "init",
@@ -204,7 +158,7 @@ WITHIN = {  # the objective that a part is used in
 
 
 def use(name, component):
-    """What each kind is for."""
+    "What each kind is for."
     if name in cases.OBJECTIVES or name in WITHIN:
         objective = WITHIN.get(name, lambda part: part)(component)
         energy = MLP((4,)).build(FLAT, gen(0))
@@ -221,9 +175,9 @@ def use(name, component):
 
 
 VALUES = [
-    (name, key, value, error, rule)
-    for name, rows in BAD.items()
-    for key, (*values, rule) in rows.items()
+    (*place.split("."), value, error, rule)
+    for *values, rule, places in BAD
+    for place in places.split()
     for error, several in zip((ValueError, TypeError), values, strict=True)
     for value in several
 ]
