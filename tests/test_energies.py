@@ -27,6 +27,7 @@ from skebm.energies.learned_gaussian import LearnedGaussian
 from skebm.energies.reweighted import Reweighted
 from skebm.networks import FeedForward
 from skebm.networks.feed_forward import ACTIVATIONS, activation_of
+from tests.cases import factory
 from tests.closed_forms import Quadratic, autograd_score
 from tests.generators import gen, randomized
 
@@ -34,15 +35,6 @@ CHOICES = {"mlp": MLP, "reconstruction": Reconstruction}
 OUTPUTS = ("identity", "quadratic", "linear-quadratic")
 SIZES = ((5,), (6, 4), (4, 5, 3))
 SMOOTH = MLP((6, 4), "silu", n_frequencies=3)
-
-
-class Squeezed(torch.nn.Sequential):
-    def forward(self, x):
-        return super().forward(x).squeeze(-1)
-
-
-def factory(d):
-    return Squeezed(torch.nn.Linear(d, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
 
 
 def images_factory(shape):
@@ -439,7 +431,12 @@ def test_a_factory_gets_the_columns_or_the_shape_and_its_module_images():
 def test_the_check_of_a_factory_draws_nothing_and_leaves_its_module_in_training():
     before = torch.get_rng_state()
     module = build_energy(
-        lambda d: Squeezed(torch.nn.Linear(d, 1), torch.nn.Dropout()), {}, (3,), gen(0)
+        lambda d: torch.nn.Sequential(
+            torch.nn.Linear(d, 1), torch.nn.Dropout(), torch.nn.Flatten(0)
+        ),
+        {},
+        (3,),
+        gen(0),
     )
     assert torch.get_rng_state().equal(before) and all(part.training for part in module.modules())
 
@@ -470,7 +467,7 @@ class Rounded(torch.nn.Module):
 @pytest.mark.parametrize(
     "bad, error, match",
     [
-        (lambda d: Squeezed(torch.nn.BatchNorm1d(d), torch.nn.Linear(d, 1)), ValueError, "at '0'"),
+        (lambda d: torch.nn.Sequential(torch.nn.BatchNorm1d(d), factory(d)), ValueError, "at '0'"),
         (lambda d: torch.nn.Linear(d, 1), ValueError, r"got shape \(3, 1\)"),
         (lambda d: torch.nn.Flatten(0), ValueError, r"got shape \(6,\)"),
         (lambda d: 3.0, TypeError, r"returns 3\.0"),

@@ -210,6 +210,7 @@ def test_held_out_likelihood_is_the_mean_log_density_in_fifty_columns():
     held_out = HeldOutLikelihood(model, x, gen(0))(model, x)
     truth = log_density(matrix(50), "logistic", x.numpy())
     assert held_out.value == held_out.gain == pytest.approx(truth.mean(), rel=1e-12)
+    assert held_out.ess == float("inf")
     assert held_out.stderr == pytest.approx(truth.std(ddof=1) / 40**0.5, rel=1e-12)
 
 

@@ -9,6 +9,7 @@ from skebm.networks import ConvGenerator, ResidualGenerator
 from skebm.networks.feed_forward import activation_of
 from tests.closed_forms import assert_slopes, assert_variance
 from tests.generators import gen, randn
+from tests.test_conv import n_parameters
 
 # torch's own, where forward mode is first used
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is depre:DeprecationWarning")
@@ -38,10 +39,6 @@ def generator_and_noise(name, n=3):
 
 def batch_norms(network):
     return [part for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)]
-
-
-def n_parameters(module):
-    return sum(p.numel() for p in module.parameters())
 
 
 def convolution_size(n_in, n_out, side):

@@ -489,7 +489,7 @@ def test_draws_come_from_the_given_generator_alone():
 # -- bad calls -------------------------------------------------------------------------------------
 
 PLAIN = torch.nn.Linear(3, 4)
-LATENTS = torch.zeros(2, 3)
+LATENTS, LOBPCG = torch.zeros(2, 3), {"solver": "lobpcg"}
 
 
 @pytest.mark.parametrize(
@@ -503,13 +503,7 @@ LATENTS = torch.zeros(2, 3)
         (TypeError, "rng must be .*got None", log_volume, (LATENTS, "hutchinson"), {}),
         (ValueError, "one of .*got 'x'", smallest_singular_value, (LATENTS,), {"solver": "x"}),
         (ValueError, "n_iter .*got -2", smallest_singular_value, (LATENTS,), {"n_iter": -2}),
-        (
-            TypeError,
-            "rng must be .*got None",
-            smallest_singular_value,
-            (LATENTS,),
-            {"solver": "lobpcg"},
-        ),
+        (TypeError, "rng must .*got None", smallest_singular_value, (LATENTS,), LOBPCG),
         (ValueError, "vector .*got \\(2, 1\\)", log_smallest, (LATENTS, LATENTS[:, :1]), {}),
         (ValueError, "floor .*got 0", log_smallest, (LATENTS, LATENTS), {"floor": 0}),
     ],

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Independent, Normal
 
 from skebm.bases import TorchDistribution
-from skebm.energies import MLP, LinearICA, Model, Zero
+from skebm.energies import MLP, Model, Zero
 from skebm.networks import Critic
 from skebm.objectives import (
     BidirectionalBounds,
@@ -308,14 +308,8 @@ def test_held_out_of_the_base_itself_is_exact():
     assert held_out.value == pytest.approx(float(base.log_prob(x).mean()), rel=1e-5)
 
 
-def test_a_known_log_z_needs_no_draws():
-    model = Model(LinearICA().build((40,), gen(0)), None, 1.0)
-    x = torch.randn(50, 40, generator=gen(1))
-    held_out, energy = judged(model, x), model.energy(x).detach()
-    assert held_out.ess == math.inf
-    assert held_out.value == held_out.gain == pytest.approx(-float(energy.mean()))
-    assert held_out.stderr == pytest.approx(float(energy.std()) / math.sqrt(50))
-    assert judged(Model(Quadratic(), None, 1.0), x) is None  # nothing is near in 40 columns
+def test_nothing_is_near_in_40_columns():
+    assert judged(Model(Quadratic(), None, 1.0), torch.randn(50, 40, generator=gen(1))) is None
 
 
 def test_too_few_effective_draws_are_worth_nothing():
@@ -378,14 +372,3 @@ def test_others_are_judged_by_likelihood_and_games_not_at_all(objective):
 def test_parts_that_do_not_go_together(objective, error, match):
     with pytest.raises(error, match=match):
         objective.init(Model(mlp(), normal_base(D), 1.0), rows(dtype=torch.float32), gen(0))
-
-
-def test_a_state_brings_its_optimizer_and_buffers_back():
-    objective, x = cd(sampler=MALA(0.3)), rows(dtype=torch.float32)
-    model = Model(Quadratic(), None, 1.0)
-    state, _ = objective.step(model, objective.init(model, x, gen(0)), lambda: x, gen(1))
-    fresh = objective.init(model, x, gen(5)).load(state.state_dict())
-    assert fresh.buffers["log_step"] == state.buffers["log_step"]
-    assert fresh.buffers.keys() == state.buffers.keys()
-    moments = [s.optimizers["energy"].state_dict()["state"][0] for s in (state, fresh)]
-    assert moments[0]["exp_avg"].equal(moments[1]["exp_avg"])

@@ -29,13 +29,7 @@ NEW = table(40, seed=1)
 
 def factory(n_features):
     """A callable energy with layers that behave otherwise in training."""
-    return torch.nn.Sequential(
-        torch.nn.Linear(n_features, 8),
-        torch.nn.Tanh(),
-        torch.nn.Dropout(0.5),
-        torch.nn.Linear(8, 1),
-        torch.nn.Flatten(0),
-    )
+    return torch.nn.Sequential(torch.nn.Dropout(0.5), cases.factory(n_features))
 
 
 tiny = partial(cases.tiny, "HybridCDDensity")
@@ -178,7 +172,11 @@ PLACES = {
 HOSTILE = [
     (["os", "system"], r"outside skebm: os\.system"),
     (["subprocess", "Popen"], r"outside skebm: subprocess\.Popen"),
+    (["builtins", "eval"], r"outside skebm: builtins\.eval"),
     (["skebmish", "Thing"], "outside skebm"),
+    (["tests.cases", "Calls"], "outside skebm"),
+    (["skebm._components", "check_number"], "no part"),
+    (["skebm.energies.zero", "Zero"], "no part"),
     (["skebm.train", "train"], r"skebm\.train\.train, which is no part of skebm"),
     (["skebm._components", "importlib"], "no part"),
     (["skebm.energies", "Missing"], "no part"),

@@ -291,11 +291,8 @@ def test_one_step_has_the_conditional_probabilities():
     ids=["energy", "base", "temperature", "callable"],
 )
 def test_gibbs_samples_nothing_else(target, got):
-    message = (
-        "target must be a Model of a GaussianBernoulliRBM without a base at temperature 1, got "
-        f"{got}."
-    )
-    with pytest.raises(TypeError, match=re.escape(message)):
+    rule = "a Model of a GaussianBernoulliRBM without a base at temperature 1"
+    with pytest.raises(TypeError, match=re.escape(f"target must be {rule}, got {got}.")):
         run(Gibbs(), target, rows(), 1, gen(0))
 
 

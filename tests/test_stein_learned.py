@@ -250,17 +250,10 @@ def test_mixtures(mixture, covariance):
     assert_gradient_of(model.score_samples, model, X[:9] + 0.1)
 
 
-@pytest.mark.parametrize(
-    "scaler",
-    [
-        StandardScaler(),
-        StandardScaler(with_std=False),
-        RobustScaler(),
-        MaxAbsScaler(),
-        MinMaxScaler((-1, 3)),
-    ],
-    ids=str,
-)
+SCALERS = [StandardScaler(), StandardScaler(with_std=False), RobustScaler(), MaxAbsScaler()]
+
+
+@pytest.mark.parametrize("scaler", [*SCALERS, MinMaxScaler((-1, 3))], ids=str)
 def test_pipelines_of_scalers(scaler):
     X = normal(60, 2) * [3.0, 0.1] + 5
     model = make_pipeline(clone(scaler), "passthrough", GaussianMixture(2, random_state=0)).fit(X)

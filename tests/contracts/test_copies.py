@@ -37,7 +37,7 @@ def assert_same(a, b, name, X=NEW):
     for read in ("score_samples", "decision_function", "energy_samples", "score_function"):
         np.testing.assert_array_equal(getattr(a, read)(X), getattr(b, read)(X))
     np.testing.assert_array_equal(a.sample(9, random_state=3), b.sample(9, random_state=3))
-    for attribute in ATTRIBUTES + ATTRIBUTES_OF.get(name, []):
+    for attribute in ATTRIBUTES + ATTRIBUTES_OF.get(name, []) + ["bank_"] * hasattr(a, "bank_"):
         one, two = getattr(a, attribute), getattr(b, attribute)
         np.testing.assert_equal(two, one, attribute)  # nan equals nan
         assert type(two) is type(one), attribute
