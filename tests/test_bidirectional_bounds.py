@@ -39,7 +39,7 @@ from tests.closed_forms import (
     gaussian_kl,
     normal_base,
 )
-from tests.generators import gen, randn
+from tests.generators import gen, randn, randomized
 
 PAIRS = [
     (bound, entropy)
@@ -91,10 +91,8 @@ class Given(GeneratorComponent):
 def perceptron(d, rows, seed=0):
     """A smooth generator without a written-out Jacobian, float64."""
     nn = torch.nn
-    network = nn.Sequential(nn.Linear(d, 6), nn.Tanh(), nn.Linear(6, rows)).double()
-    for i, p in enumerate(network.parameters()):
-        p.data.uniform_(-1, 1, generator=gen(seed + i))
-    return network
+    network = nn.Sequential(nn.Linear(d, 6), nn.Tanh(), nn.Linear(6, rows))
+    return randomized(network.double(), seed=seed)
 
 
 def written_out(d, rows, seed=0):

@@ -9,16 +9,12 @@ import torch
 
 from skebm.networks import Critic
 from tests.closed_forms import assert_mean, assert_variance, autograd_jacobian
-from tests.generators import gen, randomized
+from tests.generators import gen, randn, randomized
 
 
 def network(sizes, activation="swish", skip=False, d=4, **options):
     """A critic in float64 with all parameters moved from their start."""
     return randomized(Critic(sizes, activation, skip, **options).build(d, gen(0)).double())
-
-
-def rows(n=3, d=4, seed=1):
-    return torch.randn(n, d, dtype=torch.float64, generator=gen(seed))
 
 
 DEPTHS = pytest.mark.parametrize("sizes", [(7,), (7, 6), (5, 6, 4)], ids=str)
@@ -28,7 +24,7 @@ DEPTHS = pytest.mark.parametrize("sizes", [(7,), (7, 6), (5, 6, 4)], ids=str)
 @pytest.mark.parametrize("activation", ["swish", "tanh"])
 @pytest.mark.parametrize("skip", [False, True])
 def test_divergence_is_the_trace_of_the_jacobian(sizes, activation, skip):
-    net, x = network(sizes, activation, skip, trace="gaussian"), rows()
+    net, x = network(sizes, activation, skip, trace="gaussian"), randn(3, 4)
     value, divergence = net.value_and_divergence(x)  # exact: without a generator
     expected = autograd_jacobian(net, x).diagonal(dim1=1, dim2=2).sum(1)
     torch.testing.assert_close(divergence, expected, rtol=1e-10, atol=1e-12)
@@ -37,7 +33,7 @@ def test_divergence_is_the_trace_of_the_jacobian(sizes, activation, skip):
 
 @DEPTHS
 def test_signs_give_the_quadratic_form_of_the_jacobian(sizes):
-    net, x = network(sizes, skip=True, trace="rademacher"), rows(1)
+    net, x = network(sizes, skip=True, trace="rademacher"), randn(1, 4)
     estimates = net.value_and_divergence(x.expand(10_000, -1), gen(2))[1].detach().numpy()
     signs = np.array(list(itertools.product([1], *[[-1, 1]] * 3)))
     forms = np.einsum("ni,ij,nj->n", signs, autograd_jacobian(net, x)[0].numpy(), signs)
@@ -48,7 +44,7 @@ def test_signs_give_the_quadratic_form_of_the_jacobian(sizes):
 
 
 def test_gaussian_probes_have_the_trace_as_mean_and_its_known_variance():
-    net, x = network((7, 6), skip=True, trace="gaussian"), rows(1)
+    net, x = network((7, 6), skip=True, trace="gaussian"), randn(1, 4)
     estimates = net.value_and_divergence(x.expand(100_000, -1), gen(3))[1].detach().numpy()
     full = autograd_jacobian(net, x)[0].numpy()
     variance = ((full + full.T) ** 2).sum() / 2

@@ -8,7 +8,7 @@ import torch
 
 from skebm.networks import GeneratorNetwork, MLPGenerator
 from tests.closed_forms import autograd_jacobian
-from tests.generators import gen, randn
+from tests.generators import gen, moved, randn
 
 ACTIVATIONS = ["tanh", "silu", "softplus", "prelu"]
 each_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -20,20 +20,6 @@ each_skip = pytest.mark.parametrize("linear_skip", [False, True])
 def build(latent_dim=2, shape=(3,), seed=0, **parameters):
     sizes = parameters.pop("hidden_sizes", (7, 6))
     return MLPGenerator(sizes, **parameters).build(latent_dim, shape, gen(seed))
-
-
-def moved(network):
-    """The network in float64 and eval mode, with parameters and statistics away from their start.
-
-    A batch normalization at its start would hide a factor that is missing.
-    """
-    with torch.no_grad():
-        for i, tensor in enumerate([*network.parameters(), *network.buffers()]):
-            if tensor.is_floating_point():
-                tensor.uniform_(0.2, 1.2, generator=gen(i))
-                if tensor.ndim > 1:
-                    tensor.mul_(0.6).view(-1)[::2].neg_()
-    return network.double().eval()
 
 
 # -- derivatives -----------------------------------------------------------------------------------

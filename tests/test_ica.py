@@ -15,7 +15,7 @@ from skebm.energies.ica import ICAEnergy
 from skebm.partition import Auto
 from skebm.train import HeldOutLikelihood
 from tests.closed_forms import ICA_CEILINGS, assert_mean, grid, normal_base
-from tests.generators import gen
+from tests.generators import gen, randn
 
 SOURCES = {"logistic": stats.logistic, "laplace": stats.laplace}
 each_source = pytest.mark.parametrize("source", SOURCES)
@@ -30,10 +30,6 @@ def machine(source="logistic", d=D, seed=0):
     return ICAEnergy(torch.from_numpy(matrix(d, seed)), source)
 
 
-def rows(n=7, d=D, seed=1):
-    return torch.randn(n, d, dtype=torch.float64, generator=gen(seed))
-
-
 def log_density(B, source, x):
     return SOURCES[source].logpdf(x @ B).sum(1) + np.linalg.slogdet(B)[1]
 
@@ -44,7 +40,7 @@ def log_density(B, source, x):
 @each_source
 @pytest.mark.parametrize("d", [1, 3, 10])
 def test_log_density_is_the_change_of_variables(source, d):
-    density, x = ICADensity(matrix(d), source), 5 * rows(20, d).numpy()
+    density, x = ICADensity(matrix(d), source), 5 * randn(20, d).numpy()
     expected = log_density(matrix(d), source, x)
     np.testing.assert_allclose(density.log_density(x), expected, rtol=1e-12)
     exact = d * float(SOURCES[source].entropy()) - np.linalg.slogdet(matrix(d))[1]
@@ -105,7 +101,7 @@ def test_bad_parameters_of_the_density(B, source, message):
 
 @each_source
 def test_energy_is_minus_the_log_density(source):
-    x = 5 * rows()
+    x = 5 * randn(7, D)
     expected = torch.from_numpy(-log_density(matrix(), source, x.numpy()))
     torch.testing.assert_close(machine(source)(x), expected, rtol=1e-12, atol=1e-12)
     assert machine(source).exact_log_partition() == 0.0
@@ -119,7 +115,7 @@ def test_energy_is_finite_far_out():
 
 
 def test_the_gradient_of_the_likelihood_has_the_determinant():
-    energy, x = machine(), rows(50)
+    energy, x = machine(), randn(50, D)
     (gradient,) = torch.autograd.grad(energy(x).mean(), energy.B)
     s, B = x @ energy.B.detach(), energy.B.detach()
     expected = x.T @ (s / 2).tanh() / 50 - B.inverse().T
@@ -206,7 +202,7 @@ def test_auto_takes_zero_without_a_base_at_temperature_one():
 
 
 def test_held_out_likelihood_is_the_mean_log_density_in_fifty_columns():
-    model, x = Model(machine(d=50), None, 1.0), rows(40, 50)
+    model, x = Model(machine(d=50), None, 1.0), randn(40, 50)
     held_out = HeldOutLikelihood(model, x, gen(0))(model, x)
     truth = log_density(matrix(50), "logistic", x.numpy())
     assert held_out.value == held_out.gain == pytest.approx(truth.mean(), rel=1e-12)

@@ -15,7 +15,7 @@ from skebm.networks import (
     value_and_jacobian,
 )
 from tests.closed_forms import assert_mean, assert_slopes
-from tests.generators import gen, randn
+from tests.generators import gen, moved, randn
 
 FLOOR = 1e-6
 SHAPES = [(1, 1), (4, 1), (2, 2), (5, 2), (3, 3), (6, 3), (8, 8), (12, 8)]
@@ -38,16 +38,6 @@ def matrix(singular, rows, n=1, seed=0):
     u = torch.linalg.qr(torch.randn(n, rows, d, dtype=torch.float64, generator=g)).Q
     v = torch.linalg.qr(torch.randn(n, d, d, dtype=torch.float64, generator=g)).Q
     return u * torch.as_tensor(singular, dtype=torch.float64) @ v
-
-
-def moved(module):
-    """The module in float64 and eval mode, with parameters and statistics away from their start."""
-    with torch.no_grad():
-        for i, tensor in enumerate([*module.parameters(), *module.buffers()]):
-            if tensor.is_floating_point():
-                tensor.uniform_(0.2, 1.2, generator=gen(i)).mul_(0.6)
-                tensor.view(-1)[::2].neg_() if tensor.ndim > 1 else None
-    return module.double().eval()
 
 
 def perceptron(d=2, width=7, out=3):

@@ -5,7 +5,6 @@ import inspect
 import json
 import pickle
 
-import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
@@ -109,12 +108,3 @@ def test_a_network_is_its_seed_and_its_values_are_finite(name):
     assert torch.isfinite(value).all() and value.equal(two(x)) and len(value) == 7
     assert value.ndim == 1 or name in cases.NETWORKS
     assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("name", cases.CLASSES)
-def test_a_user_s_energy_does_in_every_estimator(name):
-    est = cases.tiny(name, energy=cases.factory).fit(cases.table())
-    assert (
-        np.isfinite(est.score_samples(cases.table())).all()
-        and est.energy_samples(cases.table()).std() > 0
-    )

@@ -81,6 +81,7 @@ def test_trips_keep_every_bit(name, variant, trip, tmp_path):
 @cases.each
 def test_a_callable_energy_comes_back_where_it_is_given(name, trip, tmp_path):
     est = cases.tiny(name, energy=cases.factory).fit(cases.table())
+    assert np.isfinite(est.score_samples(NEW)).all() and est.energy_samples(NEW).std() > 0
     if trip != "save":
         return assert_same(est, TRIPS[trip](est, tmp_path), name)
     assert_same(est, saved(est, tmp_path, cases.factory), name)
