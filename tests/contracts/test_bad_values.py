@@ -125,7 +125,7 @@ BAD = [
     ([1], [2.5], "", "ImportanceSampling.n_samples"),
     ([1], [1.5], "", "ImportanceSampling.max_samples"),
     ([-1], ["small"], "", "ImportanceSampling.tol"),
-    ([4], [8.5], "an integer >= ", "AIS.n_chains"),
+    ([4], [8.5], "an integer", "AIS.n_chains"),
     ([2], ["all"], "", "AIS.min_ess"),
     ([-1], [1.5], "an integer", "ContrastiveDivergence.n_steps"),
     ([], ["mala"], "a Sampler", "ContrastiveDivergence.sampler"),
@@ -191,4 +191,6 @@ def test_a_bad_value_is_named_where_it_is_used(name, key, value, error, rule):
     parts = [value, *value[-1:]] if isinstance(value, tuple) else [value]
     told = "|".join(re.escape(repr(part)) for part in parts)
     said = SAID.get((name, key), key)
-    assert re.search(rf"\b{said} must .*{re.escape(rule)}.* got ({told})", str(caught.value))
+    assert re.search(
+        rf"\b{said} must .*{re.escape(rule)}(?![\d.]).* got ({told})", str(caught.value)
+    )
