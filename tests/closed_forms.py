@@ -9,6 +9,7 @@ from scipy.linalg import solve_discrete_lyapunov
 from scipy.special import erf, i0e, i1e, logsumexp
 
 from skebm.bases.mixture import MixtureBase
+from tests.generators import randn
 
 # -- an estimate against its truth: near in units of its own error, and that error small -----------
 
@@ -108,6 +109,36 @@ def grid(low, high, n, d):
 def autograd_score(log_prob, x):
     leaf = x.detach().clone().requires_grad_(True)
     return torch.autograd.grad(log_prob(leaf).sum(), leaf)[0]
+
+
+def autograd_jacobian(network, x):
+    """Row by row, through the forward pass alone: (n, outputs, inputs)."""
+    jacobian = torch.autograd.functional.jacobian
+    return torch.stack([jacobian(lambda r: network(r[None]).flatten(), row) for row in x])
+
+
+# -- differences -----------------------------------------------------------------------------------
+
+
+def slope(function, tensor, direction, step=1e-6):
+    """Central difference of a scalar function along a direction of a tensor, changed in place."""
+    ends = []
+    with torch.no_grad():
+        for change in (step, -step):
+            tensor += change * direction
+            ends.append(function())
+            tensor -= change * direction
+    return (ends[0] - ends[1]) / (2 * step)
+
+
+def assert_slopes(function, tensors, rtol=1e-5, least=1e-3):
+    """The gradient of a scalar function is that of differences, for each tensor; some move it."""
+    gradients = torch.autograd.grad(function(), tensors, allow_unused=True, materialize_grads=True)
+    for i, (tensor, gradient) in enumerate(zip(tensors, gradients, strict=True)):
+        direction = randn(*tensor.shape, seed=20 + i)
+        expected = slope(function, tensor, direction)
+        torch.testing.assert_close((gradient * direction).sum(), expected, rtol=rtol, atol=1e-7)
+    assert max(g.abs().max() for g in gradients) > least
 
 
 # -- divergences, boxes, rings ---------------------------------------------------------------------

@@ -38,12 +38,6 @@ def test_imports_come_from_above(path):
     assert upward(path.read_text(encoding="utf-8"), parts[:-1], parts[1]) == []
 
 
-def test_energies_do_not_know_the_datasets():
-    sources = [path.read_text("utf-8") for path in (PACKAGE / "energies").glob("*.py")]
-    names = [name for source in sources for name in imported(source, ("skebm", "energies"))]
-    assert names and not [name for name in names if name[1] == "datasets"]
-
-
 @pytest.mark.parametrize(
     ("place", "source", "found"),
     [

@@ -269,23 +269,13 @@ def test_auto_warns_where_grid_and_draws_disagree():
 
 
 @pytest.mark.parametrize(
-    "method, d, error, match",
+    "domain, d, match",
     [
-        (Quadrature(), 4, ValueError, "quadrature for 4 columns"),
-        (Quadrature(tol=0), 1, ValueError, "tol .* got 0"),
-        (Quadrature(domain=([0.0], [1.0])), 2, ValueError, "domain must be two arrays of 2"),
-        (Quadrature(domain=([1.0], [0.0])), 1, ValueError, "low < high"),
-        (ImportanceSampling(n_samples=1), 1, ValueError, "n_samples .* got 1"),
-        (ImportanceSampling(max_samples=1.5), 1, TypeError, r"max_samples .* got 1\.5"),
-        (ImportanceSampling(tol=-1), 1, ValueError, "tol .* got -1"),
-        (AIS(n_chains=4), 1, ValueError, "n_chains .* got 4"),
-        (AIS(n_steps=0), 1, ValueError, "n_steps .* got 0"),
-        (AIS(max_spread=0.0), 1, ValueError, r"max_spread .* got 0\.0"),
-        (AIS(min_ess=2), 1, ValueError, "min_ess .* got 2"),
-        (AIS(max_levels=0), 1, ValueError, "max_levels .* got 0"),
+        (None, 4, "quadrature for 4 columns"),
+        (([0.0], [1.0]), 2, "domain must be two arrays of 2"),
+        (([1.0], [0.0]), 1, "low < high"),
     ],
-    ids=repr,
 )
-def test_bad_parameters(method, d, error, match):
-    with pytest.raises(error, match=match):
-        method.estimate(Model(Quadratic(), None, 1.0), normal_base(d), gen(0))
+def test_bad_domains(domain, d, match):
+    with pytest.raises(ValueError, match=match):
+        Quadrature(domain=domain).estimate(Model(Quadratic(), None, 1.0), normal_base(d), gen(0))
