@@ -297,12 +297,12 @@ def test_chains_that_disagree_are_worth_little():
 def test_rhat_sees_chains_that_differ_in_place_scale_or_tail_alone():
     draws = np.random.default_rng(0).normal(size=(400, 4))
     assert split_rhat(draws) < 1.01
-    assert split_rhat(draws + [0, 0, 0, 0.5]) > 1.03
+    assert split_rhat(draws + np.array([0, 0, 0, 0.5])) > 1.03
     assert split_rhat(draws * [1, 1, 1, 3]) > 1.1  # of the draws as they are: 1.00
     drifting = draws + np.linspace(0, 1, 400)[:, None]
     assert split_rhat(drifting) > 1.03
     cauchy = np.random.default_rng(1).standard_cauchy((400, 4))
-    assert split_rhat(cauchy) < 1.01 < 1.1 < split_rhat(cauchy + [0, 0, 0, 3])
+    assert split_rhat(cauchy) < 1.01 < 1.1 < split_rhat(cauchy + np.array([0, 0, 0, 3]))
 
 
 @pytest.mark.parametrize("function", [effective_sample_size, split_rhat])

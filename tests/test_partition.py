@@ -131,7 +131,7 @@ def test_the_bracket_holds_on_average_and_is_open_where_annealing_is_coarse():
     assert bracket.upper - bracket.lower > 4 * math.hypot(*bracket[2:4])
     assert max(bracket.lower_stderr, bracket.upper_stderr) < 0.1
     for result in (bracket.forward, bracket.reverse):
-        assert_estimate(result.value, result.stderr, truth, 0.12)
+        assert_estimate(result.value, result.stderr, truth, 0.25)  # what the tail hides is in it
 
 
 def test_the_bracket_stands_without_draws_from_the_model():
@@ -313,12 +313,12 @@ def test_auto_anneals_where_draws_miss():
 
 
 def test_auto_takes_more_draws_before_it_anneals():
-    """With the default number of draws the standard error is 0.06."""
-    model, proposal = Model(Quadratic(), None, 1.0), normal_base(7, scale=3.0, mean=2.0)
+    """With the default number of draws the standard error is 0.07."""
+    model, proposal = Model(Quadratic(), None, 1.0), normal_base(10, scale=2.0, mean=1.0)
     few = ImportanceSampling().estimate(model, proposal, gen(0))
     result = Auto().estimate(model, proposal, gen(0))
     assert few.stderr > 0.05 and result.method == "importance"
-    assert_estimate(result.value, result.stderr, gaussian_log_z(7), 0.05)
+    assert_estimate(result.value, result.stderr, gaussian_log_z(10), 0.05)
 
 
 class Spike(torch.nn.Module):
@@ -333,7 +333,7 @@ def test_auto_warns_where_grid_and_draws_disagree():
     mass = 2500 * 2e-4 * math.exp(-0.5 * 0.1237**2)  # sqrt(2 pi) cancels
     with pytest.warns(NormalizationWarning, match=r"by quadrature and 0\.\d+ \+- .* importance"):
         result = Auto().estimate(Model(Spike(), proposal, 1.0), proposal, gen(3))
-    assert abs(result.value - math.log1p(mass)) > 0.2
+    assert 0.2 < abs(result.value - math.log1p(mass)) < 3 * result.stderr
 
 
 # -- errors ----------------------------------------------------------------------------------------

@@ -15,12 +15,13 @@ from skebm._components import Component
 from skebm.bases import Base
 from skebm.energies import Model
 
-
 HEAVIEST = 0.7  # Pareto k above which no error bar of a mean weight can be believed
+CAUTION = 0.5  # standard errors of k that are added to it, for errors are not symmetric
 STEEPEST = 0.95  # k that the tail's mean is computed with at most: it is infinite at 1
 FEWEST_TAILED = 25  # weights from which on a tail can be fitted
 EVEN = 1e-6  # relative spread of a tail that is no more than rounding
 N_BLOCKS = 32  # of draws, whose halves are compared
+UNEVEN = 1.5  # times the delta method's error, which the halves' is known to an eighth of
 
 
 class LogPartition(NamedTuple):
@@ -95,8 +96,8 @@ def log_ratio(model: Model, proposal: Base, x: torch.Tensor) -> torch.Tensor:
 def from_log_weights(log_weights: torch.Tensor, method: str) -> LogPartition:
     """Return log of the mean weight with its error; independent weights only.
 
-    The error is the largest of the delta method's and that of repeated halves, and beside it what
-    a Pareto tail fitted to the largest weights holds beyond the largest one.
+    The error is the delta method's, or that of repeated halves where they say much more, and beside
+    it what a Pareto tail fitted to the largest weights holds beyond the largest one.
     """
     log_w = log_weights.detach().double().cpu().numpy()
     n, shift = len(log_w), log_w.max()
@@ -105,8 +106,8 @@ def from_log_weights(log_weights: torch.Tensor, method: str) -> LogPartition:
         mean, squares = w.mean(), np.square(w).sum()
         ess = float(w.sum() ** 2 / squares)
         spread = float(w.std(ddof=1) / mean) / math.sqrt(n) if n > 1 else math.inf
-        k, hidden = _tail(log_w, w)
-        stderr = math.hypot(max(spread, _halves(w)), hidden / mean)
+        halves, (k, hidden) = _halves(w), _tail(log_w, w)
+        stderr = math.hypot(halves if halves > UNEVEN * spread else spread, hidden / mean)
         return LogPartition(float(np.log(mean) + shift), stderr, ess, method, k)
 
 
@@ -137,8 +138,8 @@ def _halves(w: np.ndarray) -> float:
 def _tail(log_w: np.ndarray, w: np.ndarray) -> tuple[float, float]:
     """Return Pareto k of weights (n,), and what the tail may add to their mean.
 
-    The fitted tail's expectation beyond the level that one weight in n exceeds, with k a standard
-    error higher than fitted, and what smoothing the largest weights changes.
+    The fitted tail's expectation beyond the level that one weight in n exceeds, with k a little
+    higher than fitted, and what smoothing the largest weights changes.
     """
     n = len(w)
     if n < FEWEST_TAILED or np.isnan(w).any():
@@ -151,11 +152,12 @@ def _tail(log_w: np.ndarray, w: np.ndarray) -> tuple[float, float]:
     smoothed, k = _smoothed(log_w)
     if not math.isfinite(k):
         return math.inf, math.inf
-    shape = min(max(k + (1 + k) / math.sqrt(m), 1e-3), STEEPEST)
+    shape = min(max(k + CAUTION * (1 + k) / math.sqrt(m), 1e-3), STEEPEST)
     scale = excess * (1 - shape)
     level = max(top.max(), cutoff + scale * (m**shape - 1) / shape)
     beyond = (level + (scale + shape * (level - cutoff)) / (1 - shape)) / n
-    return k, math.hypot(beyond, smoothed - w.mean())
+    moved = smoothed - w.mean()
+    return k, math.hypot(beyond, moved) if math.isfinite(moved) else beyond
 
 
 def _smoothed(log_w: np.ndarray) -> tuple[float, float]:

@@ -58,8 +58,7 @@ class Auto(PartitionMethod):
             by_grid = Quadrature().estimate(model, proposal, rng)
             if by_draws.trusted and by_draws.stderr < by_grid.stderr:
                 return by_draws  # the grid has not settled
-            _compare(by_grid, by_draws)
-            return by_grid
+            return _compared(by_grid, by_draws)
         enough = by_draws.stderr <= ENOUGH_STDERR and by_draws.ess >= ENOUGH_DRAWS
         if enough and by_draws.trusted:
             return by_draws
@@ -96,15 +95,16 @@ def _better(annealed: LogPartition, by_draws: LogPartition) -> LogPartition:
     return widened(*pair)
 
 
-def _compare(by_grid: LogPartition, by_draws: LogPartition) -> None:
-    if not by_draws.trusted:
-        return
+def _compared(by_grid: LogPartition, by_draws: LogPartition) -> LogPartition:
+    """Return the quadrature; where draws contradict it, with a warning and an error that says so."""
     gap = abs(by_grid.value - by_draws.value)
-    if gap > 4 * by_draws.stderr + by_grid.stderr + 0.02:
-        warnings.warn(
-            f"log Z is {by_grid.value:.3f} by quadrature and {by_draws.value:.3f} +- "
-            f"{by_draws.stderr:.3f} by importance sampling (nats). The grid misses mass or "
-            "structure; set log_partition='importance' or Quadrature(domain=...).",
-            NormalizationWarning,
-            stacklevel=2,
-        )
+    if not gap > 4 * by_draws.stderr + by_grid.stderr + 0.02:
+        return by_grid
+    warnings.warn(
+        f"log Z is {by_grid.value:.3f} by quadrature and {by_draws.value:.3f} +- "
+        f"{by_draws.stderr:.3f} by importance sampling (nats). The grid misses mass or "
+        "structure; set log_partition='importance' or Quadrature(domain=...).",
+        NormalizationWarning,
+        stacklevel=3,
+    )
+    return widened(by_grid, by_draws)
