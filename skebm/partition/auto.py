@@ -96,7 +96,7 @@ def _better(annealed: LogPartition, by_draws: LogPartition) -> LogPartition:
 
 
 def _compared(by_grid: LogPartition, by_draws: LogPartition) -> LogPartition:
-    """Return the quadrature; where draws contradict it, with a warning and an error that says so."""
+    """Return the quadrature, with a warning and a wider error where draws contradict it."""
     gap = abs(by_grid.value - by_draws.value)
     if not gap > 4 * by_draws.stderr + by_grid.stderr + 0.02:
         return by_grid
