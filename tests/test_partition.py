@@ -288,10 +288,11 @@ def test_trust(value, stderr, ess, trusted):
 
 @pytest.mark.parametrize("k, trusted", [(-math.inf, True), (0.7, True), (0.71, False)])
 def test_trust_ends_with_the_tail(k, trusted):
-    result = LogPartition(0.0, 0.01, 1e4, "x", k)
+    result = LogPartition(0.0, 0.05, 1e4, "x", k)
     assert result.trusted is trusted
     assert trusted or "Pareto k of the weights 0.71" in result.doubts()
     assert not result._replace(pareto_k=math.nan).trusted
+    assert result._replace(stderr=0.03).trusted  # a tail that hides next to nothing
 
 
 # -- auto ------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from skebm.energies import Model
 
 HEAVIEST = 0.7  # Pareto k above which no error bar of a mean weight can be believed
 CAUTION = 0.5  # standard errors of k that are added to it, for errors are not symmetric
+HARMLESS = 0.03  # nats: an error, the fitted tail in it, below which a tail has too little mass
 STEEPEST = 0.95  # k that the tail's mean is computed with at most: it is infinite at 1
 FEWEST_TAILED = 25  # weights from which on a tail can be fitted
 EVEN = 1e-6  # relative spread of a tail that is no more than rounding
@@ -42,7 +43,8 @@ class LogPartition(NamedTuple):
     pareto_k : float, default=-inf
         Shape of the generalized Pareto density of the largest weights (dimensionless): their
         variance is infinite from 0.5 on, their mean from 1 on. Above 0.7 the error bar itself is
-        not to be trusted. Minus infinity where weights have no tail, nan for fewer than 25.
+        not to be trusted, unless it is at most 0.03. Minus infinity where weights have no tail, nan
+        for fewer than 25.
 
     Examples
     --------
@@ -61,7 +63,7 @@ class LogPartition(NamedTuple):
     def trusted(self) -> bool:
         """Whether the error bar itself can be believed and is at most 0.1 nats."""
         vague = not (math.isfinite(self.value) and self.stderr <= 0.1 and self.ess >= 50)
-        return not vague and self.pareto_k <= HEAVIEST
+        return not vague and (self.pareto_k <= HEAVIEST or self.stderr <= HARMLESS)
 
     def doubts(self) -> str | None:
         """Return what to say where the estimate is not trusted, else None."""

@@ -39,7 +39,8 @@ class Auto(PartitionMethod):
     Notes
     -----
     A result that cannot be trusted (error above 0.1 nats, effective sample size below 50, Pareto k
-    of the weights above 0.7) is returned with a `NormalizationWarning` by the estimator.
+    of the weights above 0.7 and error above 0.03) is returned with a `NormalizationWarning` by the
+    estimator.
 
     Examples
     --------
