@@ -169,7 +169,8 @@ class BoundsEBM(DensityEstimator):
     (Eq. 23), Eq. 18 fails where rows have more columns than latents, and a generator that misses a
     mode has no penalty there. Do not report it as a bound. ``cubo_`` is an upper bound in
     expectation, of what its draws see: an effective sample size near the number of draws says that
-    weights are even where there are draws, nothing of places where there are none. `log_partition_` has an error bar, and is what ``score`` uses.
+    weights are even where there are draws, nothing of places where there are none.
+    `log_partition_` has an error bar, and is what ``score`` uses.
 
     Over a base the energy is learnt inside the box of the training rows, widened by a quarter on
     each side, and has its value at the nearest point of the box outside: nothing in the game looks
