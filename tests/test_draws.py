@@ -46,7 +46,7 @@ def test_masses_of_modes_are_right_though_draws_are_few():
     shares = []
     for seed in range(8):
         model, base = Model(OfBase(wells), None, 1.0), normal_base(3)
-        with pytest.warns(NormalizationWarning, match=r"from \d+ of 8192 base .* R-hat"):
+        with pytest.warns(NormalizationWarning, match=r"from \d+ of 8192 base .*R-hat"):
             z, info = Draws().sample(model, base, 500, gen(seed))
         assert info.ess < 100 and info.rhat > 1.2
         shares.append(wells.responsibilities(z).mean(0).numpy())
