@@ -1,6 +1,8 @@
 """log Z of Gaussian energies, which every method has to give within its own error."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -293,6 +295,13 @@ def test_trust_ends_with_the_tail(k, trusted):
     assert trusted or "Pareto k of the weights 0.71" in result.doubts()
     assert not result._replace(pareto_k=math.nan).trusted
     assert result._replace(stderr=0.03).trusted  # a tail that hides next to nothing
+
+
+def test_the_tail_goes_where_an_estimate_goes():
+    result = LogPartition(0.0, 0.05, 1e4, "x", 0.8)
+    assert result == (0.0, 0.05, 1e4, "x") and len(result) == 4
+    copies = copy.deepcopy(result), pickle.loads(pickle.dumps(result)), result._replace(value=1.0)
+    assert all(c.pareto_k == 0.8 and not c.trusted for c in copies)
 
 
 # -- auto ------------------------------------------------------------------------------------------

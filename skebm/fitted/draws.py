@@ -221,7 +221,7 @@ def _by_weights(
     if per_row is None:
         x, parts = _annealed(model, proposal, n, rng)
         ess = float(from_log_weights(log_weight, "importance").ess)
-        return x, _reported(ess, parts)
+        return x, _reported(n, ess, parts)
     blocks = [_chosen(model, proposal, k, per_row, rng) for k in _sizes(n, BLOCK)]
     ess = sum(e for _, e in blocks)
     x = torch.cat([rows for rows, _ in blocks])
@@ -267,13 +267,13 @@ def _annealed(
     return x[torch.randperm(len(x), generator=rng, device=x.device)[:n]], parts
 
 
-def _reported(ess: float, parts: list[AnnealedDraws]) -> SampleInfo:
+def _reported(n: int, ess: float, parts: list[AnnealedDraws]) -> SampleInfo:
     """Return how populations went, with a warning where neither weights nor chains can tell."""
     made = sum(CANDIDATES * len(part.x) for part in parts)
     worst = max(parts, key=lambda part: part.rhat)
     acceptance = sum(part.acceptance for part in parts) / len(parts)
     roots = sum(part.n_roots for part in parts)
-    if not (worst.rhat < SLOW or roots >= FEWEST_EFFECTIVE):
+    if not (worst.rhat < SLOW or roots >= min(n, FEWEST_EFFECTIVE)):
         warnings.warn(
             f"sample chose rows that descend from {roots:.0f} of {made} base draws, and its chains "
             f"did not forget their start (R-hat {worst.rhat:.2f}): rows may be near-copies, the "

@@ -6,7 +6,7 @@ __all__ = ["LogPartition", "PartitionMethod", "from_log_weights", "widened"]
 
 import math
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +25,15 @@ N_BLOCKS = 32  # of draws, whose halves are compared
 UNEVEN = 1.5  # times the delta method's error, which the halves' is known to an eighth of
 
 
-class LogPartition(NamedTuple):
-    """Estimate of log Z in standardized space.
+class _Estimate(NamedTuple):
+    value: float
+    stderr: float
+    ess: float
+    method: str
+
+
+class LogPartition(_Estimate):
+    """Estimate of log Z in standardized space: four numbers as a tuple, and the weights' tail.
 
     Parameters
     ----------
@@ -53,11 +60,19 @@ class LogPartition(NamedTuple):
     1.84
     """
 
-    value: float
-    stderr: float
-    ess: float
-    method: str
-    pareto_k: float = -math.inf
+    pareto_k: float
+
+    def __new__(
+        cls, value: float, stderr: float, ess: float, method: str, pareto_k: float = -math.inf
+    ) -> LogPartition:
+        """Make the tuple of four, and keep k beside it."""
+        self = super().__new__(cls, value, stderr, ess, method)
+        self.pareto_k = pareto_k
+        return self
+
+    def _replace(self, **changes: Any) -> LogPartition:
+        k = changes.pop("pareto_k", self.pareto_k)
+        return LogPartition(**(self._asdict() | changes), pareto_k=k)
 
     @property
     def trusted(self) -> bool:
