@@ -210,7 +210,7 @@ def _stands(x: np.ndarray) -> bool:
 
 
 def _rhat(x: np.ndarray) -> float:
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     if _stands(x):
         return np.inf if np.ptp(x) > 0 else np.nan
@@ -222,7 +222,7 @@ def _rhat(x: np.ndarray) -> float:
 
 
 def _ess(x: np.ndarray) -> float:
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     if _stands(x):
         return float(x.shape[1]) if np.ptp(x) > 0 else np.nan

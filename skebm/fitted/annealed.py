@@ -97,7 +97,7 @@ def _settled(
 
 def _largest_rhat(records: np.ndarray) -> float:
     """Return the largest rank-normalized R-hat of records (n_steps, n_chains, n_columns)."""
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     if records.shape[1] < 2:
         return np.nan

@@ -179,7 +179,7 @@ def _tail(log_w: np.ndarray, w: np.ndarray) -> tuple[float, float]:
 
 def _smoothed(log_w: np.ndarray) -> tuple[float, float]:
     """Return the mean of the Pareto-smoothed weights, in units of the largest, and k."""
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     smoothed, k = array_stats.psislw(-log_w)  # which takes minus the log weights
     body = int(np.argmin(np.where(np.isfinite(log_w), log_w, np.inf)))  # the same but for log sum
