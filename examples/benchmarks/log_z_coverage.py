@@ -3,9 +3,9 @@
 Each fit draws its table (a kind, rows, columns), its estimator, its base and its length; the energy
 is always kept. The truth is quadrature on the finest grid over all of a million base draws in up
 to 3 columns (2 over a kernel base); above, and where that grid has not settled, half a million
-fresh draws (a quarter of them over a kernel base): of the base, or half of the base and half of a defensive
-mixture fitted to annealed draws of the model. Fits whose truth is not known within 0.02 nats, or half of their own error, are left out and
-counted.
+fresh draws (a quarter of them over a kernel base): of the base, or half of the base and half of a
+defensive mixture fitted to annealed draws of the model. Fits whose truth is not known within 0.02
+nats, or half of their own error, are left out and counted.
 
 Bars: covered in at least 90 % of all and 92 % of the fits without a warning, and no fit without a
 warning off by more than 5 standard errors + 0.05 nats.
