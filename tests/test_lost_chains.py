@@ -7,6 +7,8 @@ import torch
 
 from skebm.data import ArrayTable
 from skebm.energies import Model
+from skebm.exceptions import ConvergenceError
+from skebm.fitted.draws import ByChains
 from skebm.objectives import (
     ChainStart,
     ContrastiveDivergence,
@@ -16,7 +18,7 @@ from skebm.objectives import (
 )
 from skebm.samplers import HMC, MALA, SGHMC, Langevin, SampleBank, SupportPartition
 from skebm.train import Settings, train
-from tests.closed_forms import Quadratic
+from tests.closed_forms import Quadratic, normal_base
 from tests.generators import gen
 
 SLOW = Optimization(1e-3, weight_decay=0.0, method="sgd")
@@ -147,3 +149,16 @@ def test_training_survives_a_sampler_that_is_too_fast():
     state = train(model, chains, ArrayTable(rows), settings=settings, rng=gen(1))
     assert state.retries == 1 and state.iteration == 6
     assert 0.7 < model.energy.k.item() < 1.3
+
+
+def test_samples_of_chains_that_flew_apart_are_drawn_anew():
+    """One start in six is behind the wall; where all are, the error says what to lower."""
+    noise = torch.zeros(6, 2).numpy()
+    noise[0] = 8.0
+    model = Model(Walled().requires_grad_(False), None, 1.0)
+    few = ByChains(SGHMC(0.1), 30, ChainStart("noise", noise=noise))
+    x = few.own(model, normal_base(2), 50, gen(0))
+    assert x.isfinite().all() and x.abs().max() < 6
+    every = ByChains(SGHMC(0.1), 30, ChainStart("noise", noise=noise[:1]))
+    with pytest.raises(ConvergenceError, match="5 of 5 chains of SGHMC.*Lower its step_size"):
+        every.own(model, normal_base(2), 5, gen(0))

@@ -23,7 +23,7 @@ import torch
 from skebm.bases import Base
 from skebm.data import systematic_rows
 from skebm.energies import Model, Zero
-from skebm.exceptions import NormalizationWarning
+from skebm.exceptions import ConvergenceError, NormalizationWarning
 from skebm.fitted.annealed import CANDIDATES, AnnealedDraws, anneal
 from skebm.fitted.pack import Packable
 from skebm.fitted.trained import Trained
@@ -36,6 +36,7 @@ NEGLIGIBLE = 0.005  # mass of rows that would be chosen twice: less than samples
 FEWEST_EFFECTIVE = 100  # draws below which shares of modes are known to a tenth at best
 FEWEST_CANDIDATES = 8192
 FEWEST_ANNEALED, MOST_ANNEALED = 1024, 8192  # rows of a population
+MOST_RESTARTS = 5  # of chains that flew apart
 SLOW = 1.2  # R-hat above which chains are where they started
 N_WARMUP, N_MOVES = 60, 60
 BLOCK = 4096  # latents, or rows, at a time
@@ -146,7 +147,22 @@ class ByChains(Draws):
         self.sampler, self.n_steps, self.start, self.bank = sampler, n_steps, start, bank
 
     def own(self, model: Model, proposal: Base, n: int, rng: torch.Generator) -> torch.Tensor:
-        """Return the ends of n chains."""
+        """Return the ends of n chains; those that flew apart are started anew."""
+        x = self._ends(model, proposal, n, rng)
+        for _ in range(MOST_RESTARTS):
+            lost = ~x.flatten(1).isfinite().all(1)
+            if not lost.any():
+                return x
+            x[lost] = self._ends(model, proposal, int(lost.sum()), rng)
+        n_lost = int((~x.flatten(1).isfinite().all(1)).sum())
+        if n_lost:
+            raise ConvergenceError(
+                f"{n_lost} of {n} chains of {self.sampler!r} are not finite after {self.n_steps} "
+                f"steps, {MOST_RESTARTS} restarts included. Lower its step_size."
+            )
+        return x
+
+    def _ends(self, model: Model, proposal: Base, n: int, rng: torch.Generator) -> torch.Tensor:
         if self.bank is None:
             starts = self.start.draw(model, (proposal.n_features,), n, rng)
         else:
