@@ -185,23 +185,6 @@ def half_chains(draws):
     return np.concatenate([draws[:half], draws[len(draws) - half :]], axis=1)
 
 
-def ess_by_loops(draws):
-    """Effective sample size from differences of half-chains, Geyer's sequences, lag by lag."""
-    x = half_chains(np.asarray(draws, dtype=np.float64))
-    n, m = x.shape
-    between = np.var([x[:, j].mean() for j in range(m)], ddof=1)
-    total = (n - 1) / n * np.mean([np.var(x[:, j], ddof=1) for j in range(m)]) + between
-    rho = [1.0] + [1 - np.mean((x[t:] - x[:-t]) ** 2) / (2 * total) for t in range(1, n)]
-    time, smallest = -1.0, np.inf
-    for k in range(n // 2):
-        if rho[2 * k] + rho[2 * k + 1] < 0:
-            time += max(rho[2 * k], 0)
-            break
-        smallest = min(smallest, rho[2 * k] + rho[2 * k + 1])
-        time += 2 * smallest
-    return n * m / max(time, 1 / math.log10(n * m))
-
-
 def normal_overlap(shift):
     """Area under both densities N(0, 1) and N(shift, 1)."""
     return 1 - erf(shift / math.sqrt(8))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from skebm.bases import Defensive
 from skebm.bases.mixture import MixtureBase
 from skebm.data import ArrayTable
 from skebm.energies import MLP, Model
@@ -70,6 +71,17 @@ class Gaussian(torch.nn.Module):
 
     def forward(self, x):
         return 0.5 * self.k * ((x - self.bias) @ self.inverse.T).square().sum(-1)
+
+
+class OfBase(torch.nn.Module):
+    """The energy of a normalized density: log Z is 0."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+
+    def forward(self, x):
+        return -self.base.log_prob(x)
 
 
 class Given(GeneratorComponent):
@@ -961,3 +973,21 @@ def test_bad_parameters_are_named_at_init(message, parameters):
     objective = BidirectionalBounds(**parameters)  # the constructor stores, no more
     with pytest.raises(ValueError, match=message):
         objective.init(small_model(), torch.zeros(4, 2), gen(0))
+
+
+def test_cubo_sees_a_mode_that_the_generator_misses():
+    """Half of the model is at 8; the generator is exact at 0, its weights are even there."""
+    means = np.array([[0.0, 0.0], [8.0, 8.0]])
+    cov = np.eye(2)[None].repeat(2, 0)
+    two = MixtureBase.from_moments(np.array([0.5, 0.5]), means, cov, "cpu")
+    model = Model(OfBase(two), None, 1.0)
+    rows = two.sample(400, gen(5))
+    at_rows = model.potential(rows).double()
+    objective = BidirectionalBounds(generator=Given(linear(torch.eye(2))))
+    parts = model, objective, linear(torch.eye(2)), 2, at_rows, gen(3)
+    blind = report_generator(*parts).cubo
+    truth = float(at_rows.mean())
+    assert blind.value == pytest.approx(truth - math.log(2), abs=0.01) and blind.ess > 16000
+    near = Defensive().fit(rows, None, gen(4))
+    seen = report_generator(*parts, near).cubo
+    assert truth - 2 * seen.stderr < seen.value < truth + 0.3

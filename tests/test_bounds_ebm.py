@@ -492,6 +492,7 @@ def test_it_trains_again_only_while_it_folds_and_keeps_the_best(
 
     monkeypatch.setattr(BidirectionalBounds, "init", start)
     params = {"learning_rate": 1e-20, "refine": False, "n_restarts": n_restarts}
+    params["log_partition"] = None
     energy = lambda d: Quadratic(next(ks_left))  # noqa: E731
     est = tiny(energy=energy, generator=Given(EYE, NOWHERE), max_iter=2, **params).fit(table())
     assert next(shares_left, None) is next(ks_left, None) is None

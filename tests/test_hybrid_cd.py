@@ -197,7 +197,8 @@ def test_sample_reports_how_it_went(strong_1d):
     strong_1d.sample(100, random_state=0)
     info = strong_1d.sample_info_
     assert 100 < info.ess < info.n_candidates
-    assert 0.3 < info.acceptance < 1
+    moved = info.n_levels > 0  # where its weights call for it
+    assert 0.3 < info.acceptance < 1 if moved else info.acceptance == 1
 
 
 # -- two phases ------------------------------------------------------------------------------------

@@ -228,11 +228,12 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the fitted density.
 
-        Draws from the base (without one, from a mixture near the data) are resampled by their
-        weights, then moved by Metropolis-adjusted Langevin steps that leave the density unchanged.
-        ``sample_info_`` holds the effective number of draws and the acceptance. Without a base and
-        with more than 32 columns no such draws are near the data: chains then run as in training,
-        and are only as good as the training made them.
+        Draws from the base (without one, from a mixture near the data) are chosen by their weights.
+        Where those are uneven, they go to the density through temperatures in between, resampled
+        and moved by Metropolis-adjusted Langevin steps at each. ``sample_info_`` holds the
+        effective number of draws, and acceptance and R-hat of the chains. Without a base and with
+        more than 32 columns no such draws are near the data: chains then run as in training, and
+        are only as good as the training made them.
 
         Parameters
         ----------

@@ -20,7 +20,7 @@ from skebm.estimators._base import DensityEstimator
 from skebm.estimators._bounds_paper import paper_settings
 from skebm.estimators._run import MOST_ROWS, Learned, Run
 from skebm.estimators._shared import documented, resolved
-from skebm.exceptions import GeneratorWarning
+from skebm.exceptions import GeneratorWarning, NormalizationWarning
 from skebm.fitted import Bound, Bounds, Draws, Trained
 from skebm.fitted.bounds import IMAGE_COLUMNS, MOST_DENSE, GeneratorReport, report_generator
 from skebm.fitted.draws import UNKNOWN, ByGenerator
@@ -117,7 +117,10 @@ class BoundsEBM(DensityEstimator):
         `bound` or fewer latents.
     cubo_ : Bound
         Upper bound by importance weights, half the log of their second moment, with the effective
-        number of squared weights. Below some hundreds it is an underestimate. nan with fewer
+        number of squared weights: the larger of that from the generator and of that from a mixture
+        of rows, generated rows and a wide Gaussian (above 32 columns from the base, where there is
+        one). Below some hundreds it is an underestimate, and no effective number tells of a mode
+        that neither of them meets. nan with fewer
         latents than columns, with `observation_noise`, above 512 latents, and where the generator
         is degenerate: its density is not known there.
     fold_fraction_ : float
@@ -162,7 +165,9 @@ class BoundsEBM(DensityEstimator):
     m that nobody can compute, its proof exchanges an average over a path for one over the generator
     (Eq. 23), Eq. 18 fails where rows have more columns than latents, and a generator that misses a
     mode has no penalty there. Do not report it as a bound. ``cubo_`` is an upper bound in
-    expectation. `log_partition_` has an error bar, and is what ``score`` uses.
+    expectation, of what its draws see: an effective sample size near the number of draws says that
+    weights are even where there are draws, nothing of places where there are none.
+    `log_partition_` has an error bar, and is what ``score`` uses.
 
     Over a base the energy is learnt inside the box of the training rows, widened by a quarter on
     each side, and has its value at the nearest point of the box outside: nothing in the game looks
@@ -367,6 +372,13 @@ class BoundsEBM(DensityEstimator):
             Lower bound, the paper's upper surrogate, CUBO, and an estimate by annealed importance
             sampling, nats per row, in the units of X; and the share of folded latents.
 
+        Warns
+        -----
+        GeneratorWarning
+            Where the generator folds or is degenerate.
+        NormalizationWarning
+            Where the estimate by annealed importance sampling cannot be trusted.
+
         Notes
         -----
         Up to 16,384 latents with their Jacobians, fewer above 8 latent dimensions; then the chains
@@ -375,11 +387,21 @@ class BoundsEBM(DensityEstimator):
         X = self._rows(X)
         density, rng = self.density_, self._rng(random_state)
         at_rows = _unnormalized(density.model, density.transform, X, density.device)
+        known = density.model.base is not None or density.n_features <= MOST_COLUMNS
         report = report_generator(
-            density.model, self.game_, self.generator_, density.n_features, at_rows, rng
+            density.model,
+            self.game_,
+            self.generator_,
+            density.n_features,
+            at_rows,
+            rng,
+            density.proposal if known else None,
         )
         _warn_of(report, self.game_)
         chains = AIS().estimate(density.model, density.proposal, rng)
+        doubts = chains.doubts()
+        if doubts is not None:
+            warnings.warn(doubts, NormalizationWarning, stacklevel=2)
         spread = float(at_rows.var()) / len(X) if len(X) > 1 else math.nan
         value = float(at_rows.mean()) + chains.value
         ais = Bound(value, math.sqrt(spread + chains.stderr**2), chains.ess)
@@ -400,7 +422,9 @@ class BoundsEBM(DensityEstimator):
         network = chosen.objective.modules["generator"]
         final, fresh = learned.model_or_base(), _fresh(table, run.rng)
         at_rows = _unnormalized(final, transform, fresh, run.device)
-        report = report_generator(final, game, network, run.n_features, at_rows, run.rng)
+        report = report_generator(
+            final, game, network, run.n_features, at_rows, run.rng, near or final.base
+        )
         _warn_of(report, game)
         extras = {
             "game_": game,

@@ -124,13 +124,14 @@ class FittedDensity:
 
     def pack(self) -> tuple[dict[str, Any], Tensors]:
         """Return a plain header and the tensors, for files."""
+        log_z = self.log_partition
         parts = {
             "transform": self.transform,
             "base": self.model.base,
             "proposal": None if self.proposal is self.model.base else self.proposal,
             "draws": self.draws,
             "temperature": self.model.temperature,
-            "log_partition": None if self.log_partition is None else tuple(self.log_partition),
+            "log_partition": log_z and (*log_z, log_z.pareto_k),
         }
         energy, tensors = pack_energy(self.model.energy, self.source)
         headers, others = pack_all(parts)

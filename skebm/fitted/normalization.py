@@ -42,12 +42,7 @@ def normalize(
     if isinstance(model.energy, Zero) and model.base is not None:
         return LogPartition(0.0, 0.0, float("inf"), "exact")
     result = method.estimate(model, proposal, rng)
-    if not result.trusted:
-        warnings.warn(
-            f"log Z is {result.value:.3f} with a standard error of {result.stderr:.2g} nats "
-            f"(effective sample size {result.ess:.0f}, by {result.method}), which is too vague "
-            "to compare models. Use a base nearer to the data, or AIS with more chains.",
-            NormalizationWarning,
-            stacklevel=4,
-        )
+    doubts = result.doubts()
+    if doubts is not None:
+        warnings.warn(doubts, NormalizationWarning, stacklevel=4)
     return result

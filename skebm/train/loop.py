@@ -22,10 +22,10 @@ from skebm.data import Table
 from skebm.energies import Model
 from skebm.exceptions import ConvergenceError
 from skebm.objectives import HeldOut, Objective
+from skebm.objectives._base import EXPLODED
 from skebm.train.judge import HeldOutLikelihood
 from skebm.train.state import Best, Settings, TrainState
 
-EXPLODED = 1e6  # mean energy of data, nats, that no model of standardized rows needs
 RUNAWAY = 5.0  # held-out nats lost against the best snapshot
 RESCUED_RATE = 0.3  # of the learning rate, after a rescue
 MOST_ROWS = 100_000  # of a table, that an objective sees at its start
@@ -243,7 +243,7 @@ class _Loop:
         return held_out
 
     def _rescue(self, row: dict[str, float], sound: bool) -> bool:
-        """Go back to the best snapshot with a smaller learning rate; give up in the end."""
+        """Go back to the best snapshot with smaller steps, of chains too; give up in the end."""
         state, settings = self.state, self.settings
         state.retries += 1
         if state.retries > settings.max_retries or state.best is None:
