@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_array
 
+from skebm._surroundings import threads
 from skebm.bases import Base, BaseComponent
 from skebm.data import Table, Transform, resolve_device
 from skebm.energies import Model, Zero, build_energy
@@ -211,17 +212,18 @@ class Run:
         earlier = [] if self.before is None else self.before.states
         at = i if state is None else state
         model.energy.requires_grad_(True).eval()  # dropout would draw from torch's global state
-        return train(
-            model,
-            objective,
-            table,
-            settings=settings,
-            rng=self.local_rng,
-            state=earlier[at] if at < len(earlier) else None,
-            judge=judge,
-            callbacks=[self.task.on_validation],
-            checkpoint=self.checkpoint.phase(i),
-        )
+        with threads(model.multiply_adds(settings.batch_size)):
+            return train(
+                model,
+                objective,
+                table,
+                settings=settings,
+                rng=self.local_rng,
+                state=earlier[at] if at < len(earlier) else None,
+                judge=judge,
+                callbacks=[self.task.on_validation],
+                checkpoint=self.checkpoint.phase(i),
+            )
 
     def end(self) -> None:
         """Forget the checkpoint of a fit without a seed, and tell the callbacks."""
