@@ -10,7 +10,7 @@ from abc import abstractmethod
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, DensityMixin, OutlierMixin
+from sklearn.base import DensityMixin, OutlierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skebm._components import check_number, resolve
@@ -19,7 +19,7 @@ from skebm.data import Table, Transform, torch_generator
 from skebm.data.transform import LARGEST
 from skebm.energies import Model, Zero
 from skebm.estimators._callbacks import CallbackSupportMixin, with_callbacks
-from skebm.estimators._files import load_estimator, save_estimator
+from skebm.estimators._files import Saved
 from skebm.estimators._preparation import choose_transform, prepare
 from skebm.estimators._run import Before, Learned, Run
 from skebm.estimators._shared import ALIASES, check_shared, resolved
@@ -32,7 +32,7 @@ from skebm.partition import PartitionMethod
 STRUCTURE = ("energy", "base", "image_shape", "generator", "entropy", "critic")
 
 
-class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstimator):
+class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
     """Abstract density estimator and novelty detector over an energy and a base.
 
     Subclasses have a constructor and ``_learn``. What follows is shared by all: `documented` adds
@@ -322,54 +322,6 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
         """
         X = self._rows(X)
         return self.density_.score_function(X)
-
-    def save(self, path):
-        """Write the fitted estimator to one file: tensors and a JSON header, no pickle.
-
-        Parameters
-        ----------
-        path : str or Path
-            File to write, in safetensors format.
-
-        Raises
-        ------
-        TypeError
-            If the base wraps a torch distribution or a parameter has no plain form.
-        FileNotFoundError
-            If the folder does not exist.
-
-        Notes
-        -----
-        The state of the training is not written: after `load` a fit with ``warm_start=True`` begins
-        anew. Pickle keeps it.
-        """
-        check_is_fitted(self)
-        save_estimator(self, path)
-
-    @classmethod
-    def load(cls, path, energy=None):
-        """Read an estimator that `save` wrote; no code from the file is run.
-
-        Parameters
-        ----------
-        path : str or Path
-            File to read.
-        energy : callable, optional
-            The factory, for a model whose energy was a callable.
-
-        Returns
-        -------
-        estimator
-            Fitted, on the device that its ``device`` parameter names here.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no such file.
-        ValueError
-            If the file is no saved estimator of this class, or its energy factory is missing.
-        """
-        return load_estimator(cls, path, energy)
 
     @property
     def energy_(self):
