@@ -1,6 +1,5 @@
 """Files of estimators and detectors: whole, their own, and every hostile one a ValueError."""
 
-import json
 import os
 import stat
 
@@ -11,7 +10,6 @@ from sklearn.exceptions import NotFittedError
 from sklearn.mixture import GaussianMixture
 
 from skebm import HybridCDDensity, NCEDensity, SteinEBM
-from skebm.energies import MLP
 from skebm.ood import (
     ConformalNoveltyDetector,
     EnsembleDensity,
@@ -83,7 +81,7 @@ def test_a_damaged_file_is_refused(damage, saved):
 def test_a_damaged_file_without_a_checksum_loads_or_is_refused(damage, tmp_path):
     """Those of version 0.1 have none: an error is a ValueError all the same."""
     rng, path = np.random.default_rng(0), tmp_path / "old"
-    data = next(file for file in OLD if "Stein" in file.stem).read_bytes()
+    data = next(file for file in OLD if "stein" in file.stem.lower()).read_bytes()
     for _ in range(12):
         path.write_bytes(damage(data, rng))
         try:
@@ -92,7 +90,7 @@ def test_a_damaged_file_without_a_checksum_loads_or_is_refused(damage, tmp_path)
             pass
 
 
-# -- forgery: right checksums, wrong contents --------------------------------------------------------
+# -- forgery: right checksums, wrong contents ------------------------------------------------------
 
 
 def put(*keys, value):
@@ -161,15 +159,10 @@ def test_forged_tensors_are_refused(change, saved):
         HybridCDDensity.load(saved)
 
 
-def test_a_header_that_asks_for_memory_gets_none(saved, monkeypatch):
+def test_a_header_that_asks_for_memory_gets_none(saved):
     """A hundred thousand hidden units, twice, are 40 GB."""
-    component = json.loads(json.dumps({"hidden_sizes": {"tuple": [100_000, 100_000]}}))
-    edit(
-        saved,
-        lambda header: header["density"]["energy"]["component"]["params"].update(component),
-    )
-    sizes, empty = [], torch.Tensor.to_empty if hasattr(torch.Tensor, "to_empty") else None
-    assert empty is None or sizes == []
+    sizes = {"hidden_sizes": {"tuple": [100_000, 100_000]}}
+    edit(saved, lambda header: header["density"]["energy"]["component"]["params"].update(sizes))
     with pytest.raises(ValueError, match=r"asks for 10000000000 numbers"):
         HybridCDDensity.load(saved)
 
@@ -233,6 +226,7 @@ READS = ("score_samples", "decision_function", "predict", "p_value", "disagreeme
 
 
 @pytest.mark.filterwarnings("ignore::skebm.exceptions.CalibrationWarning")
+@pytest.mark.filterwarnings("ignore::skebm.exceptions.DataDegeneracyWarning")
 @pytest.mark.parametrize("name", DETECTORS)
 def test_a_detector_is_its_file(name, tmp_path):
     detector = DETECTORS[name]().fit(cases.table())
@@ -313,4 +307,3 @@ def test_the_energy_of_a_file_is_built_without_the_callers_settings(saved):
     finally:
         torch.set_default_dtype(torch.float32)
     np.testing.assert_array_equal(loaded.score_samples(NEW), expected)
-    assert MLP  # the component that the file names

@@ -31,7 +31,8 @@ from skebm.fitted.energy import is_factory
 from skebm.fitted.pack import Tensors, pack, prefixed, unpack, within
 
 FORMAT = 2
-TRANSIENT = ("density_", "sample_info_")  # written by itself; of the last call
+# written by itself; of the last call; scikit-learn's and the state of the training
+TRANSIENT = ("density_", "sample_info_", "_warm", "_metadata_request", "_skl_callbacks")
 UNSEALED = "0" * 64
 SEAL = re.compile(rb'(?<!\\)"sha256":"([0-9a-f]{64})"')
 Header = dict[str, Any]
@@ -39,8 +40,6 @@ Header = dict[str, Any]
 
 class Saved(BaseEstimator):
     """An estimator that a file can hold."""
-
-    kept_private: tuple[str, ...] = ()  # fitted attributes without a trailing underscore
 
     def save(self, path):
         """Write the fitted estimator to one file: tensors and a JSON header, no pickle.
@@ -144,9 +143,13 @@ class _Pool:
         found = {
             k: v
             for k, v in vars(estimator).items()
-            if (k.endswith("_") and k not in TRANSIENT) or k in estimator.kept_private
+            if (k.endswith("_") or k.startswith("_")) and k not in TRANSIENT
         }
         names = found.pop("feature_names_in_", None)
+        density, tensors = None, dict[str, torch.Tensor]()
+        if hasattr(estimator, "density_"):
+            density, others = estimator.density_.pack()
+            tensors |= prefixed(others, "density")
         header: Header = {
             "class": type(estimator).__name__,
             "module": type(estimator).__module__,
@@ -154,15 +157,11 @@ class _Pool:
             "inner": inner,
             "attributes": {},
             "names": None if names is None else list(names),
-            "density": None,
+            "density": density,
         }
-        tensors: Tensors = {}
         for name, value in found.items():
             header["attributes"][name], others = self.packed(value)
             tensors |= prefixed(others, f"attributes.{name}")
-        if hasattr(estimator, "density_"):
-            header["density"], others = estimator.density_.pack()
-            tensors |= prefixed(others, "density")
         return header, tensors
 
     def number(self, estimator: Any) -> int:
@@ -203,7 +202,17 @@ def _params(params: dict[str, Any]) -> dict[str, Any]:
         params["random_state"] = None
     for name in {"device", "checkpoint_dir"} & params.keys():
         params[name] = None if params[name] is None else str(params[name])
-    return {k: encode(v) for k, v in params.items()}
+    return {k: _encoded(k, v) for k, v in params.items()}
+
+
+def _encoded(name: str, value: Any) -> Any:
+    try:
+        return encode(value)
+    except TypeError as error:
+        raise TypeError(
+            f"{name} must have a plain form to be saved, got {value!r}. Use joblib.dump, and "
+            "joblib.load on files that you trust."
+        ) from error
 
 
 def _versions() -> dict[str, str]:
@@ -280,8 +289,8 @@ class _Budget(TorchDispatchMode):
         for size in args[:2]:
             if isinstance(size, list | tuple) and all(isinstance(n, int) for n in size):
                 self._take(math.prod(size))
-        if args and isinstance(args[0], int):  # an identity, a range
-            self._take(args[0] ** (2 if "eye" in str(func) else 1))
+        if args and func in (torch.ops.aten.eye.default, torch.ops.aten.arange.default):
+            self._take(int(args[0]) ** (2 if func is torch.ops.aten.eye.default else 1))
         return func(*args, **(kwargs or {}))
 
     def _take(self, n: int) -> None:

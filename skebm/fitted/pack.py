@@ -37,7 +37,7 @@ def pack(value: Any) -> tuple[Any, Tensors]:
     if isinstance(value, torch.Tensor):
         return {"kind": "tensor"}, {"": value}
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        return {"kind": "array"}, {"": torch.from_numpy(np.ascontiguousarray(value))}
+        return {"kind": "array"}, {"": torch.from_numpy(np.array(value, order="C"))}
     if isinstance(value, Base):
         if not value.state_dict() or not type(value).__module__.startswith("skebm."):
             raise TypeError(

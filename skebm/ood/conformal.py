@@ -140,8 +140,6 @@ class ConformalNoveltyDetector(Detector):
     array([0.0033])
     """
 
-    kept_private = ("_folds", "_tie_seed")
-
     def __init__(
         self,
         estimator,
