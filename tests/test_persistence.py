@@ -320,7 +320,7 @@ def test_a_killed_fit_resumes_and_ends_with_the_same_bits(tmp_path):
     """Killed in the refinement, with an energy that only its code tells apart."""
     killed = run_script(tmp_path, 140)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    states = [torch.load(file, weights_only=True) for file in tmp_path.glob("*.pt")]
+    states = [torch.load(file, weights_only=True) for file in tmp_path.glob("*.[0-9].pt")]
     assert sorted((s["iteration"], s["finished"]) for s in states) == [(25, False), (100, True)]
     again = run_script(tmp_path, 0)
     assert again.returncode == 0, again.stderr

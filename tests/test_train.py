@@ -35,6 +35,8 @@ from skebm.train import Settings, train
 from tests.closed_forms import Quadratic, normal_base
 from tests.generators import gen
 
+# that a resumed training says so is in ``contracts.test_checkpoints``
+pytestmark = pytest.mark.filterwarnings("ignore:training (goes on|is read)")
 ROWS, HELD_OUT = torch.zeros(8, 1), torch.ones(3, 1)
 WRITTEN_ALWAYS = "skebm.train.loop.SECONDS_BETWEEN_CHECKPOINTS"
 

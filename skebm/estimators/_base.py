@@ -83,8 +83,9 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
     device : str or torch.device
         ``"auto"`` takes CUDA where it is there, else the CPU.
     checkpoint_dir : str or Path, optional
-        Folder for the training state; an interrupted fit of the same parameters and rows goes
-        on.
+        Folder for base and training state; an interrupted fit of the same parameters and rows goes
+        on, and says so. A file that cannot be read is set aside; a full disk does not stop the fit.
+        Fits that run at the same time share no state.
     warm_start : bool
         Continue from the last fit, with its scaling and base, for `max_iter` more updates; the
         networks must be the same.
@@ -170,8 +171,8 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         """
         before = self._before()
         X, weight, columns = self._checked(X, sample_weight, before)
-        with own_settings(), threads(X.shape[0] * X.shape[1] ** 2, blas=True):
-            run = Run(self, X, weight, before)
+        size = X.shape[0] * X.shape[1] ** 2
+        with own_settings(), threads(size, blas=True), Run(self, X, weight, before) as run:
             transform = choose_transform(X, weight, run)
             table = prepare(X, weight, transform, run, columns.names)
             learned = self._learn(table, transform, run)

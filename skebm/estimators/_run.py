@@ -124,7 +124,7 @@ class Run:
         self.device = resolve_device(estimator.device)
         self.temperature = float(getattr(estimator, "temperature", 1.0))
         self.task = FitTask(estimator, X, weight)
-        self.checkpoint = Checkpoint.of(estimator, X, weight)
+        self.checkpoint = Checkpoint(estimator, X, weight)
         self.rng = torch.Generator(self.device).manual_seed(self.checkpoint.seed)
         self.local_rng = self.rng
 
@@ -162,7 +162,9 @@ class Run:
 
     def fit_base(self, component: BaseComponent, table: Table) -> Base:
         """Fit a normalized density to the training rows."""
-        return component.fit(*table.rows(MOST_ROWS), self.rng)
+        return self.checkpoint.base(
+            lambda: component.fit(*table.rows(MOST_ROWS), self.rng), self.rng
+        )
 
     def is_near(self, model: Model) -> bool:
         """Whether draws of a proposal can be weighed: without a base in few columns alone."""
@@ -224,6 +226,12 @@ class Run:
                 callbacks=[self.task.on_validation],
                 checkpoint=self.checkpoint.phase(i),
             )
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.checkpoint.release()
 
     def end(self) -> None:
         """Forget the checkpoint of a fit without a seed, and tell the callbacks."""
