@@ -7,6 +7,7 @@ __all__ = ["read_checkpoint", "set_aside", "write_checkpoint"]
 import io
 import os
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
         return None
     try:
         saved = torch.load(path, map_location=device, weights_only=True)
-        if saved["name"] != path.name:
-            raise ValueError(f"it was written as {saved['name']!r}")
+        if saved["of"] != _mark(path):
+            raise ValueError("it was written under another name")
     except Exception as error:
         set_aside(path, error)
         return None
@@ -60,7 +61,7 @@ def write_checkpoint(path: Path, values: dict[str, Any]) -> bool:
     """Write values; on a full disk, say, keep the old file, warn and return False."""
     try:
         buffer = io.BytesIO()
-        torch.save({**values, "name": path.name}, buffer)
+        torch.save({**values, "of": _mark(path)}, buffer)
         with replacing(path) as file:
             file.write(buffer.getbuffer())
     except (OSError, RuntimeError) as error:
@@ -72,3 +73,8 @@ def write_checkpoint(path: Path, values: dict[str, Any]) -> bool:
         )
         return False
     return True
+
+
+def _mark(path: Path) -> int:
+    """Return what a name leaves in its file, for names say whose it is."""
+    return zlib.crc32(path.name.encode())
