@@ -20,8 +20,10 @@ import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
 
-# multiply-adds of one operation for each thread: ``examples/benchmarks/threads.py``
-EARNED = 3e7
+# Multiply-adds of one evaluation for each thread. ``examples/benchmarks/threads.py`` on a busy
+# machine with two cores: 5e6 of them take 2 ms with one thread and 10 to 237 with two, 7e7 take 17
+# and 414; at 3e8, 60 and 173, the cost comes near to what two threads save on an idle one.
+EARNED = 1e8
 DEVICES = ("cpu", "cuda", "mps")
 
 
@@ -89,7 +91,7 @@ def threads(multiply_adds: float, *, blas: bool = False) -> Iterator[None]:
     """
     before, outer = torch.get_num_threads(), getattr(_threads, "allowed", None)
     allowed = before if outer is None else outer
-    earned = min(allowed, 1 + int(multiply_adds / EARNED))
+    earned = int(min(allowed, 1 + multiply_adds / EARNED))
     _threads.allowed = allowed
     with ExitStack() as stack:
         if blas and earned < allowed:

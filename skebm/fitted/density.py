@@ -199,7 +199,8 @@ class FittedDensity:
         device = torch.device("cpu") if few and self.device.type == "mps" else self.device
         out = np.empty((len(X), *row_shape))
         size = BLOCK.get(device.type, DEVICE_BLOCK)
-        with torch.no_grad(), threads(model.multiply_adds(min(len(X), size))):
+        work = model.multiply_adds(len(X)) if len(X) <= size else np.inf
+        with torch.no_grad(), threads(work):
             for start in range(0, len(X), size):
                 z = self.transform.forward(X[start : start + size], device, dtype)
                 out[start : start + size] = function(model, z).cpu().numpy()
