@@ -228,6 +228,7 @@ def _power(
     return value / (variance + REGULARIZATION).sqrt()
 
 
+@own_settings()
 def _gaussian_draws(x: np.ndarray, n: int, rng: torch.Generator) -> torch.Tensor:
     d = x.shape[1]
     covariance = np.atleast_2d(np.cov(x, rowvar=False)) + 1e-6 * np.eye(d)
