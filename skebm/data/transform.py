@@ -118,8 +118,10 @@ class Affine(Transform):
 
     def inverse(self, z: torch.Tensor) -> np.ndarray:
         """Map standardized rows (n, d) to float64 rows in the units of X, all of them finite."""
+        unit = np.where(self.scale > VAST, 0.25, 1.0)  # as in `forward`
         with np.errstate(over="ignore"):  # beyond the largest double there is none
-            X = z.detach().cpu().numpy().astype(np.float64) * self.scale + self.location
+            X = z.detach().cpu().numpy().astype(np.float64) * (self.scale * unit)
+            X = (X + self.location * unit) / unit
         return X.clip(-WIDEST, WIDEST, out=X)
 
     def log_slope(self, X: np.ndarray) -> np.ndarray:

@@ -225,9 +225,10 @@ def _versions() -> dict[str, str]:
 @contextmanager
 def _refusing(path: str | Path, *passed: type[Exception]) -> Iterator[None]:
     """Turn whatever a damaged file runs into to a ValueError."""
+    kept: tuple[type[Exception], ...] = (*passed, Warning)
     try:
         yield
-    except (*passed, Warning):
+    except kept:
         raise
     except Exception as error:
         raise ValueError(
