@@ -85,8 +85,8 @@ def edit(path, change, change_tensors=lambda tensors: None):
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     change(header)
     change_tensors(tensors)
-    unsealed = {"skebm": json.dumps(header), "sha256": "0" * 64}
-    data = save(tensors, metadata=unsealed)
+    header["sha256"] = "0" * 64
+    data = save(tensors, metadata={"skebm": json.dumps(header)})
     seal = hashlib.sha256(data).hexdigest()
     path.write_bytes(data.replace(b"0" * 64, seal.encode(), 1))
 

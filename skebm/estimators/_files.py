@@ -34,7 +34,7 @@ FORMAT = 2
 # written by itself; of the last call; scikit-learn's and the state of the training
 TRANSIENT = ("density_", "sample_info_", "_warm", "_metadata_request", "_skl_callbacks")
 UNSEALED = "0" * 64
-SEAL = re.compile(rb'(?<!\\)"sha256":"([0-9a-f]{64})"')
+SEAL = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')  # JSON inside of JSON
 Header = dict[str, Any]
 
 
@@ -113,15 +113,16 @@ def _written(estimator: Saved) -> bytes:
 
     pool = _Pool()
     header, tensors = pool.contents(estimator)
-    header |= {"format": FORMAT, "versions": _versions(), "estimators": pool.headers}
+    about = {"sha256": UNSEALED, "format": FORMAT, "versions": _versions()}
+    header = {**about, **header, "estimators": pool.headers}
     tensors |= pool.tensors
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    data = save(tensors, metadata={"skebm": json.dumps(header), "sha256": UNSEALED})
+    data = save(tensors, metadata={"skebm": json.dumps(header)})
     return _with_seal(data, hashlib.sha256(data).hexdigest())
 
 
 def _with_seal(data: bytes, seal: str) -> bytes:
-    return SEAL.sub(f'"sha256":"{seal}"'.encode(), data, count=1)
+    return SEAL.sub(rf'\\"sha256\\": \\"{seal}\\"'.encode(), data, count=1)
 
 
 class _Pool:
@@ -265,14 +266,13 @@ def _parsed(data: bytes) -> tuple[Header, Tensors]:
     from safetensors.torch import load
 
     end = 8 + int.from_bytes(data[:8], "little")
-    metadata = json.loads(data[8:end])["__metadata__"]
-    header = json.loads(metadata["skebm"])
+    header = json.loads(json.loads(data[8:end])["__metadata__"]["skebm"])
     seal = SEAL.search(data, 0, end)
     if seal and hashlib.sha256(_with_seal(data, UNSEALED)).hexdigest() != seal[1].decode():
         raise ValueError("its checksum is another, so it was changed or damaged")
     if header["format"] not in (1, FORMAT):
         raise ValueError(f"its format is {header['format']!r}, this version knows 1 and {FORMAT}")
-    if not seal and ("sha256" in metadata or header["format"] != 1):
+    if not seal and ("sha256" in header or header["format"] != 1):
         raise ValueError("it has no checksum")
     return header, load(data)
 
