@@ -171,8 +171,9 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         """
         before = self._before()
         X, weight, columns = self._checked(X, sample_weight, before)
-        size = X.shape[0] * X.shape[1] ** 2
-        with own_settings(), threads(size, blas=True), Run(self, X, weight, before) as run:
+        size, weighted = X.shape[0] * X.shape[1] ** 2, sample_weight is not None
+        run = Run(self, X, weight, before, weighted)
+        with own_settings(), threads(size, blas=True), run:
             transform = choose_transform(X, weight, run)
             table = prepare(X, weight, transform, run, columns.names)
             learned = self._learn(table, transform, run)

@@ -117,13 +117,20 @@ class Run:
     """
 
     def __init__(
-        self, estimator: Any, X: np.ndarray, weight: np.ndarray | None, before: Before | None
+        self,
+        estimator: Any,
+        X: np.ndarray,
+        weight: np.ndarray | None,
+        before: Before | None,
+        weighted: bool = False,
     ) -> None:
         self.params: Any = estimator
         self.before, self.n_features = before, X.shape[1]
         self.device = resolve_device(estimator.device)
         self.temperature = float(getattr(estimator, "temperature", 1.0))
-        self.task = FitTask(estimator, X, weight)
+        # equal weights are None here, but callbacks hear of weights where any were given
+        told = np.ones(len(X)) if weighted and weight is None else weight
+        self.task = FitTask(estimator, X, told)
         self.checkpoint = Checkpoint(estimator, X, weight)
         self.rng = torch.Generator(self.device).manual_seed(self.checkpoint.seed)
         self.local_rng = self.rng
