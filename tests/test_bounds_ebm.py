@@ -624,6 +624,7 @@ def test_a_generator_from_outside_is_not_saved_but_pickled(tmp_path):
     assert_same(est, pickle.loads(pickle.dumps(est)), "BoundsEBM", table(40, seed=1))
 
 
+@pytest.mark.filterwarnings("ignore:training (goes on|is read)")
 @pytest.mark.filterwarnings("ignore:the generator folds")
 def test_a_restart_that_is_interrupted_resumes_there(monkeypatch, tmp_path):
     params = {"n_restarts": 2, "generator": FOLDED.with_params(learning_rate=1e-3)}

@@ -3,6 +3,7 @@
 That copies, pickles and files keep every bit, and that stopped fits resume, is in ``contracts``.
 """
 
+import hashlib
 import json
 import pickle
 from functools import partial
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch.distributions import Independent, Normal
 
 import skebm
@@ -50,13 +51,17 @@ def saved(fitted, tmp_path):
     return tmp_path / "model.safetensors"
 
 
-def edit(path, change):
-    """Rewrite the header of a saved estimator."""
+def edit(path, change, change_tensors=lambda tensors: None):
+    """Rewrite the header or the tensors of a saved estimator, with the checksum of the result."""
     with safe_open(str(path), "pt") as file:
         header = json.loads(file.metadata()["skebm"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     change(header)
-    save_file(tensors, str(path), metadata={"skebm": json.dumps(header)})
+    change_tensors(tensors)
+    header["sha256"] = "0" * 64
+    data = save(tensors, metadata={"skebm": json.dumps(header)})
+    seal = hashlib.sha256(data).hexdigest()
+    path.write_bytes(data.replace(b"0" * 64, seal.encode(), 1))
 
 
 # -- what a file holds -----------------------------------------------------------------------------

@@ -30,6 +30,8 @@ from tests import cases
 from tests.closed_forms import Quadratic, normal_base
 from tests.generators import gen
 
+# that a resumed training says so is in ``contracts.test_checkpoints``
+pytestmark = pytest.mark.filterwarnings("ignore:training (goes on|is read)")
 ROWS, HELD_OUT = torch.zeros(8, 1), torch.ones(3, 1)
 
 

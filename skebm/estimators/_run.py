@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_array
 
+from skebm._surroundings import threads
 from skebm.bases import Base, BaseComponent
 from skebm.bases.tails import fit_defended
 from skebm.bases.uniform import UniformBase
@@ -119,14 +120,21 @@ class Run:
     """
 
     def __init__(
-        self, estimator: Any, X: np.ndarray, weight: np.ndarray | None, before: Before | None
+        self,
+        estimator: Any,
+        X: np.ndarray,
+        weight: np.ndarray | None,
+        before: Before | None,
+        weighted: bool = False,
     ) -> None:
         self.params: Any = estimator
         self.before, self.n_features = before, X.shape[1]
         self.device = resolve_device(estimator.device)
         self.temperature = float(getattr(estimator, "temperature", 1.0))
-        self.task = FitTask(estimator, X, weight)
-        self.checkpoint = Checkpoint.of(estimator, X, weight)
+        # equal weights are None here, but callbacks hear of weights where any were given
+        told = np.ones(len(X)) if weighted and weight is None else weight
+        self.task = FitTask(estimator, X, told)
+        self.checkpoint = Checkpoint(estimator, X, weight)
         self.rng = torch.Generator(self.device).manual_seed(self.checkpoint.seed)
         self.local_rng = self.rng
 
@@ -165,7 +173,7 @@ class Run:
     def fit_base(self, component: BaseComponent, table: Table) -> Base:
         """Fit a normalized density to the training rows; with heavy tails, but for images."""
         fit = component.fit if self.is_image else functools.partial(fit_defended, component)
-        return fit(*table.rows(MOST_ROWS), self.rng)
+        return self.checkpoint.base(lambda: fit(*table.rows(MOST_ROWS), self.rng), self.rng)
 
     @property
     def is_image(self) -> bool:
@@ -220,17 +228,24 @@ class Run:
         earlier = [] if self.before is None else self.before.states
         at = i if state is None else state
         model.energy.requires_grad_(True).eval()  # dropout would draw from torch's global state
-        return train(
-            model,
-            objective,
-            table,
-            settings=settings,
-            rng=self.local_rng,
-            state=earlier[at] if at < len(earlier) else None,
-            judge=judge,
-            callbacks=[self.task.on_validation],
-            checkpoint=self.checkpoint.phase(i),
-        )
+        with threads(model.multiply_adds(settings.batch_size)):
+            return train(
+                model,
+                objective,
+                table,
+                settings=settings,
+                rng=self.local_rng,
+                state=earlier[at] if at < len(earlier) else None,
+                judge=judge,
+                callbacks=[self.task.on_validation],
+                checkpoint=self.checkpoint.phase(i),
+            )
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.checkpoint.release()
 
     def end(self) -> None:
         """Forget the checkpoint of a fit without a seed, and tell the callbacks."""

@@ -13,6 +13,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
+from skebm._surroundings import own_settings
 from skebm.bases import Base, Defensive
 from skebm.data import Table, Transform
 from skebm.energies import Model
@@ -347,15 +348,18 @@ class BoundsEBM(DensityEstimator):
         density, rng = self.density_, self._rng(random_state)
         if method == "generator":
             self.sample_info_ = UNKNOWN
-            return density.transform.inverse(density.draws.generate(n_samples, rng))
+            with own_settings():
+                return density.transform.inverse(density.draws.generate(n_samples, rng))
         if density.model.base is None and density.n_features > MOST_COLUMNS:
             raise ValueError(
                 f"method must be 'generator' without a base above {MOST_COLUMNS} columns, got "
                 f"{method!r}. No starts of such chains are near the density."
             )
-        z, self.sample_info_ = Draws().sample(density.model, density.proposal, n_samples, rng)
+        with own_settings():
+            z, self.sample_info_ = Draws().sample(density.model, density.proposal, n_samples, rng)
         return density.transform.inverse(z)
 
+    @own_settings()
     def bounds(self, X, random_state=None):
         """Bound the mean negative log likelihood of rows from both sides.
 

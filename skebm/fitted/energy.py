@@ -16,7 +16,7 @@ from skebm.energies.aliases import ENERGIES
 from skebm.energies.bounded import Bounded, Limited
 from skebm.energies.learned_gaussian import LearnedGaussian
 from skebm.energies.reweighted import Reweighted
-from skebm.fitted.pack import Tensors, within
+from skebm.fitted.pack import Tensors, filled, within
 
 WRAPPERS = {c.__name__: c for c in (Bounded, LearnedGaussian, Limited, Reweighted)}
 
@@ -74,7 +74,7 @@ def unpack_energy(
     if header["zero"]:
         return Zero(), source
     module = _wrapped(header["wrappers"], tensors, source, device)
-    module.load_state_dict(tensors)
+    filled(module, tensors)
     return module.requires_grad_(False).eval(), source
 
 

@@ -18,6 +18,7 @@ from sklearn.utils import check_array, get_tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skebm._tables import as_frame, n_rows
+from skebm.estimators._files import Saved
 
 
 def atomic(fit: Callable) -> Callable:
@@ -35,7 +36,7 @@ def atomic(fit: Callable) -> Callable:
     return guarded
 
 
-class Detector(OutlierMixin, BaseEstimator):
+class Detector(OutlierMixin, Saved):
     """Abstract detector: ``score_samples`` against ``offset_``, both higher for inliers.
 
     Attributes

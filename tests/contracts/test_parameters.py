@@ -42,6 +42,7 @@ def test_a_parameter_acts_where_it_should(name, key):
         assert before[part] != after[part], part
 
 
+@pytest.mark.filterwarnings("ignore:training is read, finished")
 @pytest.mark.parametrize(("name", "key"), [p for p in PARAMETERS if p[1] in cases.KEPT])
 def test_a_parameter_that_must_not_change_a_fit_does_not(name, key, tmp_path, capsys):
     value = tmp_path if key == "checkpoint_dir" else cases.KEPT[key][0]

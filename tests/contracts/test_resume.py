@@ -14,7 +14,13 @@ from tests.cases import QUIET, each, factory, lasting, table, tiny
 from tests.contracts.conftest import look_often, watch
 from tests.contracts.test_copies import assert_same
 
-pytestmark = [*QUIET, pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")]
+pytestmark = [
+    *QUIET,
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:training (goes on|is read):skebm.exceptions.CheckpointWarning"
+    ),
+]
 N = 60  # updates in each phase: three validations, and an average over the last half
 
 
@@ -102,7 +108,6 @@ OTHERS = {
     "seed": ({"random_state": 1}, {}),
     "rows": ({}, {"X": table(seed=1)}),
     "weights": ({}, {"sample_weight": 3 - WEIGHT}),
-    "weights of all": ({}, {"sample_weight": np.ones(120)}),
 }
 
 
