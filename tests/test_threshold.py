@@ -22,7 +22,7 @@ def offset(trained, fresh=(), contamination="auto", weight=None, numbers=None):
     """The offset where rows score their first column, training rows before held-out ones."""
     scores = np.concatenate([trained, fresh])
     held_out = np.arange(len(trained), len(scores)) if numbers is None else numbers
-    originals = Originals(scores[:, None], weight, held_out)
+    originals = Originals(scores[:, None], weight, np.arange(len(trained)), held_out)
     table = ArrayTable(torch.zeros(len(trained), 1), originals=originals)
     density = SimpleNamespace(log_density=lambda X: X[:, 0])
     return threshold(density, table, contamination)

@@ -110,7 +110,7 @@ def _choose(centers: torch.Tensor, log_weights: torch.Tensor) -> tuple[float, to
     """
     if len(centers) < 3:
         return 1.0, None
-    values = {}
+    values: dict[tuple[float, str, int], tuple[torch.Tensor, torch.Tensor | None]] = {}
     for name, factor in _shapes(centers).items():
         y = centers if factor is None else centers @ factor
         lowest = math.floor(STEPS * math.log10(max(NARROWEST * spacing(y.cpu().numpy()), 1e-12)))
@@ -202,6 +202,12 @@ class KernelBase(Base):
         self.register_buffer("bandwidth", bandwidth)
         self.register_buffer("factor", factor)
         self.register_buffer("_middle", centers.mean(0), persistent=False)
+
+    @property
+    def inverse_width(self) -> float:
+        """One over the bandwidth in the kernels' narrowest direction, or near it."""
+        steepest = 1.0 if self.factor is None else float(self.factor.abs().max())
+        return steepest / float(self.bandwidth)
 
     def _joint(self, y: torch.Tensor) -> torch.Tensor:
         """Log weight plus log kernel of each center, up to the norm of y: (n, m)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Defended", "fit_defended"]
+__all__ = ["Defended", "far_rows", "fit_defended"]
 
 import math
 
@@ -74,6 +74,11 @@ class Defended(Base):
             return getattr(super().__getattr__("core"), name)
 
     @property
+    def inverse_width(self) -> float:
+        """That of the inner base."""
+        return self.core.inverse_width
+
+    @property
     def near(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Where the inner base stands for the rows: lows and highs, each (d,)."""
         return self.location - FAR * self.scale, self.location + FAR * self.scale
@@ -126,7 +131,7 @@ def fit_defended(
     """
     if isinstance(component, TorchDistribution | Uniform):
         return component.fit(x, weight, rng)
-    far, lost = _far_rows(x, weight)
+    far, lost = far_rows(x, weight)
     x, weight = x[~far], None if weight is None else weight[~far]
     core = component.fit(x, weight, rng)
     share = lost + min(max(1 / (len(x) + 1), LEAST_SHARE), MOST_SHARE)
@@ -137,8 +142,8 @@ def fit_defended(
     return Defended(core, mean, scale, torch.tensor(share, device=x.device))
 
 
-def _far_rows(x: torch.Tensor, weight: torch.Tensor | None) -> tuple[torch.Tensor, float]:
-    """Return which rows the tails stand for, and their share of the weight."""
+def far_rows(x: torch.Tensor, weight: torch.Tensor | None) -> tuple[torch.Tensor, float]:
+    """Return which of the rows (n, d) tails stand for, and their share of the weight."""
     rows, w = x.double().cpu().numpy(), None if weight is None else weight.double().cpu().numpy()
     mean, std = trimmed_moments(rows, w)
     far = (np.abs(rows - mean) > FAR * np.where(std > 0, std, np.inf)).any(1)

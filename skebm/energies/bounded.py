@@ -63,8 +63,9 @@ class Limited(Energy):
 
     limit: torch.Tensor
 
-    def __init__(self, module: FeedForward, limit: torch.Tensor) -> None:
+    def __init__(self, module: torch.nn.Module, limit: torch.Tensor) -> None:
         super().__init__()
+        assert isinstance(module, FeedForward)  # no other is limited
         self.module = module
         self.register_buffer("limit", limit)
 

@@ -22,6 +22,7 @@ from skebm.fitted.pack import Packable, Tensors, pack_all, prefixed, unpack_all,
 from skebm.partition import LogPartition
 
 FEW = 256  # rows up to which everything is computed in double precision
+NARROW, FAR = 30.0, 1e3  # inverse width of the base, and coordinates, from which all rows are
 BLOCK = {"cpu": 4096}  # rows at a time, above that
 DEVICE_BLOCK = 65536
 LARGEST = 1e300  # nats; stands for what float arithmetic calls infinite
@@ -51,7 +52,7 @@ class FittedDensity:
     -----
     The same call gives the same bits on one machine. Up to 256 rows are computed in double
     precision, so that a row's value in two such calls agrees to 1e-9 (1 + \|value\|); more rows in
-    float32 and in blocks, and any two calls agree to 1e-5 (1 + \|value\|). Memory beyond the result
+    float32, but for rows far out and narrow bases, and in blocks, and any two calls agree to 1e-5 (1 + \|value\|). Memory beyond the result
     is that of one block.
 
     Examples
@@ -194,18 +195,26 @@ class FittedDensity:
         row_shape: tuple[int, ...] = (),
     ) -> np.ndarray:
         """Apply a function of model and standardized rows block by block: (n, *row_shape)."""
-        few = len(X) <= FEW
-        model = self._doubled() if few else self.model
-        dtype = torch.float64 if few else torch.float32
-        device = torch.device("cpu") if few and self.device.type == "mps" else self.device
+        exactly = len(X) <= FEW or self._is_narrow
         out = np.empty((len(X), *row_shape))
-        size = BLOCK.get(device.type, DEVICE_BLOCK)
-        work = model.multiply_adds(len(X)) if len(X) <= size else np.inf
+        size = BLOCK.get(self.device.type, DEVICE_BLOCK)
+        work = self.model.multiply_adds(len(X)) if len(X) <= size else np.inf
         with torch.no_grad(), threads(work):
             for start in range(0, len(X), size):
-                z = self.transform.forward(X[start : start + size], device, dtype)
+                z = self.transform.forward(X[start : start + size], "cpu", torch.float64)
+                if exactly or z.abs().max() > FAR:
+                    model = self._doubled()
+                    z = z if self.device.type == "mps" else z.to(self.device)
+                else:
+                    model, z = self.model, z.float().to(self.device)
                 out[start : start + size] = function(model, z).cpu().numpy()
         return out
+
+    @property
+    def _is_narrow(self) -> bool:
+        """Whether float32 is too coarse for the places of rows."""
+        base = self.model.base
+        return base is not None and base.inverse_width > NARROW
 
     def _doubled(self) -> Model:
         if self._double is None:
