@@ -102,7 +102,7 @@ class Mixture(BaseComponent):
         n_components, shrinkage = self._select(rows, floor, random_state)
         moments = _fit_moments(rows, n_components, floor, random_state, N_FINAL)
         base = MixtureBase.from_moments(*_shrink(*moments, shrinkage), x.device, floor=floor)
-        base.warn_at(floor)
+        base.floor = floor
         return base
 
     def _select(
@@ -226,6 +226,7 @@ class MixtureBase(Base):
     ``factors[k]`` is the upper triangular L with ``inverse(covariance) = L @ L.T``.
     """
 
+    floor = LARGEST_FLOOR  # the least variance that a fit could give a component
     log_weights: torch.Tensor
     means: torch.Tensor
     factors: torch.Tensor
@@ -346,8 +347,9 @@ class MixtureBase(Base):
             out[rows] = self.means[i] + z[rows] @ scale[i]
         return out.float()
 
-    def warn_at(self, floor: float) -> None:
+    def warn_if_narrow(self) -> None:
         """Warn where components that hold much of the mass are as narrow as they may be."""
+        floor = self.floor
         width = 1 / torch.linalg.matrix_norm(self.factors.double(), 2)
         share = float(self.log_weights.double().exp()[width**2 < AT_THE_FLOOR * floor].sum())
         if share > MUCH and floor < LARGEST_FLOOR:

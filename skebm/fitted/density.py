@@ -14,6 +14,7 @@ import torch
 
 from skebm._surroundings import own_settings, threads
 from skebm.bases import Base
+from skebm.bases.tails import Defended
 from skebm.data import Transform, resolve_device, torch_generator
 from skebm.energies import Model
 from skebm.fitted.draws import Draws, SampleInfo
@@ -52,8 +53,8 @@ class FittedDensity:
     -----
     The same call gives the same bits on one machine. Up to 256 rows are computed in double
     precision, so that a row's value in two such calls agrees to 1e-9 (1 + \|value\|); more rows in
-    float32, but for rows far out and narrow bases, and in blocks, and any two calls agree to 1e-5 (1 + \|value\|). Memory beyond the result
-    is that of one block.
+    float32, but for rows far out and narrow bases, and in blocks, and any two calls agree to 1e-5
+    (1 + \|value\|). Memory beyond the result is that of one block.
 
     Examples
     --------
@@ -127,6 +128,19 @@ class FittedDensity:
     def standardized(self, X: np.ndarray) -> torch.Tensor:
         """Return rows (n, d) in the units of X as float32 rows of standardized space."""
         return self.transform.forward(X, self.device)
+
+    def without_tails(self) -> FittedDensity:
+        """Return the density with its base's heavy tails cut off: what rows are far from.
+
+        Gradients and ratios of densities fade out in tails, so that far rows would look normal to
+        them. log Z is kept, which then is too large by the tails' share.
+        """
+        base = self.model.base
+        if not isinstance(base, Defended):
+            return self
+        twin = copy.copy(self)
+        twin.model, twin._double = self.model._replace(base=base.core), None
+        return twin
 
     def pack(self) -> tuple[dict[str, Any], Tensors]:
         """Return a plain header and the tensors, for files."""

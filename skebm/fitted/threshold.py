@@ -34,6 +34,10 @@ def threshold(density: FittedDensity, table: Table, contamination: float | str) 
     offset, most = (
         quantile(unseen, share, q, of_unseen=True) for q in (HELD_OUT_QUANTILE, MOST_FLAGGED)
     )
+    held_out = table.originals().held_out
+    if density.model.base is None and 0 < len(held_out) < FEW_HELD_OUT:
+        # nothing tells how much training rows gain: a few unseen ones may lower it
+        offset = min(offset, quantile(scores[held_out], None, HELD_OUT_QUANTILE))
     lowest = np.unique(scores)[:2]  # halfway between them: one row is flagged, none is on it
     if np.count_nonzero(scores == lowest[0]) > max(HELD_OUT_QUANTILE * len(scores), 1):
         return offset  # an atom: all of its rows or none

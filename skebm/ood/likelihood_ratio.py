@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_number
 from skebm._tables import n_rows, take_entries
-from skebm.inside import read_scores
+from skebm.inside import read_scores, without_tails
 from skebm.ood._base import Detector, atomic, check_prefit, read_rows
 from skebm.ood._quantiles import lower_quantile, warn_if_few
 from skebm.ood._splits import check_split, own_random_state, seeded_clone, split_rows
@@ -185,7 +185,8 @@ class LikelihoodRatioDetector(Detector):
         return held_out
 
     def _ratio(self, X: Any) -> np.ndarray:
-        above, below = read_scores(self.foreground_, X), read_scores(self.background_, X)
+        densities = (without_tails(self.foreground_), without_tails(self.background_))
+        above, below = (read_scores(density, X) for density in densities)
         ratio = np.full(len(above), -np.inf)
         return np.subtract(above, below, out=ratio, where=np.isfinite(above))
 
