@@ -1,7 +1,7 @@
 """log Z of random small fits: value +- 2 standard errors covers the truth, or a warning says not.
 
 Each fit draws its table (a kind, rows, columns), its estimator, its base and its length; the energy
-is always kept. The truth is quadrature on the finest grid over all of a million base draws in up
+is always kept. The truth is quadrature on the finest grid, with what lies beyond it by draws, in up
 to 3 columns (2 over a kernel base); above, and where that grid has not settled, half a million
 fresh draws (a quarter of them over a kernel base): of the base, or half of the base and half of a
 defensive mixture fitted to annealed draws of the model. Fits whose truth is not known within 0.02
@@ -68,13 +68,6 @@ def random_fit(seed: int, smoke: bool):
     return est, f"{cls.__name__}, {base}, {kind} {n} x {d}", warned
 
 
-def by_grid(model: Model, base: Base, rng: torch.Generator) -> LogPartition:
-    x = torch.cat([base.sample(BLOCK, rng) for _ in range(64)]).double()
-    low, high = x.amin(0), x.amax(0)
-    margin = 0.1 * (high - low)
-    return Quadrature(1e-9, (low - margin, high + margin)).estimate(model, base, rng)
-
-
 @torch.no_grad()
 def by_long_run(model: Model, base: Base, rng: torch.Generator, n: int) -> LogPartition:
     """Return the better of two: fresh draws of the base, and those of it and a new mixture."""
@@ -94,7 +87,7 @@ def truth_of(est, seed: int, smoke: bool) -> LogPartition:
     model, base = est.density_.model, est.base_
     slow = isinstance(base, KernelBase)
     if est.n_features_in_ <= (2 if slow else 3):
-        grid = by_grid(model, base, rng)
+        grid = Quadrature(1e-9).estimate(model, base, rng)
         if grid.stderr <= 0.005:
             return grid
     return by_long_run(model, base, rng, 2**16 if smoke else 2**17 if slow else N_LONG)
