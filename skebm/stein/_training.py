@@ -161,7 +161,7 @@ def _train(
     typical: Any = np.inf  # norm of the gradient
     for iteration in range(last + 1):
         if iteration % settings.eval_every == 0 or iteration == last:
-            row = _assess(critic, train, held_out, settings.l2, power)
+            row = _assess(critic, train, held_out, settings)
             history.append({"iteration": iteration, **row})
             n_worse += 1
             if row["statistic"] > best_statistic:
@@ -196,19 +196,24 @@ def _loss(
 
 
 def _assess(
-    critic: FittedCritic, train: Part, held_out: Part, l2: float, power: bool
+    critic: FittedCritic, train: Part, held_out: Part, settings: CriticSettings
 ) -> dict[str, float]:
     """Exact Stein values: mean on (some) training rows, and the statistic that chooses."""
     fitted = critic.stein_and_norm(train[0][:BLOCK], train[1][:BLOCK])[0].mean()
     values, norms = critic.stein_and_norm(*held_out)
     mean, deviation = float(values.mean()), float(values.std())
-    statistic = mean / (deviation + TINY) if power else mean - deviation
+    penalty = settings.l2 * float(norms.mean())
+    by_rule = {
+        "penalized": mean - penalty,
+        "mean-sd": mean - deviation,
+        "power": mean / (deviation + TINY),
+    }
     return {
         "train": float(fitted),
         "validation": mean,
         "validation_sd": deviation,
-        "penalty": l2 * float(norms.mean()),
-        "statistic": statistic,
+        "penalty": penalty,
+        "statistic": by_rule[settings.selection],
     }
 
 
