@@ -187,6 +187,7 @@ def test_the_learned_statistic_and_its_p_value():
 def test_auto_settings_of_a_test_are_its_own():
     X, short = normal(200, 2), CriticSettings(max_iter=3, eval_every=1)
     own = {"weight_decay": 5e-4, "split": (0.5, 0.1, 0.4), "network": Critic(dropout=0.5)}
+    own["selection"] = "power"
     found = quick(off, X, "lsd", critic=short)
     assert quick(off, X, "lsd", critic=short.with_params(**own)).statistic == found.statistic
     for name, other in (("weight_decay", 0.0), ("network", Critic()), ("split", (0.6, 0.1, 0.3))):

@@ -22,6 +22,7 @@ RATE = 1e-3  # where the critic has no learning rate of its own
 FEWEST = 2  # rows of a part of the split
 BLOCK, DENSE_BLOCK = 4096, 256  # rows; the second where a dense Jacobian is multiplied out
 SPIKE, MEMORY = 5.0, 0.95  # gradients are clipped to SPIKE times their running norm
+FAR = 20.0  # interquartile ranges from the quartiles at which a row that chooses stops counting
 Part = tuple[torch.Tensor, torch.Tensor]  # rows and scores
 TINY = 1e-6  # added to a standard deviation that divides, as in the authors' program
 
@@ -204,7 +205,7 @@ def _assess(
     mean, deviation = float(values.mean()), float(values.std())
     penalty = settings.l2 * float(norms.mean())
     by_rule = {
-        "penalized": mean - penalty,
+        "penalized": float(_bounded(values - settings.l2 * norms).mean()),
         "mean-sd": mean - deviation,
         "power": mean / (deviation + TINY),
     }
@@ -215,6 +216,12 @@ def _assess(
         "penalty": penalty,
         "statistic": by_rule[settings.selection],
     }
+
+
+def _bounded(values: torch.Tensor) -> torch.Tensor:
+    """Keep values (n,) near their quartiles: no wrong row alone chooses, as none alone trains."""
+    low, high = values.quantile(values.new_tensor([0.25, 0.75]))
+    return values.clamp(low - FAR * (high - low), high + FAR * (high - low))
 
 
 def _batch(rows: Part, size: int | None, rng: torch.Generator) -> Part:

@@ -65,7 +65,7 @@ def learned_stein_discrepancy(
         GaussianMixture or BayesianGaussianMixture; a density of `skebm.datasets`; or a Pipeline of
         column scalers and one of these.
     X : array-like of shape (n, d)
-        Rows, independent draws from p; at least 18 with the default split.
+        Rows, independent draws from p; at least 17 with the default split.
     critic : CriticSettings or Critic, default=None
         The network and how it is trained, with the penalty :math:`\lambda`; a `Critic` alone is
         trained with the defaults of `CriticSettings`.
