@@ -7,6 +7,7 @@ __all__ = ["DensityEstimator"]
 import copy
 import warnings
 from abc import abstractmethod
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.base import BaseEstimator, DensityMixin, OutlierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skebm._components import check_number, resolve
+from skebm._tables import take_rows
 from skebm.data import Table, Transform, torch_generator
 from skebm.energies import Model, Zero
 from skebm.estimators._callbacks import CallbackSupportMixin, with_callbacks
@@ -26,6 +28,7 @@ from skebm.fitted import FittedDensity
 from skebm.fitted.normalization import normalize
 from skebm.fitted.threshold import threshold
 from skebm.partition import PartitionMethod
+from skebm.train import TrainState
 
 STRUCTURE = ("energy", "base", "image_shape", "generator", "entropy", "critic")
 
@@ -167,9 +170,10 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
         """
         before = self._before()
         X, weight, columns = self._checked(X, sample_weight, before)
-        run = Run(self, X, weight, before)
+        run = Run(self, X, weight, before, _labels(y, sample_weight, len(X)))
         transform = choose_transform(X, weight, run)
         table = prepare(X, weight, transform, run, columns.names)
+        run.task.rebuild = partial(self._so_far, table, transform, run, columns)
         learned = self._learn(table, transform, run)
         model = learned.model_or_base()
         proposal = learned.proposal_for(model, table, run.rng)
@@ -178,8 +182,9 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
             model, transform, proposal, log_z, learned.draws, source=run.source, device=run.device
         )
         offset = threshold(density, table, self.contamination)
-        run.end()
-        return self._remember(density, learned, offset, table.noise, columns)
+        found = self._found(density, learned, offset, table.noise, columns)
+        run.end(found)
+        return self._remember(found)
 
     def score_samples(self, X):
         """Return the log density of each row.
@@ -199,7 +204,7 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
         X = self._rows(X)
         return self.density_.log_density(X)
 
-    def score(self, X, y=None):
+    def score(self, X, y=None, sample_weight=None):
         """Return the mean log density of the rows.
 
         Parameters
@@ -208,6 +213,8 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
             Rows.
         y : None
             Ignored.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the mean.
 
         Returns
         -------
@@ -223,7 +230,7 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
                 NormalizationWarning,
                 stacklevel=2,
             )
-        return float(values.mean())
+        return float(np.average(values, weights=sample_weight))
 
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the fitted density.
@@ -457,15 +464,38 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
         left_out = automatic and self.image_shape is not None and not known
         return None if self.log_partition is None or left_out else resolved(self, "log_partition")
 
-    def _remember(
+    def _so_far(
+        self, table: Table, transform: Transform, run: Run, columns: Columns, state: TrainState
+    ) -> dict[str, Any]:
+        """Return what `fit` would find had training stopped at a state; nothing is drawn of `run`.
+
+        A game's proposal takes no part: callbacks may come at every validation.
+        """
+        energy, best = copy.deepcopy(state.model.energy), state.best
+        if best is not None and best.held_out is not None:
+            energy.load_state_dict(best.energy)
+        held_out = None if best is None else best.held_out
+        learned = Learned(state.model._replace(energy=energy), [state], held_out, True)
+        model, rng = learned.model_or_base(), torch_generator(0, run.device)
+        proposal = learned.proposal_for(model, table, rng)
+        with warnings.catch_warnings():  # the end says it
+            warnings.simplefilter("ignore", NormalizationWarning)
+            log_z = normalize(model, proposal, self._method(model), rng)
+        density = FittedDensity(
+            model, transform, proposal, log_z, None, source=run.source, device=run.device
+        )
+        offset = threshold(density, table, self.contamination)
+        return self._found(density, learned, offset, table.noise, columns)
+
+    def _found(
         self,
         density: FittedDensity,
         learned: Learned,
         offset: float,
         noise: np.ndarray,
         columns: Columns,
-    ) -> DensityEstimator:
-        """Set what the fit found: all of it here, and nothing that can fail."""
+    ) -> dict[str, Any]:
+        """Return all fitted attributes."""
         found = {
             "density_": density,
             "offset_": offset,
@@ -480,6 +510,10 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
             found["feature_names_in_"] = columns.given
         if self.warm_start:
             found["_warm"] = Before(learned.states, density.transform, self._structure())
+        return found
+
+    def _remember(self, found: dict[str, Any]) -> DensityEstimator:
+        """Set what the fit found: all of it here, and nothing that can fail."""
         kept = {k: v for k, v in vars(self).items() if not (k.endswith("_") or k == "_warm")}
         self.__dict__ = kept | found  # at once, and without what an earlier fit found
         return self
@@ -503,6 +537,13 @@ class Columns:
     def __init__(self, n: int, given: np.ndarray | None) -> None:
         self.n, self.given = n, given
         self.names = [f"column {j}" for j in range(n)] if given is None else list(given)
+
+
+def _labels(y: Any, sample_weight: Any, n: int) -> Any:
+    """Return the labels of the n rows that are left, for callbacks alone."""
+    if y is None or np.ndim(sample_weight) == 0 or len(np.asarray(sample_weight)) == n:
+        return y
+    return take_rows(np.asarray(y), np.flatnonzero(np.asarray(sample_weight)))
 
 
 def _weighted_rows(X: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, np.ndarray | None]:

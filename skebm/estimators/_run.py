@@ -116,13 +116,18 @@ class Run:
     """
 
     def __init__(
-        self, estimator: Any, X: np.ndarray, weight: np.ndarray | None, before: Before | None
+        self,
+        estimator: Any,
+        X: np.ndarray,
+        weight: np.ndarray | None,
+        before: Before | None,
+        y: Any = None,
     ) -> None:
         self.params: Any = estimator
         self.before, self.n_features = before, X.shape[1]
         self.device = resolve_device(estimator.device)
         self.temperature = float(getattr(estimator, "temperature", 1.0))
-        self.task = FitTask(estimator, X, weight)
+        self.task = FitTask(estimator, X, y, weight)
         self.checkpoint = Checkpoint.of(estimator, X, weight)
         self.rng = torch.Generator(self.device).manual_seed(self.checkpoint.seed)
         self.local_rng = self.rng
@@ -223,10 +228,10 @@ class Run:
             checkpoint=self.checkpoint.phase(i),
         )
 
-    def end(self) -> None:
+    def end(self, found: dict[str, Any]) -> None:
         """Forget the checkpoint of a fit without a seed, and tell the callbacks."""
         self.checkpoint.close()
-        self.task.end()
+        self.task.end(found)
 
 
 def places(name: str, value: Any, transform: Transform, device: torch.device) -> Any:
