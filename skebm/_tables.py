@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["as_frame", "n_rows", "one_per_row", "table_like", "take_entries", "take_rows"]
+__all__ = [
+    "as_frame",
+    "column_of",
+    "n_rows",
+    "one_per_row",
+    "table_like",
+    "take_entries",
+    "take_rows",
+    "with_column",
+]
 
 from typing import Any
 
@@ -75,3 +84,28 @@ def one_per_row(
             f"({np.count_nonzero(np.isnan(values))} NaN). {remedy}"
         )
     return values
+
+
+def column_of(X: Any, j: int) -> np.ndarray:
+    """Return the values of column j, (n,), of objects where they are no numbers."""
+    frame = as_frame(X)
+    if frame is None:
+        return np.asarray(X)[:, j]
+    values = frame[:, int(j)].to_list()
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    return np.array(values, dtype=np.float64 if numeric else object)
+
+
+def with_column(X: Any, j: int, values: np.ndarray) -> Any:
+    """Return a table of the kind of X with column j replaced."""
+    frame = as_frame(X)
+    if frame is None:
+        X = np.array(X, dtype=np.result_type(X, values))
+        X[:, j] = values
+        return X
+    name = frame.columns[j]
+    series = nw.new_series(name, values.tolist(), backend=frame.implementation)
+    was = frame[name].dtype
+    if isinstance(was, nw.Categorical | nw.Enum | nw.Boolean | nw.String | nw.Datetime):
+        series = series.cast(was)
+    return frame.with_columns(series).to_native()
