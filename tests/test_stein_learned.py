@@ -402,7 +402,7 @@ def test_bad_settings(settings, error, fragments):
         ({"critic": (300, 300)}, TypeError, ["critic", "a CriticSettings, a Critic", "(300, 300)"]),
         ({"critic": Critic(())}, TypeError, ["hidden_sizes", "nonempty", "()"]),
         ({"standardize": "yes"}, ValueError, ["standardize", "'yes'"]),
-        ({"X": normal(9, 2)}, ValueError, ["at least 14 rows", "2 in each part", "got 9"]),
+        ({"X": normal(9, 2)}, ValueError, ["at least 13 rows", "2 in each part", "got 9"]),
         ({"X": np.ones((20, 2))}, ValueError, ["X", "differ", "20 equal"]),
         ({"score": lambda x: 1e20 - x}, ValueError, ["at most 1e+15 in standardized units, got"]),
     ],

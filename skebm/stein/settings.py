@@ -74,7 +74,8 @@ class CriticSettings(Component):
     prefers a critic that is nearly 0 to the best one wherever the standard deviation of the best
     one's Stein values is above their mean, as it is in few columns: it then ranks models at
     random. Under "penalized" no row counts for more than 20 interquartile ranges beyond the
-    quartiles. The critic is a running mean over the last 50 updates or so. An update is a step of Adam; gradients are cut to five times their running norm.
+    quartiles. The critic is a running mean over the last 50 updates or so. An update is a step of
+    Adam; gradients are cut to five times their running norm.
 
     References
     ----------
