@@ -5,6 +5,7 @@ scikit-learn's own ``ConvergenceWarning`` and ``NotFittedError`` are reused wher
 
 __all__ = [
     "CalibrationWarning",
+    "CheckpointWarning",
     "ConvergenceError",
     "DataDegeneracyWarning",
     "EnsembleWarning",
@@ -24,6 +25,19 @@ class CalibrationWarning(UserWarning):
     --------
     >>> from skebm.exceptions import CalibrationWarning
     >>> issubclass(CalibrationWarning, UserWarning)
+    True
+    """
+
+
+class CheckpointWarning(UserWarning):
+    """A fit goes on from a checkpoint, or cannot read or write one.
+
+    The message has the file, and the updates that it holds or what was the matter.
+
+    Examples
+    --------
+    >>> from skebm.exceptions import CheckpointWarning
+    >>> issubclass(CheckpointWarning, UserWarning)
     True
     """
 

@@ -9,6 +9,7 @@ from scipy.linalg import solve_discrete_lyapunov
 from scipy.special import erf, i0e, i1e, logsumexp
 
 from skebm.bases.mixture import MixtureBase
+from tests.generators import randn
 
 # -- an estimate against its truth: near in units of its own error, and that error small -----------
 
@@ -110,6 +111,36 @@ def autograd_score(log_prob, x):
     return torch.autograd.grad(log_prob(leaf).sum(), leaf)[0]
 
 
+def autograd_jacobian(network, x):
+    """Row by row, through the forward pass alone: (n, outputs, inputs)."""
+    jacobian = torch.autograd.functional.jacobian
+    return torch.stack([jacobian(lambda r: network(r[None]).flatten(), row) for row in x])
+
+
+# -- differences -----------------------------------------------------------------------------------
+
+
+def slope(function, tensor, direction, step=1e-6):
+    """Central difference of a scalar function along a direction of a tensor, changed in place."""
+    ends = []
+    with torch.no_grad():
+        for change in (step, -step):
+            tensor += change * direction
+            ends.append(function())
+            tensor -= change * direction
+    return (ends[0] - ends[1]) / (2 * step)
+
+
+def assert_slopes(function, tensors, rtol=1e-5, least=1e-3):
+    """The gradient of a scalar function is that of differences, for each tensor; some move it."""
+    gradients = torch.autograd.grad(function(), tensors, allow_unused=True, materialize_grads=True)
+    for i, (tensor, gradient) in enumerate(zip(tensors, gradients, strict=True)):
+        direction = randn(*tensor.shape, seed=20 + i)
+        expected = slope(function, tensor, direction)
+        torch.testing.assert_close((gradient * direction).sum(), expected, rtol=rtol, atol=1e-7)
+    assert max(g.abs().max() for g in gradients) > least
+
+
 # -- divergences, boxes, rings ---------------------------------------------------------------------
 
 
@@ -152,23 +183,6 @@ def ar1_time(rho):
 def half_chains(draws):
     half = len(draws) // 2
     return np.concatenate([draws[:half], draws[len(draws) - half :]], axis=1)
-
-
-def ess_by_loops(draws):
-    """Effective sample size from differences of half-chains, Geyer's sequences, lag by lag."""
-    x = half_chains(np.asarray(draws, dtype=np.float64))
-    n, m = x.shape
-    between = np.var([x[:, j].mean() for j in range(m)], ddof=1)
-    total = (n - 1) / n * np.mean([np.var(x[:, j], ddof=1) for j in range(m)]) + between
-    rho = [1.0] + [1 - np.mean((x[t:] - x[:-t]) ** 2) / (2 * total) for t in range(1, n)]
-    time, smallest = -1.0, np.inf
-    for k in range(n // 2):
-        if rho[2 * k] + rho[2 * k + 1] < 0:
-            time += max(rho[2 * k], 0)
-            break
-        smallest = min(smallest, rho[2 * k] + rho[2 * k + 1])
-        time += 2 * smallest
-    return n * m / max(time, 1 / math.log10(n * m))
 
 
 def normal_overlap(shift):

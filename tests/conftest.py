@@ -16,6 +16,15 @@ settings.register_profile(
 settings.load_profile("skebm")
 
 
+@pytest.fixture
+def close_figures():
+    """Leave no figure open."""
+    yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+
+
 @pytest.fixture(scope="session")
 def data_dir():
     """Folder of the larger real tables and images; what asks for it skips where there is none."""

@@ -150,15 +150,6 @@ def test_the_proposal_is_a_density_beyond_the_rows():
     assert (log_prob - near)[inside].min() > math.log(0.5)  # nowhere far below the truth
 
 
-def test_same_seed_same_bits_and_no_global_randomness():
-    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    rows = two_modes(SHARE).sample(500, gen(0))
-    one, two = (calibrate(model_of("base", 0.5), rows, None, None, gen(3)) for _ in range(2))
-    assert one.energy.lifts.equal(two.energy.lifts) and one[2:] == two[2:]
-    assert torch.get_rng_state().equal(before)
-    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
-
-
 # -- the reweighted energy -------------------------------------------------------------------------
 
 

@@ -5,49 +5,23 @@ from functools import partial
 import pytest
 from sklearn.utils.estimator_checks import check_estimator
 
-from skebm import (
-    BoundsEBM,
-    EnergyDensity,
-    HybridCDDensity,
-    NCEDensity,
-    ScoreMatchingDensity,
-    SteinEBM,
-    USPDensity,
-)
 from skebm.bases import Defensive, Mixture
-from skebm.energies import MLP
 from skebm.estimators import bounds
 from skebm.fitted import bounds as report
-from skebm.networks import Critic, MLPGenerator
-from skebm.objectives import ImportanceLikelihood
-from skebm.partition import ImportanceSampling
-from skebm.samplers import SupportPartition
+from tests import cases
 
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": (
         "minibatch training: a weight of 2 is drawn twice as often, a repeated row shifts the draws"
     ),
 }
-TINY = {
-    "max_iter": 2,
-    "energy": MLP(hidden_sizes=(4,), n_frequencies=2),
-    "log_partition": ImportanceSampling(n_samples=1024, max_samples=1024),
-}
-MOVES = SupportPartition(n_active=10, n_inner=2)
-POINTS = {"base": "gaussian", "n_points": 50, "repulsion": MOVES}
-ESTIMATORS = {
-    "generic": EnergyDensity(objective=ImportanceLikelihood(64), base="gaussian", **TINY),
-    "hybrid, gaussian": HybridCDDensity(base="gaussian", n_steps=1, **TINY),
-    "hybrid, kernel": HybridCDDensity(base="kernel", n_steps=1, **TINY),
-    "ps-usp": USPDensity(method="ps-usp", **POINTS, **TINY),
-    "importance": USPDensity(method="importance", **POINTS, **TINY),
-    "denoising": ScoreMatchingDensity(base="gaussian", **TINY),
-    "sliced": ScoreMatchingDensity(method="sliced", base="gaussian", **TINY),
-    "noise": NCEDensity(noise=Mixture(max_components=2), base="gaussian", **TINY),
-    "conditional": NCEDensity(noise="conditional", base="gaussian", **TINY),
-    "stein": SteinEBM(critic=Critic((4,)), base="gaussian", calibrate=True, **TINY),
-    "bounds": BoundsEBM(generator=MLPGenerator((8,)), base="gaussian", refine=2, **TINY),
-}
+WAYS = [(name, {}) for name in cases.CLASSES] + [
+    ("HybridCDDensity", {"base": "kernel"}),
+    ("USPDensity", {"method": "importance"}),
+    ("ScoreMatchingDensity", {"method": "sliced"}),
+    ("NCEDensity", {"noise": Mixture(max_components=2)}),
+    ("NCEDensity", {"noise": "conditional"}),
+]
 
 
 @pytest.mark.filterwarnings(
@@ -57,11 +31,12 @@ ESTIMATORS = {
     "ignore::skebm.exceptions.SupportWarning",  # nor do fifty points cover them
     "ignore::skebm.exceptions.GeneratorWarning",  # nor does a generator unfold in them
 )
-@pytest.mark.parametrize("name", ESTIMATORS)
-def test_scikit_learns_checks_pass_but_for_the_expected_one(name, monkeypatch):
+@pytest.mark.parametrize(("name", "params"), WAYS)
+def test_scikit_learns_checks_pass_but_for_the_expected_one(name, params, monkeypatch):
     monkeypatch.setattr(report, "N_LATENTS", 512)  # some fifty fits: each with a short report
     monkeypatch.setattr(bounds, "Defensive", partial(Defensive, max_components=2))
-    estimator = ESTIMATORS[name]
+    usual = {"validation_fraction": 0.1, "random_state": None, **cases.lasting(name, 2)}
+    estimator = cases.tiny(name, **usual, **params)
     results = check_estimator(
         estimator, expected_failed_checks=EXPECTED_FAILURES, on_skip=None, on_fail=None
     )

@@ -130,11 +130,8 @@ def test_cross_conformal_p_values_are_the_pooled_counts():
     np.testing.assert_array_equal(detector.p_value(new), (1 + counts) / 32)
     np.testing.assert_allclose(detector.score_samples(new), np.mean(scores, axis=0), rtol=1e-14)
     assert [len(s) for s in detector.calibration_scores_] == [11, 10, 10]
-    assert (len(detector.estimators_), detector.estimator_, detector.n_calibration_) == (
-        3,
-        None,
-        31,
-    )
+    assert len(detector.estimators_) == 3 and detector.estimator_ is None
+    assert detector.n_calibration_ == 31
 
 
 # -- one rule, three readings ----------------------------------------------------------------------
@@ -359,67 +356,58 @@ def nothing(X):
     return np.zeros(len(X))
 
 
-BAD_PARAMETERS = {
-    "alpha 0": ({"alpha": 0.0}, ValueError, r"alpha must be in \(0, 1\), got 0.0."),
-    "alpha 1": ({"alpha": 1}, ValueError, r"alpha must be in \(0, 1\), got 1."),
-    "alpha nan": ({"alpha": np.nan}, ValueError, r"alpha must be in \(0, 1\), got nan."),
-    "alpha text": ({"alpha": "5 %"}, TypeError, r"alpha must be a number in .*got '5 %'."),
-    "fraction 0": ({"calibration_fraction": 0}, ValueError, "calibration_fraction .*got 0."),
-    "fraction 1": ({"calibration_fraction": 1.0}, ValueError, "calibration_fraction .*got 1.0."),
-    "fraction of all": (
+BAD_PARAMETERS = [
+    ({"alpha": 0.0}, ValueError, r"alpha must be in \(0, 1\), got 0.0."),
+    ({"alpha": 1}, ValueError, r"alpha must be in \(0, 1\), got 1."),
+    ({"alpha": np.nan}, ValueError, r"alpha must be in \(0, 1\), got nan."),
+    ({"alpha": "5 %"}, TypeError, "alpha must be a number in .*got '5 %'."),
+    ({"calibration_fraction": 0}, ValueError, "calibration_fraction .*got 0."),
+    ({"calibration_fraction": 1.0}, ValueError, "calibration_fraction .*got 1.0."),
+    (
         {"calibration_fraction": 0.999},
         ValueError,
-        "calibration_fraction must leave rows to train, got 0.999 of 60 rows",
+        "calibration_fraction must leave rows to train, got 0.999 of 60",
     ),
-    "cv 1": ({"cv": 1}, ValueError, "cv must be an integer >= 2, got 1."),
-    "cv 2.5": ({"cv": 2.5}, TypeError, "cv must be an integer >= 2, got 2.5."),
-    "cv and prefit": ({"cv": 5, "prefit": True}, ValueError, "cv must be None .*got 5."),
-    "prefit text": ({"prefit": "yes"}, ValueError, "prefit must be one of .*got 'yes'."),
-    "ties": ({"ties": "mid"}, ValueError, "ties must be one of .*'random'.*got 'mid'."),
-    "weight": ({"weight": 2.0}, TypeError, "weight must be a function .*got 2.0."),
-    "weight shape": (
-        {"weight": np.asarray},
-        ValueError,
-        r"weight must be of shape \(18,\), got shape \(18, 2\).",
-    ),
-    "weight sign": (
-        {"weight": first_column},
-        ValueError,
-        r"weight must be at least 0, got \d+ of 18 ",
-    ),
-    "weight 0": ({"weight": nothing}, ValueError, "above 0 .*got 0 for all 18."),
-    "one row less": ({"alpha": 0.05}, ValueError, "1 / alpha = 20, got 18 .of 60 rows"),
-    "few rows": (
+    ({"cv": 1}, ValueError, "cv must be an integer >= 2, got 1."),
+    ({"cv": 2.5}, TypeError, "cv must be an integer >= 2, got 2.5."),
+    ({"cv": 5, "prefit": True}, ValueError, "cv must be None .*got 5."),
+    ({"prefit": "yes"}, ValueError, "prefit must be one of .*got 'yes'."),
+    ({"ties": "mid"}, ValueError, "ties must be one of .*'random'.*got 'mid'."),
+    ({"weight": 2.0}, TypeError, "weight must be a function .*got 2.0."),
+    ({"weight": np.asarray}, ValueError, r"weight must be of shape \(18,\), got shape \(18, 2\)."),
+    ({"weight": first_column}, ValueError, r"weight must be at least 0, got \d+ of 18 "),
+    ({"weight": nothing}, ValueError, "above 0 .*got 0 for all 18."),
+    ({"alpha": 0.05}, ValueError, "1 / alpha = 20, got 18 .of 60 rows"),
+    (
         {"alpha": 0.01},
         ValueError,
         "at least 1 / alpha = 100, got 18 .*more rows, or a larger calibration_fraction or alpha",
     ),
-    "few rows, cv": (
+    (
         {"alpha": 0.01, "cv": 5},
         ValueError,
         "at least 1 / alpha = 100, got 60 .*more rows, or a larger alpha",
     ),
-    "no novelty": (
+    (
         {"estimator": LocalOutlierFactor()},
         TypeError,
         "estimator must have score_samples, got LocalOutlierFactor.",
     ),
-    "equal scores": (
+    (
         {"estimator": Returns(-2.5)},
         ValueError,
         "calibration scores must differ, got 18 times -2.5. Set ties='random'",
     ),
-    "equal scores, cv": (
+    (
         {"estimator": Returns(-2.5), "cv": 3},
         ValueError,
         "calibration scores must differ, got 60 times -2.5.",
     ),
-}
+]
 
 
-@pytest.mark.parametrize("name", BAD_PARAMETERS)
-def test_unfit_parameters_are_named(name):
-    params, error, message = BAD_PARAMETERS[name]
+@pytest.mark.parametrize(("params", "error", "message"), BAD_PARAMETERS)
+def test_unfit_parameters_are_named(params, error, message):
     params = {"estimator": KernelDensity(), "alpha": 0.1, "random_state": 0, **params}
     detector = ConformalNoveltyDetector(**params)
     with pytest.raises(error, match=message):

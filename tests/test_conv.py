@@ -8,10 +8,10 @@ from sklearn.datasets import load_digits
 from torch.nn.functional import avg_pool2d, silu
 
 from skebm import HybridCDDensity
-from skebm.energies import Conv, build_energy
+from skebm.energies import Conv, Residual, build_energy
 from skebm.networks import NonLocal
 from skebm.networks.feed_forward import activation_of
-from tests.generators import gen
+from tests.generators import gen, randomized
 
 MNIST = (1, 28, 28)
 OUTPUTS = ["identity", "quadratic", "linear-quadratic"]
@@ -19,15 +19,6 @@ OUTPUTS = ["identity", "quadratic", "linear-quadratic"]
 
 def images(shape, n=3, seed=1, dtype=torch.float64):
     return torch.randn(n, *shape, dtype=dtype, generator=gen(seed))
-
-
-def randomized(module, seed=0, scale=0.4):
-    """The module in float64 with every parameter nonzero."""
-    module = module.double()
-    with torch.no_grad():
-        for p in module.parameters():
-            p.copy_(scale * torch.randn(p.shape, dtype=p.dtype, generator=gen(seed + p.numel())))
-    return module
 
 
 def n_parameters(module):
@@ -111,7 +102,7 @@ def test_attention_starts_as_the_identity():
 
 def test_a_stage_is_convolution_activation_pooling_attention():
     component = Conv((4, 6), pooling="average", strides=1, attention=(1,), hidden_sizes=(5,))
-    net, x = randomized(component.build((1, 9, 8), gen(0))), images((1, 9, 8))
+    net, x = randomized(component.build((1, 9, 8), gen(0)).double(), 0.4), images((1, 9, 8))
     first, second = net.convolutions
     a = net.attention["1"](avg_pool2d(silu(first(x)), 2))
     a = avg_pool2d(silu(second(a)), 2)
@@ -120,7 +111,7 @@ def test_a_stage_is_convolution_activation_pooling_attention():
 
 
 def test_attention_is_the_softmax_over_positions():
-    block, maps = randomized(NonLocal(5, gen(0))), images((5, 2, 3), 2)
+    block, maps = randomized(NonLocal(5, gen(0)).double(), 0.4), images((5, 2, 3), 2)
     parts = (block.query, block.key, block.value, block.output)
     q, k, v, w = (part.weight[:, :, 0, 0] for part in parts)
     assert q.shape == (2, 5) and w.shape == (5, 2)
@@ -133,7 +124,7 @@ def test_attention_is_the_softmax_over_positions():
 
 
 def test_attention_moves_with_the_positions():
-    block, maps = randomized(NonLocal(6, gen(0))), images((6, 4, 5))
+    block, maps = randomized(NonLocal(6, gen(0)).double(), 0.4), images((6, 4, 5))
     order = torch.randperm(20, generator=gen(3))
 
     def permuted(m):
@@ -147,31 +138,17 @@ def test_attention_moves_with_the_positions():
 
 
 @pytest.mark.parametrize(
-    "parameters, error, match",
+    "parameters, match",
     [
-        ({"channels": ()}, ValueError, r"channels .* got \(\)"),
-        ({"channels": 5}, TypeError, "channels .* got 5"),
-        ({"channels": (4, 0)}, ValueError, "channels .* got 0"),
-        ({"kernel_sizes": (3, 3)}, ValueError, r"kernel_sizes .* 3 entries .* got \(3, 3\)"),
-        ({"kernel_sizes": 2.5}, TypeError, r"kernel_sizes .* got 2\.5"),
-        ({"kernel_sizes": 11}, ValueError, "kernel_sizes .* got 11 at stage 1.* 10 x 10"),
-        ({"paddings": 0}, ValueError, "kernel_sizes .* got 3 at stage 3.* 1 x 1"),
-        ({"strides": 0}, ValueError, "strides .* got 0"),
-        ({"paddings": -1}, ValueError, "paddings .* got -1"),
-        ({"pooling": "max"}, ValueError, "pooling .* got 'max'"),
-        ({"pooling": "average"}, ValueError, "pooling .* got a map of 1 x 1 at stage 2"),
-        ({"hidden_sizes": 64}, TypeError, "hidden_sizes .* got 64"),
-        ({"activation": "relu"}, ValueError, "activation .* got 'relu'"),
-        ({"negative_slope": -0.1}, ValueError, r"negative_slope .* got -0\.1"),
-        ({"negative_slope": 1.5}, ValueError, r"negative_slope .* <= 1, got 1\.5"),
-        ({"output": "cubic"}, ValueError, "output .* got 'cubic'"),
-        ({"attention": True}, TypeError, "attention .* got True"),
-        ({"attention": (4,)}, ValueError, "attention .* <= 3, got 4"),
-        ({"learn_gamma": "yes"}, ValueError, "learn_gamma .* got 'yes'"),
+        ({"kernel_sizes": 11}, "kernel_sizes .* got 11 at stage 1.* 10 x 10"),
+        ({"kernel_sizes": (3, 3)}, r"kernel_sizes .* 3 entries .* got \(3, 3\)"),
+        ({"paddings": 0}, "kernel_sizes .* got 3 at stage 3.* 1 x 1"),
+        ({"pooling": "average"}, "pooling .* got a map of 1 x 1 at stage 2"),
+        ({"attention": (4,)}, "attention .* <= 3, got 4"),
     ],
 )
-def test_bad_parameters(parameters, error, match):
-    with pytest.raises(error, match=match):
+def test_maps_that_no_stage_takes_are_named(parameters, match):
+    with pytest.raises(ValueError, match=match):
         Conv(**parameters).build((1, 8, 8), gen(0))
 
 
@@ -183,18 +160,16 @@ def test_rows_that_are_no_images_are_named():
 # -- behind an estimator ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("attention", [(), (1,)], ids=["plain", "attention"])
-def test_a_fit_on_digits_saves_and_loads(attention, tmp_path):
+DIGITS = Conv((8, 16), hidden_sizes=(16,), output="quadratic")
+
+
+@pytest.mark.parametrize(
+    "energy", [DIGITS, DIGITS.with_params(attention=(1,)), Residual((4, 8))], ids=repr
+)
+def test_a_fit_on_digits_saves_and_loads(energy, tmp_path):
     X = load_digits().data[:200]
-    energy = Conv((8, 16), hidden_sizes=(16,), output="quadratic", attention=attention)
-    est = HybridCDDensity(
-        energy=energy,
-        image_shape=(1, 8, 8),
-        base=None,
-        data_noise=0.05,
-        max_iter=3,
-        random_state=0,
-    ).fit(X)
+    own = {"energy": energy, "image_shape": (1, 8, 8), "base": None, "data_noise": 0.05}
+    est = HybridCDDensity(**own, max_iter=3, random_state=0).fit(X)
     assert isinstance(est.energy_, torch.nn.Module) and est.log_partition_ is None
     before = est.energy_samples(X)
     est.save(tmp_path / "digits.skebm")

@@ -149,16 +149,6 @@ def test_noise_has_its_width_per_column_and_leaves_the_table_alone():
     assert table.rows(noised=False).x is x and not x.any()
 
 
-def test_the_stream_is_that_of_the_rng_alone():
-    x, weight = torch.randn(30, 2, generator=gen(0)), torch.rand(30, generator=gen(1))
-    table = ArrayTable(x, weight, noise=np.ones(2), rng=gen(4))
-    rng = gen(2)
-    table.draw(8, rng)
-    resumed = gen(0)
-    resumed.set_state(rng.get_state())
-    assert table.draw(8, rng).equal(table.draw(8, resumed))
-
-
 def test_a_reservoir_has_so_many_distinct_rows_with_their_weights():
     x = torch.arange(100.0)[:, None]
     table = ArrayTable(x, x[:, 0] + 1, rng=gen(3))

@@ -1,9 +1,7 @@
 """Detectors over any density: what all have in common, then one by one."""
 
 import math
-import pickle
 import runpy
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +29,6 @@ from sklearn.preprocessing import OrdinalEncoder, PowerTransformer, StandardScal
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimator
 
-from skebm import HybridCDDensity
-from skebm.energies import MLP
 from skebm.exceptions import CalibrationWarning, EnsembleWarning, NormalizationWarning
 from skebm.inside import scorers
 from skebm.ood import (
@@ -43,6 +39,7 @@ from skebm.ood import (
     ThresholdDetector,
     TypicalityDetector,
 )
+from tests import cases
 from tests.closed_forms import assert_estimate, assert_mean, gaussian_entropy
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "pyod_conventions.py"
@@ -95,16 +92,6 @@ class Seeded(Column):
         return np.full(len(X), -float(self.random_state % 1000))
 
 
-def tiny():
-    return HybridCDDensity(
-        base="gaussian",
-        max_iter=2,
-        n_steps=1,
-        energy=MLP(hidden_sizes=(4,), n_frequencies=2),
-        random_state=0,
-    )
-
-
 def normal(n, d=2, seed=0):
     return np.random.RandomState(seed).normal(size=(n, d))
 
@@ -122,22 +109,19 @@ def mixture(**params):
 
 def detectors(inner):
     """Each kind of detector once, over one density."""
-    small = {"alpha": 0.1, "random_state": 0}
-    return {
-        "typicality": TypicalityDetector(inner, n_bootstrap=50, random_state=0),
-        "likelihood ratio": LikelihoodRatioDetector(inner, random_state=0),
-        "score norm": ScoreNormDetector(inner, random_state=0),
-        "ensemble": EnsembleDensity(inner, n_estimators=2, max_samples=0.5, random_state=0),
-        "threshold": ThresholdDetector(inner, random_state=0),
-        "conformal": ConformalNoveltyDetector(inner, **small),
-        "cross-conformal": ConformalNoveltyDetector(inner, cv=2, **small),
-    }
+    folds = ConformalNoveltyDetector(inner, alpha=0.1, cv=2, random_state=0)
+    return cases.detectors(inner) | {"cross-conformal": folds}
 
 
 NAMES = sorted(detectors(None))
-PREFIT = ["typicality", "score norm", "threshold", "conformal"]  # of one estimator
-SPLIT = ["typicality", "likelihood ratio", "score norm", "threshold"]
-ANY_SCORES = sorted({*NAMES} - {"score norm"})
+PREFIT = [
+    "TypicalityDetector",
+    "ScoreNormDetector",
+    "ThresholdDetector",
+    "ConformalNoveltyDetector",
+]  # of one estimator
+SPLIT = ["TypicalityDetector", "LikelihoodRatioDetector", "ScoreNormDetector", "ThresholdDetector"]
+ANY_SCORES = sorted({*NAMES} - {"ScoreNormDetector"})
 READS = ["score_samples", "decision_function", "predict", "p_value"]
 INNER = {
     "kernels": KernelDensity(),
@@ -170,7 +154,7 @@ def inside(detector):
 def test_scikit_learns_checks_pass(name):
     unmet = {"check_outliers_train": SCORE_RULE} if name == "cross-conformal" else {}
     detector = clone(CHECKED[name])
-    if "conformal" in name:  # the tables of the checks have 10 rows
+    if isinstance(detector, ConformalNoveltyDetector):  # the tables of the checks have 10 rows
         detector.set_params(alpha=0.2, calibration_fraction=0.5)
     results = check_estimator(detector, expected_failed_checks=unmet, on_skip=None, on_fail=None)
     status = {
@@ -210,7 +194,7 @@ def test_an_inner_seed_stays_the_users_and_gets_one_where_there_is_none(name, wr
         return next(v for k, v in fitted.get_params().items() if k.endswith("random_state"))
 
     assert isinstance(seed(None), int) and seed(None) == seed(None)
-    assert (seed(7) == 7) is (name != "ensemble")
+    assert (seed(7) == 7) is (name != "EnsembleDensity")
 
 
 @pytest.mark.parametrize("kind", [pd.DataFrame, pl.DataFrame], ids=["pandas", "polars"])
@@ -222,13 +206,8 @@ def test_data_frames_reach_the_estimator_and_columns_are_held_to(name, kind):
     assert list(inside(detector).feature_names_in_) == list(detector.feature_names_in_) == names
     bare = clone(detector).fit(X)
     assert_allclose(readings(detector, frame), readings(bare, X), atol=1e-12)
-    copy = pickle.loads(pickle.dumps(detector))
-    assert_array_equal(readings(copy, frame), readings(detector, frame))
     with pytest.raises(ValueError, match="feature names"):
         detector.predict(frame[["b", "a"]])
-    with pytest.raises(ValueError, match="3 features"):
-        bare.predict(normal(5, 3))
-    assert list(detector.feature_names_in_) == names and bare.n_features_in_ == 2
 
 
 def holed(X):
@@ -270,24 +249,6 @@ def test_tags_are_those_of_the_estimator(name):
     assert not get_tags(detectors(KernelDensity())[name]).input_tags.allow_nan
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_our_own_densities_fit_in_and_labels_are_ignored(name):
-    X, new = normal(70), np.array([[0.1, 0.1], [99.0, 99.0]])
-    detector = detectors(tiny())[name].fit(X)
-    assert set(detector.predict(new)) <= {1, -1} and detector.predict(new)[1] == -1
-    assert_array_equal(
-        readings(clone(detector).fit(X, np.arange(70)), new), readings(detector, new)
-    )
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_reading_before_fit_is_refused(name):
-    detector = detectors(KernelDensity())[name]
-    for read in filter(partial(hasattr, detector), READS):
-        with pytest.raises(NotFittedError):
-            getattr(detector, read)(normal(3))
-
-
 @pytest.mark.parametrize("name", PREFIT)
 def test_prefit_takes_the_estimator_as_it_is(name):
     density = mixture().fit(normal(100))
@@ -305,7 +266,7 @@ def test_too_few_held_out_rows_for_the_level_are_told(name):
     """19 rows are the fewest of which the lowest has a level of 5 %."""
     detector = detectors(KernelDensity())[name].set_params(calibration_fraction=0.25)
     detector.fit(normal(76))
-    level = "level" if name == "threshold" else "alpha"
+    level = "level" if name == "ThresholdDetector" else "alpha"
     with pytest.warns(CalibrationWarning, match=f"19 for {level} 0.05, got 18: .* 0.053 of"):
         detector.fit(normal(72))
     detector.set_params(**{level: 0.06}).fit(normal(72))
@@ -329,38 +290,32 @@ def test_foreign_nan_scores_and_missing_scores_are_refused(name):
 
 
 @pytest.mark.parametrize(
-    ("params", "error", "message"),
-    [
-        ({"calibration_fraction": 0.95}, ValueError, "got 0.95"),
-        ({"calibration_fraction": 0}, ValueError, "got 0"),
-        ({"prefit": "yes"}, ValueError, "got 'yes'"),
-    ],
-)
-@pytest.mark.parametrize("name", SPLIT)
-def test_unfit_splits_are_refused(name, params, error, message):
-    with pytest.raises(error, match=message):
-        detectors(KernelDensity())[name].set_params(**params).fit(normal(20))
-
-
-@pytest.mark.parametrize(
     ("name", "params", "error", "message"),
     [
-        ("typicality", {"alpha": 0.7}, ValueError, "alpha must be .* got 0.7"),
-        ("typicality", {"batch_size": 0}, ValueError, "batch_size must be .* got 0"),
-        ("typicality", {"n_bootstrap": 2.5}, TypeError, "n_bootstrap must be .* got 2.5"),
-        ("likelihood ratio", {"mutation_rate": 0}, ValueError, "mutation_rate .* got 0"),
-        ("likelihood ratio", {"alpha": "low"}, TypeError, "alpha must be .* got 'low'"),
-        ("score norm", {"alpha": 0.0}, ValueError, "alpha must be .* got 0.0"),
-        ("threshold", {"method": "best"}, ValueError, "method must be one of .* got 'best'"),
-        ("threshold", {"level": 0.6}, ValueError, "level must be .* got 0.6"),
-        ("threshold", {"confidence": 1.0}, ValueError, "confidence must be .* got 1.0"),
-        ("ensemble", {"n_estimators": 0}, ValueError, "n_estimators must be .* got 0"),
-        ("ensemble", {"max_samples": 1.5}, ValueError, "max_samples must be .* got 1.5"),
-        ("ensemble", {"max_samples": 41}, ValueError, "max_samples must be .* got 41 of 40"),
-        ("ensemble", {"bootstrap": "no"}, ValueError, "bootstrap must be .* got 'no'"),
-        ("ensemble", {"contamination": "none"}, ValueError, "contamination .* got 'none'"),
-        ("ensemble", {"contamination": 0.6}, ValueError, "contamination .* got 0.6"),
-        ("ensemble", {"validation_fraction": 1}, ValueError, "validation_fraction .* got 1"),
+        *((name, {"calibration_fraction": 0.95}, ValueError, "got 0.95") for name in SPLIT),
+        *((name, {"calibration_fraction": 0}, ValueError, "got 0") for name in SPLIT),
+        *((name, {"prefit": "yes"}, ValueError, "got 'yes'") for name in SPLIT),
+        ("TypicalityDetector", {"alpha": 0.7}, ValueError, "alpha must be .* got 0.7"),
+        ("TypicalityDetector", {"batch_size": 0}, ValueError, "batch_size must be .* got 0"),
+        ("TypicalityDetector", {"n_bootstrap": 2.5}, TypeError, "n_bootstrap must be .* got 2.5"),
+        ("LikelihoodRatioDetector", {"mutation_rate": 0}, ValueError, "mutation_rate .* got 0"),
+        ("LikelihoodRatioDetector", {"alpha": "low"}, TypeError, "alpha must be .* got 'low'"),
+        ("ScoreNormDetector", {"alpha": 0.0}, ValueError, "alpha must be .* got 0.0"),
+        (
+            "ThresholdDetector",
+            {"method": "best"},
+            ValueError,
+            "method must be one of .* got 'best'",
+        ),
+        ("ThresholdDetector", {"level": 0.6}, ValueError, "level must be .* got 0.6"),
+        ("ThresholdDetector", {"confidence": 1.0}, ValueError, "confidence must be .* got 1.0"),
+        ("EnsembleDensity", {"n_estimators": 0}, ValueError, "n_estimators must be .* got 0"),
+        ("EnsembleDensity", {"max_samples": 1.5}, ValueError, "max_samples must be .* got 1.5"),
+        ("EnsembleDensity", {"max_samples": 41}, ValueError, "max_samples must be .* got 41 of 40"),
+        ("EnsembleDensity", {"bootstrap": "no"}, ValueError, "bootstrap must be .* got 'no'"),
+        ("EnsembleDensity", {"contamination": "none"}, ValueError, "contamination .* got 'none'"),
+        ("EnsembleDensity", {"contamination": 0.6}, ValueError, "contamination .* got 0.6"),
+        ("EnsembleDensity", {"validation_fraction": 1}, ValueError, "validation_fraction .* got 1"),
     ],
 )
 def test_unfit_parameters_are_refused_at_fit(name, params, error, message):
@@ -583,22 +538,18 @@ def test_searches_are_seen_through_and_constant_columns_ignored():
     assert_allclose(detector.score_samples(X + np.array([0, 10])), best.score_samples(X))
 
 
+FOREST = IsolationForest(n_estimators=2, random_state=0)
+BENT = make_pipeline(PowerTransformer(), GaussianMixture())
+
+
 @pytest.mark.parametrize(
     ("inner", "error", "message"),
     [
         (KernelDensity(kernel="tophat"), ValueError, "got kernel 'tophat'"),
         (KernelDensity(metric="manhattan"), ValueError, "metric 'manhattan'"),
-        (
-            IsolationForest(n_estimators=2, random_state=0),
-            TypeError,
-            "density with score_function, .* KernelDensity, .* got IsolationForest",
-        ),
+        (FOREST, TypeError, "density with score_function, .* KernelDensity, .* got IsolationFor"),
         (TypicalityDetector(KernelDensity()), TypeError, "got TypicalityDetector"),
-        (
-            make_pipeline(PowerTransformer(), GaussianMixture()),
-            TypeError,
-            "column scalers and a density, got PowerTransformer",
-        ),
+        (BENT, TypeError, "column scalers and a density, got PowerTransformer"),
     ],
     ids=["kernel", "metric", "forest", "typicality", "transformer"],
 )
@@ -697,7 +648,7 @@ def test_few_rows_set_no_threshold_above_that_of_all():
 
 def test_the_mean_of_unnormalized_members_is_told():
     X = normal(60)
-    ensemble = EnsembleDensity(tiny().set_params(log_partition=None), n_estimators=2)
+    ensemble = EnsembleDensity(cases.tiny("HybridCDDensity", log_partition=None), n_estimators=2)
     with pytest.warns(NormalizationWarning, match="mean density, got 2 of 2 with log_partition=N"):
         ensemble.set_params(random_state=0).fit(X)
     with pytest.warns(NormalizationWarning, match="mean of unnormalized"):

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from arviz_stats.base import array_stats
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from skebm import HybridCDDensity
@@ -32,7 +33,6 @@ from tests.closed_forms import (
     ar1_time,
     assert_mean,
     assert_variance,
-    ess_by_loops,
     half_chains,
     langevin_variance,
     normal_base,
@@ -285,14 +285,7 @@ def test_ess_of_many_short_chains(rho):
     rng = np.random.default_rng(0)
     n, m = 60, 400
     times = [n * m / effective_sample_size(ar1(rho, n, m, rng)) for _ in range(40)]
-    assert np.mean(times) == pytest.approx(ar1_time(rho), rel=0.06)
-
-
-@pytest.mark.parametrize("rho", [-0.7, 0.0, 0.6, 0.95])
-@pytest.mark.parametrize("n", [4, 5, 11, 40, 301])
-def test_ess_is_that_of_the_loops(rho, n):
-    draws = ar1(rho, n, 3, np.random.default_rng(n)) + 7
-    assert effective_sample_size(draws) == pytest.approx(ess_by_loops(draws), rel=1e-9)
+    assert np.mean(times) == pytest.approx(ar1_time(rho), rel=0.16)  # biased, in both directions
 
 
 def test_chains_that_disagree_are_worth_little():
@@ -301,22 +294,43 @@ def test_chains_that_disagree_are_worth_little():
     assert effective_sample_size(draws + 10 * np.arange(4)) < 5  # one per chain
 
 
-def test_rhat_of_chains_with_known_offsets():
-    half = np.random.default_rng(0).normal(size=50)
-    half -= half.mean()
-    offsets = np.array([0.0, 0.1, 0.5, -0.3])
-    draws = np.concatenate([half, half])[:, None] + offsets
-    spread = np.var(np.repeat(offsets, 2), ddof=1)
-    truth = math.sqrt(49 / 50 + spread / half.var(ddof=1))
-    assert split_rhat(draws) == pytest.approx(truth, rel=1e-12)
-    moved = np.concatenate([draws, draws + 1]).reshape(2, 2, 50, 4)  # a chain that jumps midway
-    assert split_rhat(moved[:, 0].reshape(100, 4)) > 1.1
+def test_rhat_sees_chains_that_differ_in_place_scale_or_tail_alone():
+    draws = np.random.default_rng(0).normal(size=(400, 4))
+    assert split_rhat(draws) < 1.01
+    assert split_rhat(draws + np.array([0, 0, 0, 0.5])) > 1.03
+    assert split_rhat(draws * [1, 1, 1, 3]) > 1.1  # of the draws as they are: 1.00
+    drifting = draws + np.linspace(0, 1, 400)[:, None]
+    assert split_rhat(drifting) > 1.03
+    cauchy = np.random.default_rng(1).standard_cauchy((400, 4))
+    assert split_rhat(cauchy) < 1.01 < 1.1 < split_rhat(cauchy + np.array([0, 0, 0, 3]))
+
+
+@pytest.mark.parametrize("function", [effective_sample_size, split_rhat])
+@pytest.mark.parametrize("scale", [1e-310, 1e-200, 1e200, 1e307])
+def test_statistics_of_draws_have_no_unit(function, scale):
+    draws = ar1(0.5, 60, 3, np.random.default_rng(0)) + 0.5
+    assert function(scale * draws) == pytest.approx(function(draws), rel=1e-6)
+    both = function(np.stack([draws, scale * draws], axis=-1))
+    np.testing.assert_allclose(both, function(draws), rtol=1e-6)
+
+
+def test_effective_sizes_hold_without_a_variance():
+    cauchy = np.random.default_rng(0).standard_cauchy((1000, 4))
+    assert effective_sample_size(cauchy) == pytest.approx(4000, rel=0.2)
+    assert effective_sample_size(np.repeat(cauchy, 4, axis=0)) < 6000
+
+
+def test_one_chain():
+    slow = ar1(0.9, 2000, 1, np.random.default_rng(0))
+    assert 2000 / effective_sample_size(slow) == pytest.approx(19, rel=0.4)
+    assert split_rhat(slow) < 1.1 < split_rhat(slow + np.linspace(0, 9, 2000)[:, None])
+    assert np.isnan(split_rhat(slow[:7]))
 
 
 def test_rhat_of_independent_draws_is_one():
     rng = np.random.default_rng(0)
-    squares = [split_rhat(rng.normal(size=(200, 6))) ** 2 for _ in range(300)]
-    assert_mean(squares, 1.0, 0.0003)  # (n - 1) / n + 1 / n
+    values = [split_rhat(rng.normal(size=(200, 6))) for _ in range(100)]
+    assert 0.995 < min(values) and np.mean(values) < 1.005
 
 
 def test_half_chains_leave_out_the_middle_and_columns_are_apart():
@@ -339,7 +353,9 @@ def test_constant_and_stuck_chains():
     assert np.isnan(split_rhat(np.full((10, 2), 0.1)))
     stuck = np.tile([0.1, 0.2, 0.7], (20, 1))
     assert split_rhat(stuck) == np.inf
-    assert effective_sample_size(stuck) == pytest.approx(60 / 19)  # one per chain
+    assert effective_sample_size(stuck) == 3  # one per chain
+    one = np.random.default_rng(0).normal(size=(20, 3)) * [1, 1, 0]
+    assert split_rhat(one) > 1.1
 
 
 @pytest.mark.parametrize("function", [effective_sample_size, split_rhat])
@@ -353,13 +369,16 @@ def test_unfit_draws(function):
 
 
 @pytest.mark.parametrize("rho", [-0.5, 0.0, 0.5, 0.95])
-def test_agreement_with_arviz(rho):
-    array_stats = pytest.importorskip("arviz_stats.base").array_stats
-    draws = ar1(rho, 20_000, 4, np.random.default_rng(0))
-    theirs = array_stats.rhat(draws, chain_axis=1, draw_axis=0, method="split")
-    assert split_rhat(draws) == pytest.approx(float(theirs), rel=1e-9)
-    theirs = array_stats.ess(half_chains(draws).T, method="identity")
-    assert effective_sample_size(draws) == pytest.approx(float(theirs), rel=0.03)
+@pytest.mark.parametrize("n", [8, 11, 301, 20_000])
+def test_agreement_with_arviz(rho, n):
+    draws = ar1(rho, n, 4, np.random.default_rng(n))
+    theirs = array_stats.rhat(draws, chain_axis=1, draw_axis=0)
+    assert split_rhat(draws) == pytest.approx(float(theirs), rel=1e-12)
+    theirs = array_stats.ess(draws, chain_axis=1, draw_axis=0)
+    assert effective_sample_size(draws) == pytest.approx(float(theirs), rel=1e-12)
+    if n > 1000:  # ranks change little of normal draws
+        theirs = array_stats.ess(half_chains(draws).T, method="identity")
+        assert effective_sample_size(draws) == pytest.approx(float(theirs), rel=0.03)
 
 
 def test_a_summary_leaves_out_the_burn_in(exact):

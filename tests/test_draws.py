@@ -12,16 +12,68 @@ from skebm.energies import Model
 from skebm.exceptions import NormalizationWarning
 from skebm.fitted import Draws
 from skebm.fitted.normalization import near
-from tests.closed_forms import Quadratic, normal_base
+from tests.closed_forms import Quadratic, assert_mean, assert_variance, normal_base
 from tests.generators import gen
 
 
-def test_samples_that_are_copies_of_few_draws_are_told():
+class OfBase(torch.nn.Module):
+    """The energy of a normalized density."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+
+    def forward(self, x):
+        return -self.base.log_prob(x)
+
+
+def test_draws_reach_a_model_that_no_draw_of_the_base_is_near():
+    """Their effective number is 1; a thousandth of the width, three widths of the base away."""
     base = normal_base(3)
-    model = Model(Quadratic(1e4, mean=2.0), base, 1.0)
-    with pytest.warns(NormalizationWarning, match="chose 200 rows among 8192 .* as copies"):
-        z, info = Draws().sample(model, base, 200, gen(0))
-    assert info.ess < 82 and len(z) == 200
+    z, info = Draws().sample(Model(Quadratic(1e4, mean=2.0), base, 1.0), base, 2000, gen(0))
+    assert info.ess < 2 and info.n_levels > 5 and info.rhat < 1.1
+    assert len(np.unique(z.numpy(), axis=0)) == 2000
+    for column in z.double().numpy().T:  # precisions add up
+        assert_mean(column, 2 * 1e4 / 10001, 0.0004)
+        assert_variance(column, 1 / 10001, 0.05)
+
+
+def test_masses_of_modes_are_right_though_draws_are_few():
+    """Wells of a fiftieth of the width, of weights 1, 2 and 7, where draws are worth a few."""
+    means = 3.5 * np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
+    cov = 0.02**2 * np.eye(3)[None].repeat(3, 0)
+    wells = MixtureBase.from_moments(np.array([0.1, 0.2, 0.7]), means, cov, "cpu")
+    shares = []
+    for seed in range(8):
+        model, base = Model(OfBase(wells), None, 1.0), normal_base(3)
+        with pytest.warns(NormalizationWarning, match=r"from \d+ of 8192 base .*R-hat"):
+            z, info = Draws().sample(model, base, 500, gen(seed))
+        assert info.ess < 100 and info.rhat > 1.2
+        shares.append(wells.responsibilities(z).mean(0).numpy())
+    mean, error = np.mean(shares, axis=0), np.std(shares, axis=0) / 8**0.5
+    assert (np.abs(mean - [0.1, 0.2, 0.7]) < 4 * error).all() and error.max() < 0.03
+
+
+def test_even_weights_call_for_no_moves():
+    base, seen = normal_base(2), []
+    energy = Quadratic(0.3)
+    energy.register_forward_hook(lambda module, args, out: seen.append(len(out)))
+    z, info = Draws().sample(Model(energy, base, 1.0), base, 20_000, gen(0))
+    assert info.acceptance == 1 and math.isnan(info.rhat) and info.n_levels == 0
+    assert sum(seen) < 3 * 20_000  # an energy for each candidate, and that is all
+    assert len(np.unique(z.numpy(), axis=0)) > 19_900
+    for column in z.double().numpy().T:
+        assert_variance(column, 1 / 1.3, 0.011)
+
+
+@pytest.mark.parametrize("n", [1, 2, 100])
+def test_few_rows_are_drawn_like_many(n):
+    base = normal_base(4)
+    model = Model(Quadratic(-0.6), base, 1.0)  # heavier than its base: k is 0.6
+    rows = torch.cat([Draws().sample(model, base, n, gen(seed))[0] for seed in range(12)])
+    assert rows.shape == (12 * n, 4)
+    if n == 100:
+        assert_variance(rows.flatten(), 2.5, 0.03)
 
 
 def test_the_proposal_follows_the_model_and_not_the_rows():

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from skebm.networks import GeneratorNetwork, MLPGenerator
-from tests.generators import gen
+from tests.closed_forms import autograd_jacobian
+from tests.generators import gen, moved, randn
 
 ACTIVATIONS = ["tanh", "silu", "softplus", "prelu"]
 each_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -19,32 +20,6 @@ each_skip = pytest.mark.parametrize("linear_skip", [False, True])
 def build(latent_dim=2, shape=(3,), seed=0, **parameters):
     sizes = parameters.pop("hidden_sizes", (7, 6))
     return MLPGenerator(sizes, **parameters).build(latent_dim, shape, gen(seed))
-
-
-def moved(network):
-    """The network in float64 and eval mode, with parameters and statistics away from their start.
-
-    A batch normalization at its start would hide a factor that is missing.
-    """
-    with torch.no_grad():
-        for i, tensor in enumerate([*network.parameters(), *network.buffers()]):
-            if tensor.is_floating_point():
-                tensor.uniform_(0.2, 1.2, generator=gen(i))
-                if tensor.ndim > 1:
-                    tensor.mul_(0.6).view(-1)[::2].neg_()
-    return network.double().eval()
-
-
-def randn(*shape, seed=1):
-    return torch.randn(*shape, dtype=torch.float64, generator=gen(seed))
-
-
-def autograd_jacobian(network, z):
-    """Row by row, through the forward pass alone."""
-    rows = [
-        torch.autograd.functional.jacobian(lambda r: network(r[None]).flatten(), row) for row in z
-    ]
-    return torch.stack(rows)
 
 
 # -- derivatives -----------------------------------------------------------------------------------
@@ -131,17 +106,6 @@ def test_rows_of_images_are_flat_in_jacobians():
 # -- the start -------------------------------------------------------------------------------------
 
 
-@each_norm
-def test_a_seed_gives_the_same_bits_and_leaves_the_global_state_alone(batch_norm):
-    before = torch.get_rng_state()
-    first, again, other = (
-        torch.cat([p.detach().flatten() for p in build(seed=s, batch_norm=batch_norm).parameters()])
-        for s in (0, 0, 1)
-    )
-    assert torch.equal(first, again) and not torch.equal(first, other)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 def test_weights_are_uniform_up_to_one_over_the_root_of_fan_in():
     network = build(4, (300,), hidden_sizes=(400, 200), input_scale=3.0, linear_skip=False)
     for layer, scale in zip(network.layers, (3.0, 1.0, 1.0), strict=True):
@@ -225,30 +189,6 @@ def test_layers_of_the_toy_generator_are_in_the_tables_order():
     z = randn(9, 2)
     torch.testing.assert_close(network(z), reference(z))
     torch.testing.assert_close(network.train()(z), reference.train()(z))
-
-
-# -- bad parameters --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("error", "message", "parameters"),
-    [
-        (TypeError, "hidden_sizes must be a nonempty tuple.*got 128", {"hidden_sizes": 128}),
-        (TypeError, "hidden_sizes must be a nonempty tuple.*got \\(\\)", {"hidden_sizes": ()}),
-        (ValueError, "hidden_sizes must be.*>= 1, got 0", {"hidden_sizes": (8, 0)}),
-        (TypeError, "hidden_sizes must be an integer.*got 8.5", {"hidden_sizes": (8.5,)}),
-        (ValueError, "activation must be one of.*got 'relu'", {"activation": "relu"}),
-        (ValueError, "input_scale must be.*> 0, got 0.0. Or use", {"input_scale": 0.0}),
-        (TypeError, "input_scale must be.*got 'big'", {"input_scale": "big"}),
-        (ValueError, "linear_skip must be one of.*got 'yes'", {"linear_skip": "yes"}),
-        (TypeError, "batch_norm must be one of.*got None", {"batch_norm": None}),
-        (ValueError, "output must be one of.*got 'sigmoid'", {"output": "sigmoid"}),
-    ],
-)
-def test_bad_parameters_are_named_at_build(error, message, parameters):
-    component = MLPGenerator(**parameters)  # the constructor stores, no more
-    with pytest.raises(error, match=message):
-        component.build(2, (3,), gen(0))
 
 
 def test_a_network_of_settings_alone_has_no_skip():

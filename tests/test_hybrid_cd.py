@@ -1,6 +1,7 @@
 """HybridCDDensity: densities in the units of X, log Z, bases, samples and the refinement."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,25 +10,17 @@ from scipy import stats
 from sklearn.model_selection import cross_val_score
 
 from skebm import HybridCDDensity
-from skebm.bases import Kernel, Mixture
+from skebm.bases import Kernel
 from skebm.energies import MLP, Zero
 from skebm.exceptions import NormalizationWarning
 from skebm.partition import ImportanceSampling
+from tests import cases
 from tests.generators import gen
 
 SHIFT, SCALE = 100.0, 10.0
-
-
-def tiny(**params):
-    defaults = {
-        "base": "gaussian",
-        "max_iter": 20,
-        "n_steps": 2,
-        "energy": MLP(hidden_sizes=(8,), n_frequencies=4),
-        "log_partition": ImportanceSampling(n_samples=4096, max_samples=4096),
-        "random_state": 0,
-    }
-    return HybridCDDensity(**{**defaults, **params})
+OWN = {"max_iter": 20, "n_steps": 2, "validation_fraction": 0.1, "batch_size": 256}
+OWN["log_partition"] = ImportanceSampling(n_samples=4096, max_samples=4096)
+tiny = partial(cases.tiny, "HybridCDDensity", **OWN)
 
 
 def strong(**params):
@@ -113,22 +106,7 @@ def test_standardize_false_works_in_the_units_of_x():
     assert far.sample(50, random_state=0).std() > 100
 
 
-@pytest.mark.parametrize("base", [Mixture(n_components=2), "kernel", "uniform"], ids=str)
-def test_log_density_is_finite_however_far_out(base, X):
-    est = tiny(base=base, validation_fraction=0).fit(X)  # nothing held out: the energy stays
-    far = [[s * r, r] for r in (1e6, 1e30, 1e300, np.finfo(float).max) for s in (1, -1)]
-    values = est.score_samples(far)
-    assert np.isfinite(values).all() and (values < est.score_samples(X).min()).all()
-    assert np.isfinite(est.score_function(far)).all()
-
-
 # -- thresholds ----------------------------------------------------------------------------------
-
-
-def test_a_row_on_the_threshold_is_an_inlier(strong_1d, monkeypatch):
-    row = two_modes(1, 0)
-    monkeypatch.setattr(strong_1d, "offset_", float(strong_1d.score_samples(row)[0]))
-    assert strong_1d.predict(row)[0] == 1
 
 
 def test_the_automatic_offset_is_the_quantile_of_held_out_rows(X):
@@ -155,14 +133,6 @@ def test_an_energy_that_earns_nothing_is_dropped_and_log_z_is_exact():
             expected = base_log_density(est, X, X)
             np.testing.assert_allclose(est.score_samples(X), expected, atol=1e-5)
     assert not all(kept)
-
-
-@pytest.mark.parametrize("learning_rate", [2e-3, 1.0])
-def test_never_worse_than_the_base_on_fresh_rows(learning_rate):
-    X, fresh = two_modes(300, 0, d=2), two_modes(2000, 1, d=2)
-    est = strong(learning_rate=learning_rate, max_iter=50).fit(X)
-    gain = est.score_samples(fresh) - base_log_density(est, fresh, X)
-    assert gain.mean() >= -2 * gain.std() / len(gain) ** 0.5 - 0.02
 
 
 def test_a_quadratic_energy_needs_no_base():
@@ -227,7 +197,8 @@ def test_sample_reports_how_it_went(strong_1d):
     strong_1d.sample(100, random_state=0)
     info = strong_1d.sample_info_
     assert 100 < info.ess < info.n_candidates
-    assert 0.3 < info.acceptance < 1
+    moved = info.n_levels > 0  # where its weights call for it
+    assert 0.3 < info.acceptance < 1 if moved else info.acceptance == 1
 
 
 # -- two phases ------------------------------------------------------------------------------------
@@ -262,17 +233,6 @@ def test_refinement_gains_and_can_be_left_out():
 # -- images and defaults ---------------------------------------------------------------------------
 
 
-class Conv(torch.nn.Module):
-    """A small convolutional energy: (n, 1, 4, 4) -> (n,)."""
-
-    def __init__(self):
-        super().__init__()
-        self.inner = torch.nn.Conv2d(1, 3, 3, padding=1)
-
-    def forward(self, x):
-        return torch.tanh(self.inner(x)).square().mean((1, 2, 3))
-
-
 @pytest.mark.parametrize("base", ["gaussian", None])
 def test_images_go_to_a_convolutional_energy_as_images(base):
     X = np.random.RandomState(0).rand(60, 16) * 255
@@ -280,7 +240,9 @@ def test_images_go_to_a_convolutional_energy_as_images(base):
 
     def factory(shape):
         shapes.append(shape)
-        return Conv()
+        nn = torch.nn
+        layers = nn.Conv2d(1, 3, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(48, 1)
+        return nn.Sequential(*layers, nn.Flatten(0))
 
     est = tiny(energy=factory, image_shape=(1, 4, 4), log_partition="auto", base=base)
     est.set_params(max_iter=3, n_steps=1, validation_fraction=0).fit(X)

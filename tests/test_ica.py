@@ -7,7 +7,6 @@ import pytest
 import torch
 from scipy import stats
 from scipy.special import digamma
-from sklearn.base import clone
 
 from skebm import HybridCDDensity
 from skebm.datasets import ICADensity
@@ -16,7 +15,7 @@ from skebm.energies.ica import ICAEnergy
 from skebm.partition import Auto
 from skebm.train import HeldOutLikelihood
 from tests.closed_forms import ICA_CEILINGS, assert_mean, grid, normal_base
-from tests.generators import gen
+from tests.generators import gen, randn
 
 SOURCES = {"logistic": stats.logistic, "laplace": stats.laplace}
 each_source = pytest.mark.parametrize("source", SOURCES)
@@ -31,10 +30,6 @@ def machine(source="logistic", d=D, seed=0):
     return ICAEnergy(torch.from_numpy(matrix(d, seed)), source)
 
 
-def rows(n=7, d=D, seed=1):
-    return torch.randn(n, d, dtype=torch.float64, generator=gen(seed))
-
-
 def log_density(B, source, x):
     return SOURCES[source].logpdf(x @ B).sum(1) + np.linalg.slogdet(B)[1]
 
@@ -45,7 +40,7 @@ def log_density(B, source, x):
 @each_source
 @pytest.mark.parametrize("d", [1, 3, 10])
 def test_log_density_is_the_change_of_variables(source, d):
-    density, x = ICADensity(matrix(d), source), 5 * rows(20, d).numpy()
+    density, x = ICADensity(matrix(d), source), 5 * randn(20, d).numpy()
     expected = log_density(matrix(d), source, x)
     np.testing.assert_allclose(density.log_density(x), expected, rtol=1e-12)
     exact = d * float(SOURCES[source].entropy()) - np.linalg.slogdet(matrix(d))[1]
@@ -106,7 +101,7 @@ def test_bad_parameters_of_the_density(B, source, message):
 
 @each_source
 def test_energy_is_minus_the_log_density(source):
-    x = 5 * rows()
+    x = 5 * randn(7, D)
     expected = torch.from_numpy(-log_density(matrix(), source, x.numpy()))
     torch.testing.assert_close(machine(source)(x), expected, rtol=1e-12, atol=1e-12)
     assert machine(source).exact_log_partition() == 0.0
@@ -120,7 +115,7 @@ def test_energy_is_finite_far_out():
 
 
 def test_the_gradient_of_the_likelihood_has_the_determinant():
-    energy, x = machine(), rows(50)
+    energy, x = machine(), randn(50, D)
     (gradient,) = torch.autograd.grad(energy(x).mean(), energy.B)
     s, B = x @ energy.B.detach(), energy.B.detach()
     expected = x.T @ (s / 2).tanh() / 50 - B.inverse().T
@@ -181,19 +176,17 @@ def test_a_given_initial_matrix():
 
 
 @pytest.mark.parametrize(
-    "component, error, message",
+    "init, message",
     [
-        (LinearICA("cauchy"), ValueError, "source must be one of ['logistic', 'laplace'], got"),
-        (LinearICA(3), TypeError, "source must be one of ['logistic', 'laplace'], got 3."),
-        (LinearICA(init=np.eye(2)), ValueError, "init must have shape (3, 3), got (2, 2)."),
-        (LinearICA(init=np.ones((3, 3))), ValueError, "init must be invertible, got rank 1 in 3"),
-        (LinearICA(init=np.full((3, 3), np.nan)), ValueError, "init must be finite, got 9"),
+        (np.eye(2), "init must have shape (3, 3), got (2, 2)."),
+        (np.ones((3, 3)), "init must be invertible, got rank 1 in 3"),
+        (np.full((3, 3), np.nan), "init must be finite, got 9"),
     ],
-    ids=range(5),
+    ids=range(3),
 )
-def test_bad_parameters_of_the_energy(component, error, message):
-    with pytest.raises(error, match=re.escape(message)):
-        component.build((3,), gen(0))
+def test_bad_initial_matrices(init, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        LinearICA(init=init).build((3,), gen(0))
 
 
 # -- exact log Z where it is asked for -------------------------------------------------------------
@@ -209,10 +202,11 @@ def test_auto_takes_zero_without_a_base_at_temperature_one():
 
 
 def test_held_out_likelihood_is_the_mean_log_density_in_fifty_columns():
-    model, x = Model(machine(d=50), None, 1.0), rows(40, 50)
+    model, x = Model(machine(d=50), None, 1.0), randn(40, 50)
     held_out = HeldOutLikelihood(model, x, gen(0))(model, x)
     truth = log_density(matrix(50), "logistic", x.numpy())
     assert held_out.value == held_out.gain == pytest.approx(truth.mean(), rel=1e-12)
+    assert held_out.ess == float("inf")
     assert held_out.stderr == pytest.approx(truth.std(ddof=1) / 40**0.5, rel=1e-12)
 
 
@@ -231,15 +225,6 @@ def test_an_estimator_is_normalized_exactly(fitted):
     np.testing.assert_allclose(est.score_samples(X), truth, atol=1e-5)
     values = [row["validation"] for row in est.history_]
     assert values[-1] > values[0] + 0.01
-
-
-def test_a_saved_estimator_keeps_the_exact_log_z(fitted, tmp_path):
-    est, X = fitted
-    est.save(tmp_path / "ica.safetensors")
-    loaded = HybridCDDensity.load(tmp_path / "ica.safetensors")
-    np.testing.assert_array_equal(loaded.score_samples(X), est.score_samples(X))
-    assert loaded.log_partition_ == est.log_partition_ and isinstance(loaded.energy_, ICAEnergy)
-    assert clone(loaded).energy == LinearICA()
 
 
 def test_samples_are_of_the_model_and_not_of_its_proposal(fitted):

@@ -158,12 +158,8 @@ WHOLE = idx((3, 2, 2), PIXELS)
         (idx((2, 1, 1), [1.0, np.nan], 0x0D), "finite in float32, got 1 of 2 images"),
         (idx((2, 1, 1), [1e39, -np.inf], 0x0E), "finite in float32, got 2 of 2 images"),
     ],
-    ids=[
-        "empty", "short", "npy", "type", "zeros", "gzip of text", "labels", "two", "five",
-        "header", "truncated", "longer", "gzip of truncated", "gzip of longer", "huge",
-        "truncated gzip", "checksum", "damaged gzip", "damaged zip", "no images", "nan", "overflow",
-    ],
-)  # fmt: skip
+    ids=lambda value: None,
+)
 def test_a_bad_file_is_refused(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
         read_images(written(tmp_path, "a", content))
@@ -183,10 +179,8 @@ def test_a_bad_file_is_refused(tmp_path, content, message):
         ({"X": np.zeros((2, 1, 1)), "y": np.zeros(3)}, r"y must have shape \(2,\), got \(3,\)"),
         ({"X": np.zeros((2, 1, 1)), "y": np.array([0.5, 1])}, "y must hold integers, got float64"),
     ],
-    ids=[
-        "name", "table", "five", "empty", "text", "complex", "object", "nan", "labels", "fractions"
-    ],
-)  # fmt: skip
+    ids=lambda value: None,
+)
 def test_a_bad_archive_is_refused(tmp_path, arrays, message):
     with pytest.raises(ValueError, match=message):
         read_images(archive(tmp_path, **arrays))

@@ -14,8 +14,8 @@ from skebm.networks import (
     smallest_singular_value,
     value_and_jacobian,
 )
-from tests.closed_forms import assert_mean
-from tests.generators import gen
+from tests.closed_forms import assert_mean, assert_slopes
+from tests.generators import gen, moved, randn
 
 FLOOR = 1e-6
 SHAPES = [(1, 1), (4, 1), (2, 2), (5, 2), (3, 3), (6, 3), (8, 8), (12, 8)]
@@ -40,20 +40,6 @@ def matrix(singular, rows, n=1, seed=0):
     return u * torch.as_tensor(singular, dtype=torch.float64) @ v
 
 
-def randn(*shape, seed=1):
-    return torch.randn(*shape, dtype=torch.float64, generator=gen(seed))
-
-
-def moved(module):
-    """The module in float64 and eval mode, with parameters and statistics away from their start."""
-    with torch.no_grad():
-        for i, tensor in enumerate([*module.parameters(), *module.buffers()]):
-            if tensor.is_floating_point():
-                tensor.uniform_(0.2, 1.2, generator=gen(i)).mul_(0.6)
-                tensor.view(-1)[::2].neg_() if tensor.ndim > 1 else None
-    return module.double().eval()
-
-
 def perceptron(d=2, width=7, out=3):
     nn = torch.nn
     layers = [nn.Linear(d, width), nn.PReLU(), nn.BatchNorm1d(width), nn.Linear(width, width)]
@@ -70,27 +56,6 @@ GENERATORS = {"perceptron": perceptron, "convolutional": convolutional}
 LATENT = {"perceptron": 2, "convolutional": 3}
 each_generator = pytest.mark.parametrize("name", GENERATORS)
 each_shape = pytest.mark.parametrize(("rows", "d"), SHAPES)
-
-
-def slope(function, tensor, direction, step=1e-6):
-    """Central difference of a scalar function along a direction of a tensor, changed in place."""
-    ends = []
-    with torch.no_grad():
-        for change in (step, -step):
-            tensor += change * direction
-            ends.append(function())
-            tensor -= change * direction
-    return (ends[0] - ends[1]) / (2 * step)
-
-
-def assert_slopes(function, tensors, rtol=1e-5):
-    """The gradient of a scalar function is that of differences, for each tensor; some move it."""
-    gradients = torch.autograd.grad(function(), tensors, allow_unused=True, materialize_grads=True)
-    for i, (tensor, gradient) in enumerate(zip(tensors, gradients, strict=True)):
-        direction = randn(*tensor.shape, seed=20 + i)
-        expected = slope(function, tensor, direction)
-        torch.testing.assert_close((gradient * direction).sum(), expected, rtol=rtol, atol=1e-7)
-    assert max(g.abs().max() for g in gradients) > 1e-3
 
 
 # -- the Jacobian ----------------------------------------------------------------------------------
@@ -514,7 +479,7 @@ def test_draws_come_from_the_given_generator_alone():
 # -- bad calls -------------------------------------------------------------------------------------
 
 PLAIN = torch.nn.Linear(3, 4)
-LATENTS = torch.zeros(2, 3)
+LATENTS, LOBPCG = torch.zeros(2, 3), {"solver": "lobpcg"}
 
 
 @pytest.mark.parametrize(
@@ -528,13 +493,7 @@ LATENTS = torch.zeros(2, 3)
         (TypeError, "rng must be .*got None", log_volume, (LATENTS, "hutchinson"), {}),
         (ValueError, "one of .*got 'x'", smallest_singular_value, (LATENTS,), {"solver": "x"}),
         (ValueError, "n_iter .*got -2", smallest_singular_value, (LATENTS,), {"n_iter": -2}),
-        (
-            TypeError,
-            "rng must be .*got None",
-            smallest_singular_value,
-            (LATENTS,),
-            {"solver": "lobpcg"},
-        ),
+        (TypeError, "rng must .*got None", smallest_singular_value, (LATENTS,), LOBPCG),
         (ValueError, "vector .*got \\(2, 1\\)", log_smallest, (LATENTS, LATENTS[:, :1]), {}),
         (ValueError, "floor .*got 0", log_smallest, (LATENTS, LATENTS), {"floor": 0}),
     ],

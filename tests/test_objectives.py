@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Independent, Normal
 
 from skebm.bases import TorchDistribution
-from skebm.energies import MLP, LinearICA, Model, Zero
+from skebm.energies import MLP, Model, Zero
 from skebm.networks import Critic
 from skebm.objectives import (
     BidirectionalBounds,
@@ -15,22 +15,19 @@ from skebm.objectives import (
     ContrastiveDivergence,
     ImportanceLikelihood,
     LearnedStein,
-    Optimization,
 )
 from skebm.samplers import MALA, Gibbs, Langevin, SampleBank
 from skebm.train import HeldOutLikelihood
 from tests.closed_forms import Quadratic, assert_estimate, assert_mean, normal_base, tilted_log_z
-from tests.generators import gen
+from tests.generators import gen, randomized
 
 D = 2
 STILL = Langevin(0.05, noise_std=0.0)  # no noise: schemes that draw differently meet exactly
 
 
 def mlp(seed=0, shift=0.0):
-    energy = MLP((6,), n_frequencies=0).build((D,), gen(seed)).double()
+    energy = randomized(MLP((6,), n_frequencies=0).build((D,), gen(seed)).double(), 1.0, seed)
     with torch.no_grad():
-        for p in energy.parameters():
-            p.copy_(torch.randn(p.shape, dtype=p.dtype, generator=gen(seed + p.numel())))
         energy.layers[-1].bias += shift
     return energy
 
@@ -311,14 +308,8 @@ def test_held_out_of_the_base_itself_is_exact():
     assert held_out.value == pytest.approx(float(base.log_prob(x).mean()), rel=1e-5)
 
 
-def test_a_known_log_z_needs_no_draws():
-    model = Model(LinearICA().build((40,), gen(0)), None, 1.0)
-    x = torch.randn(50, 40, generator=gen(1))
-    held_out, energy = judged(model, x), model.energy(x).detach()
-    assert held_out.ess == math.inf
-    assert held_out.value == held_out.gain == pytest.approx(-float(energy.mean()))
-    assert held_out.stderr == pytest.approx(float(energy.std()) / math.sqrt(50))
-    assert judged(Model(Quadratic(), None, 1.0), x) is None  # nothing is near in 40 columns
+def test_nothing_is_near_in_40_columns():
+    assert judged(Model(Quadratic(), None, 1.0), torch.randn(50, 40, generator=gen(1))) is None
 
 
 def test_too_few_effective_draws_are_worth_nothing():
@@ -369,49 +360,15 @@ def test_others_are_judged_by_likelihood_and_games_not_at_all(objective):
 @pytest.mark.parametrize(
     "objective, error, match",
     [
-        (ContrastiveDivergence("pcd"), ValueError, "init must be one of .* got 'pcd'"),
-        (
-            ContrastiveDivergence(ChainStart(noise_share=0.0)),
-            ValueError,
-            r"noise_share .* > 0 .* got 0\.0",
-        ),
         (
             ContrastiveDivergence(ChainStart("noise", bank=SampleBank())),
             ValueError,
             "bank must be None with scheme='noise', got SampleBank",
         ),
-        (ContrastiveDivergence(cd_weight=-1), ValueError, "cd_weight .* got -1"),
-        (ContrastiveDivergence(n_steps=1.5), TypeError, r"n_steps .* got 1\.5"),
-        (ContrastiveDivergence(sampler="mala"), TypeError, "sampler .* got 'mala'"),
         (ContrastiveDivergence(sampler=Gibbs()), TypeError, r"with a step_size, got Gibbs\(\)"),
         (ContrastiveDivergence(sampler=MALA(0.0)), ValueError, r"step_size .* got 0\.0"),
-        (ImportanceLikelihood(1), ValueError, "n_points .* got 1"),
-        (ImportanceLikelihood(optimization=Optimization(0)), ValueError, "learning_rate .* got 0"),
-        (
-            ImportanceLikelihood(optimization=Optimization(betas=(0.9, 1.0))),
-            ValueError,
-            r"betas .* got 1\.0",
-        ),
-        (ImportanceLikelihood(optimization=Optimization(betas=0.9)), TypeError, r"got 0\.9"),
-        (
-            ImportanceLikelihood(optimization=Optimization(weight_decay=-1)),
-            ValueError,
-            "weight_decay .* got -1",
-        ),
     ],
-    ids=lambda v: repr(v) if not isinstance(v, (str, type)) else None,
 )
-def test_bad_parameters(objective, error, match):
+def test_parts_that_do_not_go_together(objective, error, match):
     with pytest.raises(error, match=match):
         objective.init(Model(mlp(), normal_base(D), 1.0), rows(dtype=torch.float32), gen(0))
-
-
-def test_a_state_brings_its_optimizer_and_buffers_back():
-    objective, x = cd(sampler=MALA(0.3)), rows(dtype=torch.float32)
-    model = Model(Quadratic(), None, 1.0)
-    state, _ = objective.step(model, objective.init(model, x, gen(0)), lambda: x, gen(1))
-    fresh = objective.init(model, x, gen(5)).load(state.state_dict())
-    assert fresh.buffers["log_step"] == state.buffers["log_step"]
-    assert fresh.buffers.keys() == state.buffers.keys()
-    moments = [s.optimizers["energy"].state_dict()["state"][0] for s in (state, fresh)]
-    assert moments[0]["exp_avg"].equal(moments[1]["exp_avg"])

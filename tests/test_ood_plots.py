@@ -22,16 +22,12 @@ from skebm.plots import (
     PValueHistogramDisplay,
     ScoreHistogramDisplay,
 )
+from tests.test_plots import legend
 
 plt = pytest.importorskip("matplotlib.pyplot")
+pytestmark = pytest.mark.usefixtures("close_figures")
 
 CURVES = [OODRocDisplay, OODPrecisionRecallDisplay]
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture
@@ -46,10 +42,6 @@ def scores():
 def rows():
     rng = np.random.RandomState(1)
     return rng.randn(80, 2), rng.randn(60, 2), rng.randn(40, 2) * 3
-
-
-def legend(ax):
-    return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
 def labeled(score_in, score_out):

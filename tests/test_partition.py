@@ -1,6 +1,8 @@
 """log Z of Gaussian energies, which every method has to give within its own error."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from skebm.partition import (
     ReverseAIS,
     reverse_ais,
 )
-from skebm.partition._base import from_log_weights
+from skebm.partition._base import from_log_weights, widened
 from tests.closed_forms import Quadratic, assert_estimate, gaussian_log_z, normal_base, tilted_log_z
 from tests.generators import gen
 
@@ -131,7 +133,7 @@ def test_the_bracket_holds_on_average_and_is_open_where_annealing_is_coarse():
     assert bracket.upper - bracket.lower > 4 * math.hypot(*bracket[2:4])
     assert max(bracket.lower_stderr, bracket.upper_stderr) < 0.1
     for result in (bracket.forward, bracket.reverse):
-        assert_estimate(result.value, result.stderr, truth, 0.12)
+        assert_estimate(result.value, result.stderr, truth, 0.25)  # what the tail hides is in it
 
 
 def test_the_bracket_stands_without_draws_from_the_model():
@@ -202,10 +204,72 @@ def test_weights_far_from_zero_give_the_same_error():
     near, far = from_log_weights(log_w, "x"), from_log_weights(log_w + 1e4, "x")
     w = log_w.exp().numpy()
     assert near.value == pytest.approx(np.log(w.mean()), rel=1e-12)
-    assert near.stderr == pytest.approx(w.std(ddof=1) / w.mean() / 200**0.5, rel=1e-12)
+    spread = w.std(ddof=1) / w.mean() / 200**0.5
+    assert spread < near.stderr < 2.5 * spread  # the tail is in it
     assert near.ess == pytest.approx(w.sum() ** 2 / (w**2).sum(), rel=1e-12)
     assert far.value == pytest.approx(near.value + 1e4, rel=1e-12)
     assert far.stderr == pytest.approx(near.stderr, rel=1e-9)
+    assert far.pareto_k == pytest.approx(near.pareto_k, rel=1e-9)
+
+
+def pareto_log_weights(k, n, seed):
+    """Weights of mean 1 whose tail is exactly a Pareto one of shape k."""
+    u = torch.rand(n, dtype=torch.float64, generator=gen(seed))
+    return -k * u.log() + math.log(1 - k)
+
+
+@pytest.mark.parametrize("k, most_trusted", [(0.3, 1.0), (0.6, 0.8), (0.7, 0.5)])
+def test_errors_hold_what_heavy_tails_of_weights_hide(k, most_trusted):
+    """From k = 0.5 on the variance is infinite, and that of any sample of it is too small."""
+    found = [from_log_weights(pareto_log_weights(k, 2000, seed), "x") for seed in range(200)]
+    value, stderr = np.array([(r.value, r.stderr) for r in found]).T
+    assert np.mean(np.abs(value) <= 2 * stderr) >= 0.9
+    assert np.mean([r.trusted for r in found]) <= most_trusted
+    assert np.mean([r.pareto_k for r in found]) == pytest.approx(k, abs=0.1)
+    if k == 0.3:  # and no more than that where nothing is hidden
+        assert stderr.mean() < 1.5 * value.std() and all(r.trusted for r in found)
+
+
+def test_one_weight_that_is_most_of_the_sum_is_no_estimate():
+    log_w = torch.zeros(4096, dtype=torch.float64)
+    log_w[7] = 12.0
+    result = from_log_weights(log_w + 0.1 * torch.randn(4096, generator=gen(0)), "x")
+    assert result.stderr > 1 and not result.trusted
+
+
+def test_even_weights_have_no_tail():
+    result = from_log_weights(torch.full((100,), 3.0), "x")
+    assert result[:3] == (pytest.approx(3.0), pytest.approx(0, abs=1e-9), pytest.approx(100))
+    assert result.pareto_k == -math.inf and result.trusted
+    two = from_log_weights(torch.tensor([0.0, 1.0] * 500), "x")
+    assert two.pareto_k == -math.inf and two.trusted
+
+
+@pytest.mark.parametrize("lost", [math.nan, -math.inf])
+def test_weights_that_are_no_numbers_are_told(lost):
+    log_w = 0.1 * torch.randn(1000, generator=gen(0))
+    log_w[3] = lost
+    result = from_log_weights(log_w, "x")
+    assert result.trusted is (lost < 0)  # a weight of 0 is one
+    assert not from_log_weights(torch.full((1000,), lost), "x").trusted
+
+
+def test_two_estimates_that_contradict_each_other_widen_the_error():
+    near, far = (LogPartition(v, 0.01, 1e4, "x") for v in (0.0, 1.0))
+    assert widened(near, far).stderr == pytest.approx(0.49)
+    assert widened(near, near) == near
+    assert widened(near, far._replace(stderr=0.5)) == near
+
+
+def test_auto_does_not_trust_weights_with_a_heavy_tail():
+    """A model twice as wide as its base: k is 1 - 1/4, and ten times the draws do not help."""
+    base = normal_base(6)
+    model = Model(Quadratic(0.25 - 1), base, 1.0)
+    draws = ImportanceSampling(max_samples=16384).estimate(model, base, gen(0))
+    assert draws.pareto_k > 0.6 and not draws.trusted
+    result = Auto().estimate(model, base, gen(0))
+    truth = tilted_log_z(6, 0.25 - 1)
+    assert abs(result.value - truth) <= 3 * result.stderr
 
 
 @pytest.mark.parametrize(
@@ -220,7 +284,24 @@ def test_weights_far_from_zero_give_the_same_error():
     ],
 )
 def test_trust(value, stderr, ess, trusted):
-    assert LogPartition(value, stderr, ess, "x").trusted is trusted
+    result = LogPartition(value, stderr, ess, "x")
+    assert result.trusted is trusted and (result.doubts() is None) is trusted
+
+
+@pytest.mark.parametrize("k, trusted", [(-math.inf, True), (0.7, True), (0.71, False)])
+def test_trust_ends_with_the_tail(k, trusted):
+    result = LogPartition(0.0, 0.05, 1e4, "x", k)
+    assert result.trusted is trusted
+    assert trusted or "Pareto k of the weights 0.71" in result.doubts()
+    assert not result._replace(pareto_k=math.nan).trusted
+    assert result._replace(stderr=0.03).trusted  # a tail that hides next to nothing
+
+
+def test_the_tail_goes_where_an_estimate_goes():
+    result = LogPartition(0.0, 0.05, 1e4, "x", 0.8)
+    assert result == (0.0, 0.05, 1e4, "x") and len(result) == 4
+    copies = copy.deepcopy(result), pickle.loads(pickle.dumps(result)), result._replace(value=1.0)
+    assert all(c.pareto_k == 0.8 and not c.trusted for c in copies)
 
 
 # -- auto ------------------------------------------------------------------------------------------
@@ -242,12 +323,12 @@ def test_auto_anneals_where_draws_miss():
 
 
 def test_auto_takes_more_draws_before_it_anneals():
-    """With the default number of draws the standard error is 0.06."""
-    model, proposal = Model(Quadratic(), None, 1.0), normal_base(7, scale=3.0, mean=2.0)
+    """With the default number of draws the standard error is 0.07."""
+    model, proposal = Model(Quadratic(), None, 1.0), normal_base(10, scale=2.0, mean=1.0)
     few = ImportanceSampling().estimate(model, proposal, gen(0))
     result = Auto().estimate(model, proposal, gen(0))
     assert few.stderr > 0.05 and result.method == "importance"
-    assert_estimate(result.value, result.stderr, gaussian_log_z(7), 0.05)
+    assert_estimate(result.value, result.stderr, gaussian_log_z(10), 0.05)
 
 
 class Spike(torch.nn.Module):
@@ -262,30 +343,20 @@ def test_auto_warns_where_grid_and_draws_disagree():
     mass = 2500 * 2e-4 * math.exp(-0.5 * 0.1237**2)  # sqrt(2 pi) cancels
     with pytest.warns(NormalizationWarning, match=r"by quadrature and 0\.\d+ \+- .* importance"):
         result = Auto().estimate(Model(Spike(), proposal, 1.0), proposal, gen(3))
-    assert abs(result.value - math.log1p(mass)) > 0.2
+    assert 0.2 < abs(result.value - math.log1p(mass)) < 3 * result.stderr
 
 
 # -- errors ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "method, d, error, match",
+    "domain, d, match",
     [
-        (Quadrature(), 4, ValueError, "quadrature for 4 columns"),
-        (Quadrature(tol=0), 1, ValueError, "tol .* got 0"),
-        (Quadrature(domain=([0.0], [1.0])), 2, ValueError, "domain must be two arrays of 2"),
-        (Quadrature(domain=([1.0], [0.0])), 1, ValueError, "low < high"),
-        (ImportanceSampling(n_samples=1), 1, ValueError, "n_samples .* got 1"),
-        (ImportanceSampling(max_samples=1.5), 1, TypeError, r"max_samples .* got 1\.5"),
-        (ImportanceSampling(tol=-1), 1, ValueError, "tol .* got -1"),
-        (AIS(n_chains=4), 1, ValueError, "n_chains .* got 4"),
-        (AIS(n_steps=0), 1, ValueError, "n_steps .* got 0"),
-        (AIS(max_spread=0.0), 1, ValueError, r"max_spread .* got 0\.0"),
-        (AIS(min_ess=2), 1, ValueError, "min_ess .* got 2"),
-        (AIS(max_levels=0), 1, ValueError, "max_levels .* got 0"),
+        (None, 4, "quadrature for 4 columns"),
+        (([0.0], [1.0]), 2, "domain must be two arrays of 2"),
+        (([1.0], [0.0]), 1, "low < high"),
     ],
-    ids=repr,
 )
-def test_bad_parameters(method, d, error, match):
-    with pytest.raises(error, match=match):
-        method.estimate(Model(Quadratic(), None, 1.0), normal_base(d), gen(0))
+def test_bad_domains(domain, d, match):
+    with pytest.raises(ValueError, match=match):
+        Quadrature(domain=domain).estimate(Model(Quadratic(), None, 1.0), normal_base(d), gen(0))

@@ -28,6 +28,7 @@ from skebm.plots import (
 from tests.closed_forms import normal_overlap
 
 plt = pytest.importorskip("matplotlib.pyplot")
+pytestmark = pytest.mark.usefixtures("close_figures")
 
 ROWS = [
     {"iteration": 0, "loss": 1.0, "cd_bracket": 0.1},
@@ -35,12 +36,6 @@ ROWS = [
     {"iteration": 20, "cd_bracket": 0.3, "validation": -1.5, "seconds": 1.0},
     {"iteration": 30, "loss": 0.2, "cd_bracket": 0.4, "validation": None},
 ]
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

@@ -368,20 +368,6 @@ def test_a_lost_chain_leaves_its_row_alone():
     assert points.equal(torch.tensor([[2.0, 2.0], [1, 1], [1, 1], [1, 1]]))
 
 
-@pytest.mark.parametrize(
-    "bank, match",
-    [
-        (SampleBank(size=0), "bank_size .* got 0"),
-        (SampleBank(refresh_rate=1.5), r"refresh_rate .* got 1\.5"),
-        (SampleBank(refresh="row"), "refresh .* got 'row'"),
-    ],
-    ids=repr,
-)
-def test_bad_banks(bank, match):
-    with pytest.raises(ValueError, match=match):
-        bank.init(ones)
-
-
 def test_a_bank_smaller_than_the_batch_is_refused():
     with pytest.raises(ValueError, match="bank_size .* 9 rows of a batch, got 4"):
         SampleBank(size=4).draw(ones(4), 9, ones, gen(0))
@@ -457,32 +443,3 @@ def test_targets():
         potential, score = as_target(target)(x)
         torch.testing.assert_close(potential.detach(), x.square().sum(-1))
         torch.testing.assert_close(score, -2 * x)
-
-
-@pytest.mark.parametrize(
-    "sampler, error, match",
-    [
-        (Langevin(0.0), ValueError, r"step_size must be a number > 0, got 0\.0"),
-        (Langevin("fast"), TypeError, "step_size .* got 'fast'"),
-        (Langevin(temperature=-1), ValueError, "temperature .* got -1"),
-        (Langevin(noise_std=-0.1), ValueError, r"noise_std .* got -0\.1"),
-        (MALA(-1), ValueError, "step_size .* got -1"),
-        (MALA(n_warmup=2.5), TypeError, r"n_warmup .* got 2\.5"),
-        (MALA(n_warmup=-1), ValueError, "n_warmup .* got -1"),
-        (MALA(target_accept=1.5), ValueError, r"target_accept .* got 1\.5"),
-        (MALA(target_accept=0), ValueError, "target_accept .* got 0"),
-        (HMC(-1), ValueError, "step_size .* got -1"),
-        (HMC(n_leapfrog=0), ValueError, "n_leapfrog .* got 0"),
-        (HMC(mass=0), ValueError, "mass .* got 0"),
-        (HMC(n_warmup=-1), ValueError, "n_warmup .* got -1"),
-        (HMC(target_accept=1.5), ValueError, r"target_accept .* got 1\.5"),
-        (SGHMC(0.0), ValueError, r"step_size .* got 0\.0"),
-        (SGHMC(friction=-1.0), ValueError, r"friction .* got -1\.0"),
-        (SGHMC(mass=0), ValueError, "mass .* got 0"),
-        (SGHMC(scheme="leapfrog"), ValueError, "scheme .* got 'leapfrog'"),
-    ],
-    ids=repr,
-)
-def test_bad_parameters(sampler, error, match):
-    with pytest.raises(error, match=match):
-        run(sampler, quadratic, normal(2), 1, gen(0))

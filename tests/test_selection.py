@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -26,9 +27,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
-from skebm import HybridCDDensity
 from skebm.datasets import two_moons
-from skebm.energies import MLP
 from skebm.exceptions import EnsembleWarning, SelectionWarning
 from skebm.inside import is_normalized
 from skebm.metrics import NoveltyScorer, best_within_error, log_likelihood_scorer
@@ -40,8 +39,9 @@ from skebm.ood import (
     ThresholdDetector,
     TypicalityDetector,
 )
-from skebm.partition import ImportanceSampling, LogPartition
+from skebm.partition import LogPartition
 from skebm.stein import stein_score
+from tests import cases
 from tests.closed_forms import assert_estimate
 
 CV = KFold(3, shuffle=True, random_state=0)
@@ -71,20 +71,7 @@ class Scores(BaseEstimator):
         return float(self.score_samples(X).mean())
 
 
-def tiny(**params):
-    energy = MLP(hidden_sizes=(4,), n_frequencies=2)
-    return HybridCDDensity(
-        **{
-            "base": "gaussian",
-            "max_iter": 2,
-            "n_steps": 1,
-            "energy": energy,
-            "log_partition": ImportanceSampling(n_samples=256, max_samples=256),
-            "validation_fraction": 0,
-            "random_state": 0,
-            **params,
-        }
-    )
+tiny = partial(cases.tiny, "HybridCDDensity")
 
 
 # -- log likelihood and its errors -----------------------------------------------------------------

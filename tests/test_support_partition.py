@@ -19,7 +19,7 @@ from skebm.samplers import SupportInfo, SupportPartition, support_diagnostics
 from skebm.samplers import support_partition as module
 from skebm.samplers.support_partition import log_knn_volumes, log_room
 from tests.closed_forms import Quadratic, gaussian_log_z, grid, normal_base
-from tests.generators import gen
+from tests.generators import gen, randomized
 
 FEW, MANY = 2, 20  # columns: neighbors come from a tree, or from all distances
 
@@ -447,11 +447,7 @@ def test_init_warns(epsilon, message):
 
 
 def mlp(seed=0):
-    energy = MLP((6,), n_frequencies=0).build((FEW,), gen(seed)).double()
-    with torch.no_grad():
-        for p in energy.parameters():
-            p.copy_(torch.randn(p.shape, dtype=p.dtype, generator=gen(seed + p.numel())))
-    return energy
+    return randomized(MLP((6,), n_frequencies=0).build((FEW,), gen(seed)).double(), 1.0, seed)
 
 
 def float64_base(kind):
@@ -605,27 +601,7 @@ def test_the_box_is_that_of_the_base_or_of_the_widened_rows(base):
     torch.testing.assert_close(corners, expected, atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize(
-    "params, message",
-    [
-        ({"n_points": 1}, "n_points must be an integer >= 2, got 1"),
-        ({"start": "noise"}, r"init must be one of \['data', 'uniform'\], got 'noise'"),
-        ({"weights": "voronoi"}, r"weights must be one of \['plain', 'knn'\], got 'voronoi'"),
-        ({"n_integration": 0}, "n_integration must be an integer >= 1, got 0"),
-        ({"partition": SupportPartition(0.0)}, "epsilon must be a number > 0, got 0.0"),
-        ({"partition": SupportPartition(n_active=0)}, "n_active must be an integer >= 1, got 0"),
-        ({"partition": SupportPartition(n_neighbors=-1)}, "n_neighbors .* got -1. Or use 'auto'"),
-        ({"partition": SupportPartition(n_inner=-1)}, "n_inner must be an integer >= 0, got -1"),
-        ({"partition": SupportPartition(n_repel=2)}, "n_repel must be 1 .* got 2. Set combine"),
-        ({"partition": SupportPartition(step_maximize=-0.1)}, "step_maximize .* got -0.1"),
-        (
-            {"partition": SupportPartition(step_repel=-0.1)},
-            "step_repel must be a number >= 0, got -0.1",
-        ),
-    ],
-    ids=str,
-)
-def test_bad_parameters_are_named(params, message):
-    model = Model(Quadratic(), normal_base(FEW), 1.0)
-    with pytest.raises(ValueError, match=message):
-        PartitionLikelihood(**params).init(model, rows().float(), gen(0))
+def test_several_repulsions_are_for_points_that_alternate():
+    objective = PartitionLikelihood(partition=SupportPartition(n_repel=2))
+    with pytest.raises(ValueError, match=r"n_repel must be 1 .* got 2\. Set combine"):
+        objective.init(Model(Quadratic(), normal_base(FEW), 1.0), rows().float(), gen(0))

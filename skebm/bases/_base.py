@@ -32,6 +32,13 @@ class Base(torch.nn.Module):
     def sample(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Draw (n, d) exact, independent rows."""
 
+    def log_prob_left_out(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        """Return log p0 of the rows (n, d) that it was fitted to, each as if it had not been there.
+
+        Bases that cannot tell return `log_prob`.
+        """
+        return self.log_prob(x)
+
 
 class BaseComponent(Component):
     """Parameters of a base; ``fit`` makes the density."""

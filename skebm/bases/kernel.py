@@ -6,27 +6,39 @@ __all__ = ["Kernel"]
 
 import math
 
+import numpy as np
 import torch
+from sklearn.covariance import OAS
+from sklearn.neighbors import NearestNeighbors
 
 from skebm._components import check_number
 from skebm.bases._base import Base, BaseComponent
-from skebm.data import systematic_rows
+from skebm.data import spacing, systematic_rows
 
 BLOCK = 2048  # rows per (rows, centers) block
-GRID = torch.logspace(-2, 1, 25).tolist()  # bandwidths, standardized units
-STRIDE = 4
+EXACTLY = "donot_use_mm_for_euclid_dist"  # expanded squares would cancel
+STEPS = 8  # bandwidths tried per factor of ten
+WIDEST = 8  # of them, on that scale: 10 standardized units
+STRIDE = 4  # of the first look
+NARROWEST = 0.1  # times the distance of neighbors
+N_ASKED = 500  # rows that a metric is chosen with
+N_NEIGHBORS = 10  # whose differences make the local metric
 
 
 class Kernel(BaseComponent):
-    r"""Gaussian kernels :math:`p_0(x) = \sum_i w_i N(x; c_i, h^2 I)` on training rows.
+    r"""Gaussian kernels :math:`p_0(x) = \sum_i w_i N(x; c_i, h^2 \Sigma)` on training rows.
+
+    Equal rows are one center with their joint weight, so that copies and weights are the same.
 
     Parameters
     ----------
     n_centers : int, default=2000
         At most that many training rows carry a kernel; more is slower and finer.
     bandwidth : float or "auto", default="auto"
-        h in standardized units; ``"auto"`` maximizes the leave-one-out log likelihood of the
-        centers over 25 values between 0.01 and 10, of which 14 are tried.
+        h in standardized units; with a number kernels are round, :math:`\Sigma = I`. ``"auto"``
+        maximizes the leave-one-out log likelihood of the centers over h, from a tenth of the
+        distance of neighbors to 10, and over three shapes of determinant 1: round, that of the
+        rows' covariance, and that of the differences of ten neighbors.
 
     Raises
     ------
@@ -66,11 +78,11 @@ class Kernel(BaseComponent):
         x, w = x[w > 0], w[w > 0]
         if len(x) > self.n_centers:
             x, w = _subset(x, w, self.n_centers, rng)
-        centers, log_weights = x.clone(), (w / w.sum()).log()
-        h = self.bandwidth
+        centers, log_weights = _merged(x, w)
+        h, factor = self.bandwidth, None
         if h == "auto":
-            h = _leave_one_out_bandwidth(centers, log_weights)
-        return KernelBase(centers, log_weights, torch.tensor(float(h), device=x.device))
+            h, factor = _choose(centers.double(), log_weights.double())
+        return KernelBase(centers, log_weights, torch.tensor(float(h), device=x.device), factor)
 
 
 def _subset(
@@ -81,86 +93,172 @@ def _subset(
     return x[rows], counts.float()
 
 
-def _leave_one_out_bandwidth(centers: torch.Tensor, log_weights: torch.Tensor) -> float:
-    """Return the best value of every fourth of the grid, then the best of those around it."""
+def _merged(x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the different rows, and the log of their shares of the weight."""
+    rows, group = x.unique(dim=0, return_inverse=True)
+    if len(rows) == len(x):
+        return x.clone(), (w / w.sum()).log()
+    joint = w.new_zeros(len(rows)).index_add_(0, group, w)
+    return rows, (joint / joint.sum()).log()
+
+
+def _choose(centers: torch.Tensor, log_weights: torch.Tensor) -> tuple[float, torch.Tensor | None]:
+    """Return the bandwidth and the whitening factor of the likeliest kernels, left out one by one.
+
+    Every fourth bandwidth is tried with each shape on some rows, then those around the best one on
+    all.
+    """
     if len(centers) < 3:
-        return 1.0
-    tried = range(0, len(GRID), STRIDE)
-    values = _leave_one_out(centers, log_weights, [GRID[i] for i in tried])
-    best = tried[int(values.argmax())]
-    near = range(max(best - STRIDE + 1, 0), min(best + STRIDE, len(GRID)))
-    values = _leave_one_out(centers, log_weights, [GRID[i] for i in near])
-    return GRID[near[int(values.argmax())]]
+        return 1.0, None
+    values = {}
+    for name, factor in _shapes(centers).items():
+        y = centers if factor is None else centers @ factor
+        lowest = math.floor(STEPS * math.log10(max(NARROWEST * spacing(y.cpu().numpy()), 1e-12)))
+        tried = [*range(WIDEST, lowest - STRIDE, -STRIDE)]
+        found = _leave_one_out(y, log_weights, [_width(i) for i in tried], N_ASKED)
+        values |= {(float(v), name, i): (y, factor) for v, i in zip(found, tried, strict=True)}
+    best = max(values)
+    y, factor = values[best]
+    near = range(best[2] - STRIDE + 1, min(best[2] + STRIDE, WIDEST + 1))
+    found = _leave_one_out(y, log_weights, [_width(i) for i in near], len(y))
+    return _width(near[int(found.argmax())]), None if factor is None else factor.float()
+
+
+def _width(i: int) -> float:
+    return 10 ** (i / STEPS)
+
+
+def _shapes(centers: torch.Tensor) -> dict[str, torch.Tensor | None]:
+    """Return whitening factors of determinant 1; None is the identity."""
+    n, d = centers.shape
+    if d == 1:
+        return {"round": None}
+    rows = centers.cpu().numpy()
+    whole = _whitening(rows - rows.mean(0))
+    y = rows @ whole
+    asked = y[:: -(-n // N_ASKED)]
+    k = min(N_NEIGHBORS, n - 1)
+    index = NearestNeighbors(n_neighbors=k + 1).fit(y).kneighbors(asked, return_distance=False)
+    local = whole @ _whitening((y[index[:, 1:]] - asked[:, None]).reshape(-1, d))
+    shapes: dict[str, torch.Tensor | None] = {"round": None}
+    for name, factor in (("whole", whole), ("local", local)):
+        factor /= np.exp(np.linalg.slogdet(factor)[1] / d)
+        shapes[name] = torch.from_numpy(factor).to(centers)
+    return shapes
+
+
+def _whitening(differences: np.ndarray) -> np.ndarray:
+    """Return W (d, d) with W W' the inverse of the differences' shrunk second moments."""
+    covariance = OAS(assume_centered=True).fit(differences).covariance_
+    values, vectors = np.linalg.eigh(covariance)
+    floor = np.finfo(np.float32).eps ** 2 * values[-1] + np.finfo(float).tiny
+    return vectors / np.sqrt(values.clip(min=floor))
 
 
 def _leave_one_out(
-    centers: torch.Tensor, log_weights: torch.Tensor, bandwidths: list[float]
+    centers: torch.Tensor, log_weights: torch.Tensor, bandwidths: list[float], most: int
 ) -> torch.Tensor:
-    """Return the log likelihood of each bandwidth up to a constant, nats per row."""
+    """Return the log likelihood of each bandwidth up to a constant, nats per row.
+
+    It is that of at most so many of the rows, under the kernels of all others.
+    """
     n, d = centers.shape
-    total = -d * torch.tensor(bandwidths, device=centers.device).log()
-    for start in range(0, n, BLOCK):
-        block = centers[start : start + BLOCK]
-        d2 = torch.cdist(block, centers).square_()
-        d2[torch.arange(len(block)), torch.arange(start, start + len(block))] = math.inf
-        weight = log_weights[start : start + BLOCK].exp()
+    total = -d * torch.tensor(bandwidths, device=centers.device, dtype=torch.float64).log()
+    asked = torch.arange(0, n, -(-n // most), device=centers.device)
+    share = log_weights[asked].softmax(0)
+    middle = centers.mean(0)
+    for rows, weight in zip(asked.split(BLOCK), share.split(BLOCK), strict=True):
+        d2 = torch.cdist(centers[rows] - middle, centers - middle, compute_mode=EXACTLY).square_()
+        d2[torch.arange(len(rows)), rows] = math.inf
         for i, h in enumerate(bandwidths):
-            value = (log_weights - d2 / (2 * h * h)).logsumexp(1)
+            value = (log_weights - d2 / (2 * h * h)).float().logsumexp(1)
             total[i] += (weight * value).sum()
     return total
 
 
 class KernelBase(Base):
-    """Fitted kernels: ``centers`` (m, d), ``log_weights`` (m,), ``bandwidth`` ()."""
+    """Fitted kernels: ``centers`` (m, d), ``log_weights`` (m,), ``bandwidth`` ().
+
+    ``factor`` (d, d) of determinant 1 maps rows to where kernels are round; None changes nothing.
+    """
 
     centers: torch.Tensor
     log_weights: torch.Tensor
     bandwidth: torch.Tensor
+    factor: torch.Tensor | None
     _middle: torch.Tensor  # what distances are expanded around: far from 0 they would cancel
 
     def __init__(
-        self, centers: torch.Tensor, log_weights: torch.Tensor, bandwidth: torch.Tensor
+        self,
+        centers: torch.Tensor,
+        log_weights: torch.Tensor,
+        bandwidth: torch.Tensor,
+        factor: torch.Tensor | None = None,
     ) -> None:
         super().__init__()
         self.n_features = centers.shape[1]
         self.register_buffer("centers", centers)
         self.register_buffer("log_weights", log_weights)
         self.register_buffer("bandwidth", bandwidth)
+        self.register_buffer("factor", factor)
         self.register_buffer("_middle", centers.mean(0), persistent=False)
 
-    def _joint(self, x: torch.Tensor) -> torch.Tensor:
-        """Log weight plus log kernel of each center, up to the norm of x: (n, m)."""
-        c, h2 = self._around_middle(self.centers), self.bandwidth.double().square()
-        bias = self.log_weights - 0.5 * c.square().sum(-1) / h2
-        return torch.addmm(bias, self._around_middle(x) / h2, c.T)
+    def _joint(self, y: torch.Tensor) -> torch.Tensor:
+        """Log weight plus log kernel of each center, up to the norm of y: (n, m)."""
+        c = self._round(self.centers)
+        bias = self.log_weights - 0.5 * c.square().sum(-1)
+        return torch.addmm(bias, y, c.T)
 
-    def _constant(self, x: torch.Tensor) -> torch.Tensor:
-        h = self.bandwidth.double()
-        norm = 0.5 * self.n_features * math.log(2 * math.pi) + self.n_features * h.log()
-        return -norm - 0.5 * (self._around_middle(x) / h).square().sum(-1)
+    def _constant(self, y: torch.Tensor) -> torch.Tensor:
+        norm = 0.5 * math.log(2 * math.pi) + self.bandwidth.double().log()
+        return -self.n_features * norm - 0.5 * y.square().sum(-1)
 
-    def _around_middle(self, x: torch.Tensor) -> torch.Tensor:
-        """Return rows in double precision: expanded squared distances are small differences."""
-        return x.double() - self._middle.double()
+    def _round(self, x: torch.Tensor) -> torch.Tensor:
+        """Return rows in bandwidths; in double, for expanded squared distances are differences."""
+        y = (x.double() - self._middle.double()) / self.bandwidth.double()
+        return y if self.factor is None else y @ self.factor.double()
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Return log p0(x), shape (n,), nats."""
-        out = [self._joint(b).logsumexp(1) + self._constant(b) for b in x.split(BLOCK)]
+        out = []
+        for block in x.split(BLOCK):
+            y = self._round(block)
+            out.append(self._joint(y).logsumexp(1) + self._constant(y))
+        return torch.cat(out).to(x.dtype) if out else x.new_empty(0)
+
+    def log_prob_left_out(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        """Return log p0 of rows (n, d), each without the center at its place."""
+        out = []
+        for block in x.split(BLOCK):
+            y = self._round(block)
+            joint = self._joint(y)
+            nearest = torch.cdist(y, self._round(self.centers), compute_mode=EXACTLY).argmin(1)
+            own = (self.centers[nearest] == block).all(1)
+            at, row = nearest[own], torch.arange(len(block), device=x.device)[own]
+            joint[row, at] = -math.inf
+            value = joint.logsumexp(1) + self._constant(y)
+            value[own] -= (-self.log_weights[at].double().exp()).log1p()
+            out.append(value)
         return torch.cat(out).to(x.dtype) if out else x.new_empty(0)
 
     def log_prob_and_score(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return log p0(x) (n,) and its gradient (n, d)."""
         values, scores = [], []
         for block in x.split(BLOCK):
-            joint = self._joint(block)
+            y = self._round(block)
+            joint = self._joint(y)
             value = joint.logsumexp(1)
-            mean = (joint - value[:, None]).exp_() @ self._around_middle(self.centers)
-            values.append(value + self._constant(block))
-            scores.append((mean - self._around_middle(block)) / self.bandwidth.double().square())
+            mean = (joint - value[:, None]).exp_() @ self._round(self.centers)
+            values.append(value + self._constant(y))
+            pull = (mean - y) / self.bandwidth.double()
+            scores.append(pull if self.factor is None else pull @ self.factor.double().T)
         return torch.cat(values).to(x.dtype), torch.cat(scores).to(x.dtype)
 
     def sample(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Draw (n, d) rows."""
         rows = torch.multinomial(self.log_weights.exp(), n, replacement=True, generator=rng)
         centers = self.centers[rows]
-        return centers + self.bandwidth * torch.empty_like(centers).normal_(generator=rng)
+        noise = torch.empty_like(centers).normal_(generator=rng)
+        if self.factor is not None:
+            noise = noise @ torch.linalg.inv(self.factor.double()).to(noise)
+        return centers + self.bandwidth * noise

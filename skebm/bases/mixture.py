@@ -6,6 +6,7 @@ __all__ = ["Mixture", "MixtureBase", "repeat_by_weight"]
 
 import math
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from sklearn.mixture import GaussianMixture
 
 from skebm._components import check_number
 from skebm.bases._base import Base, BaseComponent
-from skebm.data import systematic_rows
+from skebm.data import copy_groups, spacing, systematic_rows
+from skebm.exceptions import DataDegeneracyWarning
 
 CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 36, 44, 52, 64)
 SHRINKAGES = (0.0, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
@@ -22,7 +24,12 @@ LEAST_GAIN = 0.01  # held-out nats that a component has to bring: below, the ene
 N_TRIED, N_FINAL = 2, 3  # starts in the scan and of the last fit: one in four may end badly
 PATIENCE = 3  # candidates without gain before the scan stops
 FEWEST_ROWS = 20  # below: half shrunk, one component by "auto"; there is nothing to select on
-REGULARIZATION = 1e-8  # on variances in standardized units: a width of 1e-4 is still resolved
+LARGEST_FLOOR, SMALLEST_FLOOR = 1e-8, 1e-14  # of variances, standardized units squared
+RESOLVED, RESOLVED_OF_COPIES = 1e-3, 0.1  # smallest width, of the distance of neighbors
+LARGEST_FLOOR_TRIED = 1e-3  # where components lose rank
+AT_THE_FLOOR, MUCH = 2.0, 0.1  # times the floor; share of the mass that is worth a warning
+N_FOLDS, LEAST_LEFT, TINY = 5, 0.05, 1e-300  # of what is left of a variance without a fold
+SHARP = 1e3  # inverse of a width below which float32 is too coarse
 
 
 class Mixture(BaseComponent):
@@ -91,11 +98,16 @@ class Mixture(BaseComponent):
         rows = repeat_by_weight(x, weight, rng).double().cpu().numpy()
         seed = int(torch.randint(2**31, (1,), generator=rng, device=rng.device))
         random_state = np.random.RandomState(seed)
-        n_components, shrinkage = self._select(rows, random_state)
-        moments = _fit_moments(rows, n_components, random_state, N_FINAL)
-        return MixtureBase.from_moments(*_shrink(*moments, shrinkage), x.device)
+        floor = _floor(rows)
+        n_components, shrinkage = self._select(rows, floor, random_state)
+        moments = _fit_moments(rows, n_components, floor, random_state, N_FINAL)
+        base = MixtureBase.from_moments(*_shrink(*moments, shrinkage), x.device, floor=floor)
+        base.warn_at(floor)
+        return base
 
-    def _select(self, rows: np.ndarray, random_state: np.random.RandomState) -> tuple[int, float]:
+    def _select(
+        self, rows: np.ndarray, floor: float, random_state: np.random.RandomState
+    ) -> tuple[int, float]:
         n, d = rows.shape
         if n < FEWEST_ROWS:
             return 1 if self.n_components == "auto" else min(int(self.n_components), n // 2), 0.5
@@ -104,10 +116,12 @@ class Mixture(BaseComponent):
             candidates = [k for k in CANDIDATES if k <= most]
         else:
             candidates = [min(int(self.n_components), n // 2)]
-        folds = _folds(n, self.max_selection_rows, random_state)
+        folds = _folds(rows, self.max_selection_rows, random_state)
         best, best_value, losses = (candidates[0], 0.5), -math.inf, 0
         for k in candidates:
-            values = np.mean([_held_out(rows, fold, k, random_state) for fold in folds], axis=0)
+            values = np.mean(
+                [_held_out(rows, fold, k, floor, random_state) for fold in folds], axis=0
+            )
             if values.max() > best_value + LEAST_GAIN * (k - best[0]):
                 best, best_value = (k, SHRINKAGES[int(values.argmax())]), values.max()
                 losses = 0
@@ -118,40 +132,58 @@ class Mixture(BaseComponent):
         return best
 
 
-def _folds(n: int, most: int, random_state: np.random.RandomState) -> list[tuple]:
-    """One 75/25 split where rows abound, else four folds of all rows."""
-    order = random_state.permutation(n)[:most]
-    parts = np.array_split(order, 4)
+def _floor(rows: np.ndarray) -> float:
+    """Return the least variance of a component: far below the distance of neighbors.
+
+    Copies make components of no width likely, so that the floor is higher with them.
+    """
+    resolved = RESOLVED if copy_groups(rows) is None else RESOLVED_OF_COPIES
+    return float(np.clip((resolved * spacing(rows)) ** 2, SMALLEST_FLOOR, LARGEST_FLOOR))
+
+
+def _folds(rows: np.ndarray, most: int, random_state: np.random.RandomState) -> list[tuple]:
+    """One 75/25 split where rows abound, else four folds of all rows; copies stay together."""
+    order = random_state.permutation(len(rows))[:most]
+    group = copy_groups(rows[order])
+    if group is None:
+        parts = np.array_split(order, 4)
+    else:
+        parts = [order[group % 4 == i] for i in range(4)]
     pairs = [(np.concatenate(parts[:i] + parts[i + 1 :]), parts[i]) for i in range(4)]
     return pairs[:1] if len(order) >= 1000 else pairs
 
 
 def _held_out(
-    rows: np.ndarray, fold: tuple, k: int, random_state: np.random.RandomState
+    rows: np.ndarray, fold: tuple, k: int, floor: float, random_state: np.random.RandomState
 ) -> np.ndarray:
     """Mean held-out log density for each shrinkage."""
     train, test = (rows[part] for part in fold)
-    moments = _fit_moments(train, min(k, len(train)), random_state, N_TRIED)
+    moments = _fit_moments(train, min(k, len(train)), floor, random_state, N_TRIED)
     x = torch.from_numpy(test)
-    values = [
-        MixtureBase.from_moments(*_shrink(*moments, a), "cpu", torch.float64).log_prob(x).mean()
+    tried = [
+        MixtureBase.from_moments(*_shrink(*moments, a), "cpu", torch.float64, floor=floor)
         for a in SHRINKAGES
     ]
-    return np.array(values)
+    return np.array([mixture.log_prob(x).mean() for mixture in tried])
 
 
 def _fit_moments(
-    rows: np.ndarray, k: int, random_state: np.random.RandomState, n_init: int
+    rows: np.ndarray, k: int, floor: float, random_state: np.random.RandomState, n_init: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     n_init = n_init if k > 1 else 1
-    mixture = GaussianMixture(k, reg_covar=REGULARIZATION, n_init=n_init, random_state=random_state)
+    mixture = GaussianMixture(k, reg_covar=floor, n_init=n_init, random_state=random_state)
     with warnings.catch_warnings():
         # an unfinished EM, or k-means on copied rows, still gives a density to judge
         warnings.simplefilter("ignore", ConvergenceWarning)
-        try:
-            mixture.fit(rows)
-        except ValueError:  # a component's covariance lost rank: regularize as far as float32 needs
-            mixture.set_params(reg_covar=1e-4).fit(rows)
+        while True:
+            try:
+                mixture.fit(rows)
+                break
+            except ValueError:  # a component's covariance lost rank
+                if floor >= LARGEST_FLOOR_TRIED:
+                    raise
+                floor *= 100
+                mixture.set_params(reg_covar=floor)
     return mixture.weights_, mixture.means_, mixture.covariances_
 
 
@@ -169,6 +201,23 @@ def repeat_by_weight(
     if weight is None:
         return x
     return x[systematic_rows(weight, len(x), rng)]
+
+
+class Moments(NamedTuple):
+    """Of rows that components share: weight (k,), mean (k, d) and covariance (k, d, d)."""
+
+    weight: torch.Tensor
+    mean: torch.Tensor
+    covariance: torch.Tensor
+
+
+def _moments(y: torch.Tensor, share: torch.Tensor) -> Moments:
+    """Return the moments of rows (n, k, d), each component's by its share (n, k) of them."""
+    total = share.sum(0).clamp(min=TINY)
+    mean = torch.einsum("nk,nkd->kd", share, y) / total[:, None]
+    centered = y - mean
+    covariance = torch.einsum("nk,nkd,nke->kde", share, centered, centered) / total[:, None, None]
+    return Moments(total / total.sum(), mean, covariance)
 
 
 class MixtureBase(Base):
@@ -210,41 +259,74 @@ class MixtureBase(Base):
         covariances: np.ndarray,
         device: torch.device | str,
         dtype: torch.dtype = torch.float32,
+        *,
+        floor: float = LARGEST_FLOOR,
     ) -> MixtureBase:
-        """Build from weights (k,), means (k, d) and covariances (k, d, d)."""
-        lower = torch.linalg.cholesky(_regular(torch.from_numpy(covariances)))
+        """Build from weights (k,), means (k, d), covariances (k, d, d) and their least variance."""
+        lower = torch.linalg.cholesky(_regular(torch.from_numpy(covariances), floor))
         identity = torch.eye(means.shape[1], dtype=torch.float64).expand_as(lower)
         factors = torch.linalg.solve_triangular(lower, identity, upper=False).mT.contiguous()
         tensors = torch.from_numpy(np.log(weights)), torch.from_numpy(means), factors
+        if factors.abs().max() > SHARP and torch.device(device).type != "mps":
+            dtype = torch.float64
         return cls(*(t.to(device, dtype) for t in tensors))
 
     def _parts(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the whitened distances (n, k, d) and the log joint of row and component."""
+        x = x.to(self.means.dtype)  # double where components are narrow
         y = torch.addmm(self._shift, x, self._wide, beta=-1).unflatten(1, self.means.shape)
         return y, self._constant - 0.5 * y.square().sum(-1)
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Return log p0(x), shape (n,), nats."""
-        return self._parts(x)[1].logsumexp(-1)
+        return self._parts(x)[1].logsumexp(-1).to(x.dtype)
+
+    def log_prob_left_out(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        """Return log p0 of rows (n, d), a fifth at a time, after one step of EM without them."""
+        y, joint = (part.double() for part in self._parts(x))
+        share = joint.softmax(1)
+        if weight is not None:
+            share = share * (weight.double() / weight.double().mean())[:, None]
+        fold = torch.arange(len(x), device=x.device) % N_FOLDS
+        out = joint.new_empty(len(x))
+        everything = _moments(y, share)
+        for i in range(N_FOLDS):
+            rows = fold == i
+            without = _moments(y[~rows], share[~rows])
+            out[rows] = self._after(y[rows], everything, without)
+        return out.to(x.dtype)
+
+    def _after(self, y: torch.Tensor, old: Moments, new: Moments) -> torch.Tensor:
+        """Return log p0 at whitened distances (n, k, d) once the moments of rows have changed.
+
+        The change is what the fit, shrunk as it may be, is thought to have followed.
+        """
+        change = new.covariance - old.covariance
+        values, vectors = torch.linalg.eigh(change)
+        values = (1 + values).clamp(min=LEAST_LEFT)
+        u = torch.einsum("nkd,kde->nke", y - (new.mean - old.mean), vectors)
+        quadratic = (u.square() / values).sum(-1)
+        weights = self._constant + (new.weight / old.weight).log()
+        return (weights - 0.5 * (quadratic + values.log().sum(-1))).logsumexp(1)
 
     def log_prob_and_score(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return log p0(x) (n,) and its gradient (n, d)."""
         y, joint = self._parts(x)
         log_prob = joint.logsumexp(-1)
         y *= (joint - log_prob[:, None]).exp_()[:, :, None]  # responsibilities
-        return log_prob, -(y.flatten(1) @ self._wide.T)
+        return log_prob.to(x.dtype), -(y.flatten(1) @ self._wide.T).to(x.dtype)
 
     def responsibilities(self, x: torch.Tensor) -> torch.Tensor:
         """Return each component's share of each row, (n, k)."""
-        return self._parts(x)[1].softmax(1)
+        return self._parts(x)[1].softmax(1).to(x.dtype)
 
     def averaged(self, x: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return values (k,) averaged by responsibility (n,), and the average's gradient (n, d)."""
         y, joint = self._parts(x)
-        share = joint.softmax(1)
+        share, values = joint.softmax(1), values.to(joint.dtype)
         mean = share @ values
         y *= (share * (values - mean[:, None]))[:, :, None]
-        return mean, -(y.flatten(1) @ self._wide.T)
+        return mean.to(x.dtype), -(y.flatten(1) @ self._wide.T).to(x.dtype)
 
     def sample(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Draw (n, d) rows."""
@@ -257,12 +339,24 @@ class MixtureBase(Base):
         for i in range(k):  # (n, k, d) at once would not fit wide tables
             rows = component == i
             out[rows] = self.means[i] + z[rows] @ scale[i]
-        return out
+        return out.float()
+
+    def warn_at(self, floor: float) -> None:
+        """Warn where components that hold much of the mass are as narrow as they may be."""
+        width = 1 / torch.linalg.matrix_norm(self.factors.double(), 2)
+        share = float(self.log_weights.double().exp()[width**2 < AT_THE_FLOOR * floor].sum())
+        if share > MUCH and floor < LARGEST_FLOOR:
+            warnings.warn(
+                f"Rows lie closer than {math.sqrt(floor):.1g} standard deviations to a line or "
+                "plane, which is the narrowest that the mixture resolves. What is that narrow is "
+                "blurred; leave out columns that others determine.",
+                DataDegeneracyWarning,
+                stacklevel=2,
+            )
 
 
-def _regular(covariances: torch.Tensor) -> torch.Tensor:
-    """Add to the diagonal what a Cholesky factor in double and a float32 evaluation need."""
+def _regular(covariances: torch.Tensor, floor: float) -> torch.Tensor:
+    """Add to the diagonal what the floor and a Cholesky factor need."""
     values = torch.linalg.eigvalsh(covariances)
-    floor = (values[:, -1] * 1e-12).clamp(min=REGULARIZATION)
-    lift = (floor - values[:, 0]).clamp(min=0)
+    lift = ((values[:, -1] * 1e-12).clamp(min=floor) - values[:, 0]).clamp(min=0)
     return covariances + lift[:, None, None] * torch.eye(covariances.shape[1], dtype=torch.float64)

@@ -8,13 +8,18 @@ __all__ = [
     "Rows",
     "Table",
     "Transform",
+    "copy_groups",
     "find_degeneracy",
     "resolve_device",
+    "spacing",
     "systematic_rows",
     "torch_generator",
+    "trimmed_moments",
 ]
 
+from skebm.data._copies import copy_groups
 from skebm.data._degeneracy import Degeneracy, find_degeneracy
+from skebm.data._spread import spacing, trimmed_moments
 from skebm.data._systematic import systematic_rows
 from skebm.data._tensors import resolve_device, torch_generator
 from skebm.data.table import ArrayTable, Originals, Rows, Table

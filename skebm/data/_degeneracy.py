@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["Degeneracy", "find_degeneracy"]
+__all__ = ["Degeneracy", "find_degeneracy", "has_atoms"]
 
 from typing import NamedTuple
 
 import numpy as np
 
+from skebm.data._copies import copy_groups
+from skebm.data._spread import spacing
+
 LARGEST_ATOM = 0.05  # share of rows with one value above which a column counts as having an atom
 FEWEST_DISTINCT = 0.05  # or share of distinct values below this
 NARROW, WIDE = 0.05, 0.2  # bounds on the noise for atoms, standardized units
-COPIES = 0.03  # noise for copied rows and dependent columns, standardized units
+GAP = 0.3  # noise, of the distance between neighbors
+COPIES = 0.03  # most of it for copied rows, and for dependent columns, standardized units
 
 
 class Degeneracy(NamedTuple):
@@ -32,6 +36,8 @@ class Degeneracy(NamedTuple):
         """Say in one sentence what was found and what was added."""
         parts = []
         for reason, columns in self.reasons:
+            if not self.noise[columns].any():
+                continue
             shown = ", ".join(names[j] for j in columns[:8]) + (", ..." * (len(columns) > 8))
             low, high = self.noise[columns].min(), self.noise[columns].max()
             width = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
@@ -56,7 +62,9 @@ def find_degeneracy(z: np.ndarray) -> Degeneracy:
     -------
     Degeneracy
         Noise per column and the findings. Columns with atoms get 0.3 of their smallest gap between
-        values, kept between 0.05 and 0.2; copied rows and linearly dependent columns get 0.03.
+        values, kept between 0.05 and 0.2; linearly dependent columns get 0.03. Rows that are copies
+        in these columns alone get 0.3 of the distance of neighbors, at most 0.03; copies of whole
+        rows count as weights and get none.
 
     Notes
     -----
@@ -71,21 +79,22 @@ def find_degeneracy(z: np.ndarray) -> Degeneracy:
     >>> find_degeneracy(z).noise
     array([0. , 0.2])
     """
-    n, d = z.shape
-    noise, reasons = np.zeros(d), []
+    noise, reasons = np.zeros(z.shape[1]), []
     constant = np.ptp(z, axis=0) == 0
     if constant.any():
         noise[constant] = WIDE
         reasons.append(("constant columns", np.flatnonzero(constant).tolist()))
-    atoms = [j for j in np.flatnonzero(~constant) if _has_atoms(z[:, j])]
+    atoms = [j for j in np.flatnonzero(~constant) if has_atoms(z[:, j])]
     if atoms:
         gaps = np.array([np.diff(np.unique(z[:, j])).min() for j in atoms])
-        noise[atoms] = np.clip(0.3 * gaps, NARROW, WIDE)
+        noise[atoms] = np.clip(GAP * gaps, NARROW, WIDE)
         reasons.append(("columns with repeated values", [int(j) for j in atoms]))
     sound = np.flatnonzero(noise == 0)
-    if len(sound) and len(np.unique(z[:, sound], axis=0)) < 0.99 * n:
-        noise[sound] = COPIES
+    if len(sound) and copy_groups(z[:, sound]) is not None:
         reasons.append(("copied rows", [int(j) for j in sound]))
+        distinct = np.unique(z, axis=0)
+        if copy_groups(distinct[:, sound]) is not None:  # not whole rows, which are weights
+            noise[sound] = min(COPIES, GAP * spacing(distinct[:, sound]))
     dependent = _dependent_columns(z, noise)
     if dependent:
         noise[dependent] = COPIES
@@ -93,7 +102,8 @@ def find_degeneracy(z: np.ndarray) -> Degeneracy:
     return Degeneracy(noise, reasons)
 
 
-def _has_atoms(column: np.ndarray) -> bool:
+def has_atoms(column: np.ndarray) -> bool:
+    """Whether a column (n,) repeats one value often, or has few values."""
     counts = np.unique(column, return_counts=True)[1]
     repeated = counts.max() >= max(LARGEST_ATOM * len(column), 3)  # two equal of ten is chance
     return bool(repeated or (len(column) >= 100 and len(counts) < FEWEST_DISTINCT * len(column)))

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from skebm.data._copies import copy_groups
+from skebm.data._degeneracy import has_atoms
 from skebm.data._systematic import systematic_rows
 from skebm.data.transform import Transform
 
@@ -211,9 +213,18 @@ class ArrayTable(Table):
         return x + scale * torch.empty_like(x).normal_(generator=rng)
 
 
-def split(n: int, fraction: float, rng: torch.Generator) -> np.ndarray:
-    """Return the numbers of the rows to hold out: that share, none of few."""
+def split(z: np.ndarray, fraction: float, rng: torch.Generator) -> np.ndarray:
+    """Return the numbers of the rows (n, d) to hold out: that share, none of few.
+
+    Copies stay together, or what is held out has been trained on. Columns of few values are no
+    sign of copies.
+    """
+    n = len(z)
     if fraction == 0 or n < FEWEST_FOR_VALIDATION:
         return np.arange(0)
-    order = torch.randperm(n, generator=rng, device=rng.device).cpu().numpy()
-    return np.sort(order[: min(max(int(np.ceil(fraction * n)), 2), n - 2)])
+    sound = [j for j in range(z.shape[1]) if not has_atoms(z[:, j])]
+    group = copy_groups(z[:, sound]) if sound else None
+    units = n if group is None else int(group.max()) + 1
+    order = torch.randperm(units, generator=rng, device=rng.device).cpu().numpy()
+    chosen = order[: min(max(int(np.ceil(fraction * units)), 2), units - 2)]
+    return np.sort(chosen) if group is None else np.flatnonzero(np.isin(group, chosen))

@@ -9,7 +9,14 @@ from abc import ABC, abstractmethod
 import numpy as np
 import torch
 
+from skebm.data._spread import trimmed_moments
+
+SUSPECT = 6.0  # standard deviations: 2 % of the rows that make 9/10 of the variance are beyond
+MISLED = 5.0  # times the trimmed standard deviation: from here on a few rows have set the scale
+FEWEST_TO_TRIM = 20  # rows: of fewer, 1 % at each end is more than a few
 LARGEST = 1e15  # a clipped coordinate squares to 1e30, which float32 still holds
+VAST = 1e300  # columns of such numbers are computed in quarters, whose differences doubles hold
+WIDEST = np.finfo(np.float64).max
 
 
 class Transform(ABC):
@@ -29,7 +36,7 @@ class Transform(ABC):
 
     @abstractmethod
     def inverse(self, z: torch.Tensor) -> np.ndarray:
-        """Map standardized rows (n, d) to float64 rows in the units of X."""
+        """Map standardized rows (n, d) to float64 rows in the units of X, all of them finite."""
 
     @abstractmethod
     def log_slope(self, X: np.ndarray) -> np.ndarray:
@@ -54,6 +61,12 @@ class Affine(Transform):
     scale : ndarray of shape (d,)
         Column standard deviations, units of X; 1 for constant columns.
 
+    Attributes
+    ----------
+    trimmed : ndarray of int
+        Columns in which less than 2 % of the rows are so far out that they would set the scale:
+        `from_table` takes mean and standard deviation of the others.
+
     Notes
     -----
     Coordinates beyond 1e15 standard deviations are clipped so that float32 energies stay finite
@@ -70,12 +83,15 @@ class Affine(Transform):
 
     def __init__(self, location: np.ndarray, scale: np.ndarray) -> None:
         self.location, self.scale, self.n_features = location, scale, len(scale)
+        self.trimmed = np.arange(0)
 
     @classmethod
     def from_table(cls, X: np.ndarray, weight: np.ndarray | None = None) -> Affine:
         """Estimate location and scale from rows, weighted when `weight` is given."""
         if weight is not None:
             X, weight = X[weight > 0], weight[weight > 0]
+        if (np.abs(X).max(axis=0) > VAST).any():
+            return _of_vast(X, weight)
         shift = X[0]  # differences first: exact for large offsets
         mean = np.average(X - shift, axis=0, weights=weight)
         centered = (X - shift) - mean
@@ -83,15 +99,27 @@ class Affine(Transform):
         spread = largest > 1e-12 * np.abs(X).max(axis=0)  # below: rounding noise of a constant
         unit = np.where(spread, largest, 1.0)  # so that squares neither overflow nor vanish
         scale = unit * np.sqrt(np.average((centered / unit) ** 2, axis=0, weights=weight))
-        return cls(mean + shift, np.where(spread & (scale > 0), scale, 1.0))
+        affine = cls(mean + shift, np.where(spread & (scale > 0), scale, 1.0))
+        suspects = np.flatnonzero(spread & (largest > SUSPECT * affine.scale))
+        affine._trim(X, weight, suspects)
+        return affine
+
+    def _trim(self, X: np.ndarray, weight: np.ndarray | None, suspects: np.ndarray) -> None:
+        """Take the moments without 1 % at each end where these few rows make most of the scale."""
+        if len(X) < FEWEST_TO_TRIM or not len(suspects):
+            return
+        mean, std = trimmed_moments(X[:, suspects], weight)
+        misled = (std > 0) & (self.scale[suspects] > MISLED * std)
+        self.trimmed = suspects[misled]
+        self.location[self.trimmed], self.scale[self.trimmed] = mean[misled], std[misled]
 
     @classmethod
     def from_images(cls, X: np.ndarray) -> Affine:
         """Return one map to [-1, 1] for all columns."""
-        low, high = float(X.min()), float(X.max())
-        half = (high - low) / 2 if high > low else 1.0
+        low, high = float(X.min()) / 2, float(X.max()) / 2  # halves: their difference is a double
+        half = high - low if high > low else 1.0
         d = X.shape[1]
-        return cls(np.full(d, (high + low) / 2), np.full(d, half))
+        return cls(np.full(d, high + low), np.full(d, half))
 
     @classmethod
     def identity(cls, n_features: int) -> Affine:
@@ -102,15 +130,23 @@ class Affine(Transform):
         self, X: np.ndarray, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> torch.Tensor:
         """Map rows (n, d) in the units of X to rows of standardized space."""
+        X, location, scale = np.asarray(X, dtype=np.float64), self.location, self.scale
+        if (scale > VAST).any():
+            unit = np.where(scale > VAST, 0.25, 1.0)  # powers of two: the same bits
+            X, location, scale = X * unit, location * unit, scale * unit
         with np.errstate(over="ignore"):  # the largest doubles: clipped below
-            z = np.asarray(X, dtype=np.float64) - self.location
-            z /= self.scale
+            z = X - location
+            z /= scale
         z = np.ascontiguousarray(z.clip(-LARGEST, LARGEST, out=z))
         return torch.from_numpy(z).to(dtype).to(device)
 
     def inverse(self, z: torch.Tensor) -> np.ndarray:
-        """Map standardized rows (n, d) to float64 rows in the units of X."""
-        return z.detach().cpu().numpy().astype(np.float64) * self.scale + self.location
+        """Map standardized rows (n, d) to float64 rows in the units of X, all of them finite."""
+        unit = np.where(self.scale > VAST, 0.25, 1.0)  # as in `forward`
+        with np.errstate(over="ignore"):  # beyond the largest double there is none
+            X = z.detach().cpu().numpy().astype(np.float64) * (self.scale * unit)
+            X = (X + self.location * unit) / unit
+        return X.clip(-WIDEST, WIDEST, out=X)
 
     def log_slope(self, X: np.ndarray) -> np.ndarray:
         """Return minus the log scales, (1, d)."""
@@ -123,3 +159,11 @@ class Affine(Transform):
     def state(self) -> dict[str, np.ndarray]:
         """Return location and scale."""
         return {"location": self.location, "scale": self.scale}
+
+
+def _of_vast(X: np.ndarray, weight: np.ndarray | None) -> Affine:
+    """Estimate location and scale of columns near the largest doubles, which no sum may reach."""
+    unit = np.where(np.abs(X).max(axis=0) > VAST, 2.0**-60, 1.0)
+    small = Affine.from_table(X * unit, weight)
+    constant = (unit < 1) & (small.scale == 1)
+    return Affine(small.location / unit, np.where(constant, 1.0, small.scale / unit))

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from tqdm import tqdm
 
 from skebm._components import check_choice, check_number, resolve
+from skebm._surroundings import own_settings
 from skebm.data import torch_generator
 from skebm.fitted import FittedDensity
 from skebm.samplers import HMC, MALA, SGHMC, Langevin, Sampler, run
@@ -67,6 +68,7 @@ class Chains(NamedTuple):
     force: np.ndarray
 
 
+@own_settings()
 def run_chains(
     estimator: Any,
     init: Any = "noise",
@@ -250,4 +252,4 @@ def _noise_std(sampler: Sampler, step_size: float) -> float:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, ConvergenceWarning, stacklevel=3)
+    warnings.warn(message, ConvergenceWarning, stacklevel=4)

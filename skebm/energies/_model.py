@@ -37,6 +37,16 @@ class Model(NamedTuple):
     base: Base | None
     temperature: float
 
+    def multiply_adds(self, n: int) -> float:
+        """Return about how many n rows take: what `skebm._surroundings.threads` asks for."""
+        held = [
+            *self.energy.parameters(),
+            *({} if self.base is None else self.base.state_dict()).values(),
+        ]
+        if any(tensor.ndim > 3 for tensor in held):
+            return float("inf")  # convolutions use a parameter many times
+        return float(n) * sum(tensor.numel() for tensor in held)
+
     @torch.no_grad()
     def potential(self, x: torch.Tensor) -> torch.Tensor:
         """Return U(x) = E(x)/T - log p0(x), shape (n,), nats."""

@@ -8,7 +8,9 @@ import torch
 
 from skebm.bases import Base
 from skebm.bases.mixture import MixtureBase
+from skebm.bases.tails import Defended
 from skebm.energies._base import Energy, as_energy
+from skebm.energies.bounded import Bounded
 
 
 class LearnedGaussian(Energy):
@@ -58,6 +60,10 @@ class LearnedGaussian(Energy):
 
 def with_learned_gaussian(energy: torch.nn.Module, base: Base | None) -> torch.nn.Module:
     """Return the energy with learned moments where the base is one Gaussian."""
-    if not isinstance(base, MixtureBase) or len(base.means) > 1:
+    if isinstance(energy, Bounded):  # the quadratic too is learnt from rows
+        inner = with_learned_gaussian(energy.module, base)
+        return Bounded(inner, energy.low, energy.high)
+    core = base.core if isinstance(base, Defended) else base
+    if not isinstance(core, MixtureBase) or len(core.means) > 1:
         return energy
-    return LearnedGaussian(energy, base.factors[0].clone(), base.means[0].clone())
+    return LearnedGaussian(energy, core.factors[0].clone(), core.means[0].clone())

@@ -11,15 +11,17 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, DensityMixin, OutlierMixin
+from sklearn.base import DensityMixin, OutlierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skebm._components import check_number, resolve
+from skebm._surroundings import own_settings, threads
 from skebm._tables import take_rows
 from skebm.data import Table, Transform, torch_generator
+from skebm.data.transform import LARGEST
 from skebm.energies import Model, Zero
 from skebm.estimators._callbacks import CallbackSupportMixin, with_callbacks
-from skebm.estimators._files import load_estimator, save_estimator
+from skebm.estimators._files import Saved
 from skebm.estimators._preparation import choose_transform, prepare
 from skebm.estimators._run import Before, Learned, Run
 from skebm.estimators._shared import ALIASES, check_shared, resolved
@@ -33,7 +35,7 @@ from skebm.train import TrainState
 STRUCTURE = ("energy", "base", "image_shape", "generator", "entropy", "critic")
 
 
-class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEstimator):
+class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
     """Abstract density estimator and novelty detector over an energy and a base.
 
     Subclasses have a constructor and ``_learn``. What follows is shared by all: `documented` adds
@@ -84,8 +86,9 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
     device : str or torch.device
         ``"auto"`` takes CUDA where it is there, else the CPU.
     checkpoint_dir : str or Path, optional
-        Folder for the training state; an interrupted fit of the same parameters and rows goes
-        on.
+        Folder for base and training state; an interrupted fit of the same parameters and rows goes
+        on, and says so. A file that cannot be read is set aside; a full disk does not stop the fit.
+        Fits that run at the same time share no state.
     warm_start : bool
         Continue from the last fit, with its scaling and base, for `max_iter` more updates; the
         networks must be the same.
@@ -149,7 +152,8 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
         y : None
             Ignored.
         sample_weight : array-like of shape (n_samples,), optional
-            Nonnegative weights; a row counts in proportion to its weight.
+            Nonnegative weights, in any unit; a row counts in proportion to its weight. Equal
+            weights are no weights.
 
         Returns
         -------
@@ -170,20 +174,29 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
         """
         before = self._before()
         X, weight, columns = self._checked(X, sample_weight, before)
-        run = Run(self, X, weight, before, _labels(y, sample_weight, len(X)))
-        transform = choose_transform(X, weight, run)
-        table = prepare(X, weight, transform, run, columns.names)
-        run.task.rebuild = partial(self._so_far, table, transform, run, columns)
-        learned = self._learn(table, transform, run)
-        model = learned.model_or_base()
-        proposal = learned.proposal_for(model, table, run.rng)
-        log_z = normalize(model, proposal, self._method(model), run.rng)
-        density = FittedDensity(
-            model, transform, proposal, log_z, learned.draws, source=run.source, device=run.device
-        )
-        offset = threshold(density, table, self.contamination)
-        found = self._found(density, learned, offset, table.noise, columns)
-        run.end(found)
+        size, weighted = X.shape[0] * X.shape[1] ** 2, sample_weight is not None
+        labels = _labels(y, sample_weight, len(X))
+        run = Run(self, X, weight, before, weighted, labels)
+        with own_settings(), threads(size, blas=True), run:
+            transform = choose_transform(X, weight, run, columns.names)
+            table = prepare(X, weight, transform, run, columns.names)
+            run.task.rebuild = partial(self._so_far, table, transform, run, columns)
+            learned = self._learn(table, transform, run)
+            model = learned.model_or_base()
+            proposal = learned.proposal_for(model, table, run.rng)
+            log_z = normalize(model, proposal, self._method(model), run.rng)
+            density = FittedDensity(
+                model,
+                transform,
+                proposal,
+                log_z,
+                learned.draws,
+                source=run.source,
+                device=run.device,
+            )
+            offset = threshold(density, table, self.contamination)
+            found = self._found(density, learned, offset, table.noise, columns)
+            run.end(found)
         return self._remember(found)
 
     def score_samples(self, X):
@@ -235,11 +248,12 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the fitted density.
 
-        Draws from the base (without one, from a mixture near the data) are resampled by their
-        weights, then moved by Metropolis-adjusted Langevin steps that leave the density unchanged.
-        ``sample_info_`` holds the effective number of draws and the acceptance. Without a base and
-        with more than 32 columns no such draws are near the data: chains then run as in training,
-        and are only as good as the training made them.
+        Draws from the base (without one, from a mixture near the data) are chosen by their weights.
+        Where those are uneven, they go to the density through temperatures in between, resampled
+        and moved by Metropolis-adjusted Langevin steps at each. ``sample_info_`` holds the
+        effective number of draws, and acceptance and R-hat of the chains. Without a base and with
+        more than 32 columns no such draws are near the data: chains then run as in training, and
+        are only as good as the training made them.
 
         Parameters
         ----------
@@ -320,54 +334,6 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
         X = self._rows(X)
         return self.density_.score_function(X)
 
-    def save(self, path):
-        """Write the fitted estimator to one file: tensors and a JSON header, no pickle.
-
-        Parameters
-        ----------
-        path : str or Path
-            File to write, in safetensors format.
-
-        Raises
-        ------
-        TypeError
-            If the base wraps a torch distribution or a parameter has no plain form.
-        FileNotFoundError
-            If the folder does not exist.
-
-        Notes
-        -----
-        The state of the training is not written: after `load` a fit with ``warm_start=True`` begins
-        anew. Pickle keeps it.
-        """
-        check_is_fitted(self)
-        save_estimator(self, path)
-
-    @classmethod
-    def load(cls, path, energy=None):
-        """Read an estimator that `save` wrote; no code from the file is run.
-
-        Parameters
-        ----------
-        path : str or Path
-            File to read.
-        energy : callable, optional
-            The factory, for a model whose energy was a callable.
-
-        Returns
-        -------
-        estimator
-            Fitted, on the device that its ``device`` parameter names here.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no such file.
-        ValueError
-            If the file is no saved estimator of this class, or its energy factory is missing.
-        """
-        return load_estimator(cls, path, energy)
-
     @property
     def energy_(self):
         """E on standardized space, a module."""
@@ -424,15 +390,18 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
     ) -> tuple[np.ndarray, np.ndarray | None, Columns]:
         """Check the table and all shared parameters; set nothing."""
         reader = copy.copy(self)  # gets the names in place of self
-        X = validate_data(
-            reader,
-            X,
-            dtype=np.float64,
-            order="C",
-            ensure_min_samples=2,
-            reset=before is None,
-        )
+        with np.errstate(all="ignore"):  # it sums the table, which doubles may not hold
+            X = validate_data(
+                reader,
+                X,
+                dtype=np.float64,
+                order="C",
+                ensure_min_samples=2,
+                reset=before is None,
+            )
         check_shared(self, X.shape[1])
+        if not self.standardize:
+            _check_size(X)
         X, weight = _weighted_rows(X, sample_weight)
         return X, weight, Columns(X.shape[1], getattr(reader, "feature_names_in_", None))
 
@@ -524,7 +493,8 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, BaseEst
 
     def _rows(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=np.float64, reset=False)
+        with np.errstate(all="ignore"):  # as in `_checked`
+            return validate_data(self, X, dtype=np.float64, reset=False)
 
     def _rng(self, random_state: Any) -> Any:
         seed = self.random_state if random_state is None else random_state
@@ -546,6 +516,16 @@ def _labels(y: Any, sample_weight: Any, n: int) -> Any:
     return take_rows(np.asarray(y), np.flatnonzero(np.asarray(sample_weight)))
 
 
+def _check_size(X: np.ndarray) -> None:
+    """Refuse rows whose squares float32 does not hold."""
+    largest = np.abs(X).max()
+    if largest > LARGEST:
+        raise ValueError(
+            f"X must lie within {LARGEST:g} with standardize=False, got a value of size "
+            f"{largest:.3g}. Set standardize=True, or scale the columns."
+        )
+
+
 def _weighted_rows(X: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """Check the weights and leave out rows of weight 0."""
     if sample_weight is None:
@@ -563,9 +543,11 @@ def _weighted_rows(X: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, np.nd
             f"sample_weight must be finite and >= 0, got {n_bad} values that are not. Leave rows "
             "out by a weight of 0."
         )
+    weight = weight / (weight.max() or 1.0)  # only ratios count
     if np.count_nonzero(weight) < 2:
         raise ValueError(
             "sample_weight must be positive for at least 2 rows, got "
             f"{np.count_nonzero(weight)} above zero. Leave it out to weight all rows alike."
         )
-    return X[weight > 0], weight[weight > 0]
+    X, weight = X[weight > 0], weight[weight > 0]
+    return X, None if (weight == 1).all() else weight  # equal weights are no weights

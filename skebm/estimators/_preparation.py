@@ -15,7 +15,9 @@ from skebm.estimators._run import Run
 from skebm.exceptions import DataDegeneracyWarning
 
 
-def choose_transform(X: np.ndarray, weight: np.ndarray | None, run: Run) -> Transform:
+def choose_transform(
+    X: np.ndarray, weight: np.ndarray | None, run: Run, names: list[str]
+) -> Transform:
     """Return the per-column map, the identity, or one global map to [-1, 1] for images."""
     if run.before is not None:
         return run.before.transform
@@ -23,7 +25,19 @@ def choose_transform(X: np.ndarray, weight: np.ndarray | None, run: Run) -> Tran
         return Affine.identity(X.shape[1])
     if run.params.image_shape is not None:
         return Affine.from_images(X)
-    return Affine.from_table(X, weight)
+    affine = Affine.from_table(X, weight)
+    if len(affine.trimmed):
+        warnings.warn(_of_far_rows(affine.trimmed, names), DataDegeneracyWarning, stacklevel=4)
+    return affine
+
+
+def _of_far_rows(columns: np.ndarray, names: list[str]) -> str:
+    shown = ", ".join(names[j] for j in columns[:8]) + (", ..." * (len(columns) > 8))
+    return (
+        f"A few rows are so far out that they would set the scale of {shown}. The scale is that of "
+        "the others, and rows far out are left to the heavy tails of the base. Set codes for "
+        "missing values and glitches apart, or take logarithms."
+    )
 
 
 def prepare(
@@ -34,13 +48,13 @@ def prepare(
     names: list[str],
 ) -> ArrayTable:
     """Hold rows out, decide on the noise, and return the table."""
-    held_out = split(len(X), run.params.validation_fraction, run.rng)
+    z = transform.forward(X, dtype=torch.float64).numpy()
+    held_out = split(z, run.params.validation_fraction, run.rng)
     noise = np.zeros(X.shape[1])
     if run.params.data_noise == "auto":
-        rows = np.delete(X, held_out, axis=0)
-        degeneracy = find_degeneracy(transform.forward(rows, dtype=torch.float64).numpy())
+        degeneracy = find_degeneracy(np.delete(z, held_out, axis=0))
         noise = degeneracy.noise
-        if degeneracy.reasons:
+        if noise.any():
             warnings.warn(degeneracy.message(names), DataDegeneracyWarning, stacklevel=5)
     else:
         noise += float(run.params.data_noise)

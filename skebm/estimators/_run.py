@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Before", "Learned", "Run", "places"]
 
 import copy
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,10 @@ import numpy as np
 import torch
 from sklearn.utils import check_array
 
+from skebm._surroundings import threads
 from skebm.bases import Base, BaseComponent
+from skebm.bases.tails import fit_defended
+from skebm.bases.uniform import UniformBase
 from skebm.data import Table, Transform, resolve_device
 from skebm.energies import Model, Zero, build_energy
 from skebm.energies.aliases import ENERGIES
@@ -121,14 +125,17 @@ class Run:
         X: np.ndarray,
         weight: np.ndarray | None,
         before: Before | None,
+        weighted: bool = False,
         y: Any = None,
     ) -> None:
         self.params: Any = estimator
         self.before, self.n_features = before, X.shape[1]
         self.device = resolve_device(estimator.device)
         self.temperature = float(getattr(estimator, "temperature", 1.0))
-        self.task = FitTask(estimator, X, y, weight)
-        self.checkpoint = Checkpoint.of(estimator, X, weight)
+        # equal weights are None here, but callbacks hear of weights where any were given
+        told = np.ones(len(X)) if weighted and weight is None else weight
+        self.task = FitTask(estimator, X, y, told)
+        self.checkpoint = Checkpoint(estimator, X, weight)
         self.rng = torch.Generator(self.device).manual_seed(self.checkpoint.seed)
         self.local_rng = self.rng
 
@@ -150,23 +157,29 @@ class Run:
         return chosen.with_params(learning_rate=self.params.learning_rate, **own)
 
     def model(self, table: Table) -> Model:
-        """Return what is to be trained: that of a warm start, else base and energy anew.
-
-        The energy is kept to the box of a uniform base.
-        """
+        """Return what is to be trained: that of a warm start, else base and energy anew."""
         if self.before is not None:
             return copy.deepcopy(self.before.states[-1].model)
         chosen = None if self.params.base is None else resolved(self.params, "base")
         base = None if chosen is None else self.fit_base(chosen, table)
-        return Model(bounded_by(self.new_energy(), base), base, self.temperature)
+        return Model(self.new_energy(base, table), base, self.temperature)
 
-    def new_energy(self) -> torch.nn.Module:
-        """Build a fresh energy."""
-        return build_energy(self.source.energy, ENERGIES, self.source.shape, self.rng)
+    def new_energy(self, base: Base | None, table: Table) -> torch.nn.Module:
+        """Build a fresh energy, kept to a box where it has a base."""
+        energy = build_energy(self.source.energy, ENERGIES, self.source.shape, self.rng)
+        if base is None or (self.is_image and not isinstance(base, UniformBase)):
+            return energy
+        return bounded_by(energy, base, table.rows(MOST_ROWS, noised=False).x)
 
     def fit_base(self, component: BaseComponent, table: Table) -> Base:
-        """Fit a normalized density to the training rows."""
-        return component.fit(*table.rows(MOST_ROWS), self.rng)
+        """Fit a normalized density to the training rows; with heavy tails, but for images."""
+        fit = component.fit if self.is_image else functools.partial(fit_defended, component)
+        return self.checkpoint.base(lambda: fit(*table.rows(MOST_ROWS), self.rng), self.rng)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether rows are images, whose columns are of one kind and bounded."""
+        return self.params.image_shape is not None
 
     def is_near(self, model: Model) -> bool:
         """Whether draws of a proposal can be weighed: without a base in few columns alone."""
@@ -216,17 +229,24 @@ class Run:
         earlier = [] if self.before is None else self.before.states
         at = i if state is None else state
         model.energy.requires_grad_(True).eval()  # dropout would draw from torch's global state
-        return train(
-            model,
-            objective,
-            table,
-            settings=settings,
-            rng=self.local_rng,
-            state=earlier[at] if at < len(earlier) else None,
-            judge=judge,
-            callbacks=[self.task.on_validation],
-            checkpoint=self.checkpoint.phase(i),
-        )
+        with threads(model.multiply_adds(settings.batch_size)):
+            return train(
+                model,
+                objective,
+                table,
+                settings=settings,
+                rng=self.local_rng,
+                state=earlier[at] if at < len(earlier) else None,
+                judge=judge,
+                callbacks=[self.task.on_validation],
+                checkpoint=self.checkpoint.phase(i),
+            )
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.checkpoint.release()
 
     def end(self, found: dict[str, Any]) -> None:
         """Forget the checkpoint of a fit without a seed, and tell the callbacks."""

@@ -13,16 +13,15 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
+from skebm._surroundings import own_settings
 from skebm.bases import Base, Defensive
-from skebm.bases.uniform import UniformBase
 from skebm.data import Table, Transform
 from skebm.energies import Model
-from skebm.energies.bounded import Bounded
 from skebm.estimators._base import DensityEstimator
 from skebm.estimators._bounds_paper import paper_settings
 from skebm.estimators._run import MOST_ROWS, Learned, Run
 from skebm.estimators._shared import documented, resolved
-from skebm.exceptions import GeneratorWarning
+from skebm.exceptions import GeneratorWarning, NormalizationWarning
 from skebm.fitted import Bound, Bounds, Draws, Trained
 from skebm.fitted.bounds import IMAGE_COLUMNS, MOST_DENSE, GeneratorReport, report_generator
 from skebm.fitted.draws import UNKNOWN, ByGenerator
@@ -40,7 +39,6 @@ from skebm.train.judge import held_out_given
 FOLDED = 0.1  # share of latents with the rarer orientation from which a fit is tried again
 FEW_ROWS = 4000  # of the table, and as many generated, behind the proposal; and behind bounds
 FARTHEST = 100.0  # standardized units; generated rows beyond say nothing of where the model is
-BOX_MARGIN = 0.25  # of the rows' range, on each side
 N_FOLD_LATENTS, N_FOLD_IMAGES = 4096, 256
 BLOCK = 1024  # rows
 FOLD_COLUMNS = 1 << 18  # of Jacobians above 64 latents
@@ -120,7 +118,10 @@ class BoundsEBM(DensityEstimator):
         `bound` or fewer latents.
     cubo_ : Bound
         Upper bound by importance weights, half the log of their second moment, with the effective
-        number of squared weights. Below some hundreds it is an underestimate. nan with fewer
+        number of squared weights: the larger of that from the generator and of that from a mixture
+        of rows, generated rows and a wide Gaussian (above 32 columns from the base, where there is
+        one). Below some hundreds it is an underestimate, and no effective number tells of a mode
+        that neither of them meets. nan with fewer
         latents than columns, with `observation_noise`, above 512 latents, and where the generator
         is degenerate: its density is not known there.
     fold_fraction_ : float
@@ -165,7 +166,9 @@ class BoundsEBM(DensityEstimator):
     m that nobody can compute, its proof exchanges an average over a path for one over the generator
     (Eq. 23), Eq. 18 fails where rows have more columns than latents, and a generator that misses a
     mode has no penalty there. Do not report it as a bound. ``cubo_`` is an upper bound in
-    expectation. `log_partition_` has an error bar, and is what ``score`` uses.
+    expectation, of what its draws see: an effective sample size near the number of draws says that
+    weights are even where there are draws, nothing of places where there are none.
+    `log_partition_` has an error bar, and is what ``score`` uses.
 
     Over a base the energy is learnt inside the box of the training rows, widened by a quarter on
     each side, and has its value at the nearest point of the box outside: nothing in the game looks
@@ -345,15 +348,18 @@ class BoundsEBM(DensityEstimator):
         density, rng = self.density_, self._rng(random_state)
         if method == "generator":
             self.sample_info_ = UNKNOWN
-            return density.transform.inverse(density.draws.generate(n_samples, rng))
+            with own_settings():
+                return density.transform.inverse(density.draws.generate(n_samples, rng))
         if density.model.base is None and density.n_features > MOST_COLUMNS:
             raise ValueError(
                 f"method must be 'generator' without a base above {MOST_COLUMNS} columns, got "
                 f"{method!r}. No starts of such chains are near the density."
             )
-        z, self.sample_info_ = Draws().sample(density.model, density.proposal, n_samples, rng)
+        with own_settings():
+            z, self.sample_info_ = Draws().sample(density.model, density.proposal, n_samples, rng)
         return density.transform.inverse(z)
 
+    @own_settings()
     def bounds(self, X, random_state=None):
         """Bound the mean negative log likelihood of rows from both sides.
 
@@ -370,6 +376,13 @@ class BoundsEBM(DensityEstimator):
             Lower bound, the paper's upper surrogate, CUBO, and an estimate by annealed importance
             sampling, nats per row, in the units of X; and the share of folded latents.
 
+        Warns
+        -----
+        GeneratorWarning
+            Where the generator folds or is degenerate.
+        NormalizationWarning
+            Where the estimate by annealed importance sampling cannot be trusted.
+
         Notes
         -----
         Up to 16,384 latents with their Jacobians, fewer above 8 latent dimensions; then the chains
@@ -378,11 +391,21 @@ class BoundsEBM(DensityEstimator):
         X = self._rows(X)
         density, rng = self.density_, self._rng(random_state)
         at_rows = _unnormalized(density.model, density.transform, X, density.device)
+        known = density.model.base is not None or density.n_features <= MOST_COLUMNS
         report = report_generator(
-            density.model, self.game_, self.generator_, density.n_features, at_rows, rng
+            density.model,
+            self.game_,
+            self.generator_,
+            density.n_features,
+            at_rows,
+            rng,
+            density.proposal if known else None,
         )
         _warn_of(report, self.game_)
         chains = AIS().estimate(density.model, density.proposal, rng)
+        doubts = chains.doubts()
+        if doubts is not None:
+            warnings.warn(doubts, NormalizationWarning, stacklevel=2)
         spread = float(at_rows.var()) / len(X) if len(X) > 1 else math.nan
         value = float(at_rows.mean()) + chains.value
         ais = Bound(value, math.sqrt(spread + chains.stderr**2), chains.ess)
@@ -390,7 +413,7 @@ class BoundsEBM(DensityEstimator):
 
     def _learn(self, table: Table, transform: Transform, run: Run) -> Learned:
         game = self._game(run)
-        chosen = self._play(game, self._model(table, run), table, run)
+        chosen = self._play(game, run.model(table), table, run)
         near = self._proposal_near(game, chosen, table, run)
         states = [chosen, *self._refined(chosen, near, table, run)]
         model, best = states[-1].model, states[-1].best
@@ -403,7 +426,9 @@ class BoundsEBM(DensityEstimator):
         network = chosen.objective.modules["generator"]
         final, fresh = learned.model_or_base(), _fresh(table, run.rng)
         at_rows = _unnormalized(final, transform, fresh, run.device)
-        report = report_generator(final, game, network, run.n_features, at_rows, run.rng)
+        report = report_generator(
+            final, game, network, run.n_features, at_rows, run.rng, near or final.base
+        )
         _warn_of(report, game)
         extras = {
             "game_": game,
@@ -450,22 +475,13 @@ class BoundsEBM(DensityEstimator):
             )
         return game
 
-    def _model(self, table: Table, run: Run) -> Model:
-        """Return what is to be trained, kept to a box around the rows: no game looks beyond."""
-        model = run.model(table)
-        boxed = model.base is None or isinstance(model.base, UniformBase)
-        if run.before is not None or boxed or self.image_shape is not None:
-            return model
-        return model._replace(energy=_boxed(model.energy, table))
-
     def _play(self, game: BidirectionalBounds, model: Model, table: Table, run: Run) -> TrainState:
         """Play the game, again while it folds; return the best outcome."""
         settings = run.settings(average=False)  # of a game's parameters: it did worse
         played: list[tuple[float, TrainState]] = []  # the smaller the better
         for i in range(1 if run.before is not None else self.n_restarts):
             if i > 0:
-                energy, boxed = run.new_energy(), isinstance(model.energy, Bounded)
-                model = model._replace(energy=_boxed(energy, table) if boxed else energy)
+                model = model._replace(energy=run.new_energy(model.base, table))
             state = run.phase(i, model, game, table, settings, state=0)
             if not _fold_fraction(game, state, run.rng) > FOLDED:
                 return state
@@ -502,14 +518,6 @@ class BoundsEBM(DensityEstimator):
             made = network(z)
         spread = made.isfinite().all() and float(made.abs().max()) < FARTHEST
         return Defensive().fit(torch.cat([rows, made]) if spread else rows, None, run.rng)
-
-
-def _boxed(energy: torch.nn.Module, table: Table) -> torch.nn.Module:
-    """Return an energy that ends at a box around the rows."""
-    x = table.rows(MOST_ROWS, noised=False).x
-    low, high = x.amin(0), x.amax(0)
-    margin = BOX_MARGIN * (high - low)
-    return Bounded(energy, low - margin, high + margin)
 
 
 def _trained(game: BidirectionalBounds, network: torch.nn.Module, run: Run) -> Trained:

@@ -64,7 +64,8 @@ class HybridCDDensity(DensityEstimator):
     history_ : list of dict
         One row per 25 updates, those of `refine` after those of the chains: losses and
         brackets (nats), acceptance, step size and force (mean norm of the gradient of U = E/T - log
-        p0 where chains end), held-out log likelihood (nats per row, standardized space), its gain
+        p0 where chains end), share of chains that flew apart and were left out (``lost_chains``),
+        held-out log likelihood (nats per row, standardized space), its gain
         over the base and standard error.
     n_iter_ : int
         Updates made by contrastive divergence.

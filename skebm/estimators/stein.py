@@ -12,6 +12,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
+from skebm._surroundings import own_settings
 from skebm.bases import Gaussian
 from skebm.data import Table, Transform
 from skebm.energies import Model
@@ -194,6 +195,7 @@ class SteinEBM(DensityEstimator):
         transform = self._fitted().transform
         return _CriticOfRows(self.critic_network_.network, transform)
 
+    @own_settings()
     def sample(
         self,
         n_samples=1,
@@ -327,6 +329,7 @@ class _CriticOfRows:
     def __init__(self, network: torch.nn.Module, transform: Transform) -> None:
         self.network, self.transform = network, transform
 
+    @own_settings()
     @torch.no_grad()
     def __call__(self, X: Any) -> np.ndarray:
         X = check_array(X, dtype=np.float64)

@@ -16,7 +16,6 @@ from skebm.bases import Uniform
 from skebm.bases.uniform import UniformBase
 from skebm.data import Table, Transform
 from skebm.energies import Model
-from skebm.energies.bounded import bounded_by
 from skebm.estimators._base import DensityEstimator
 from skebm.estimators._run import MOST_ROWS, Learned, Run, places
 from skebm.estimators._shared import documented, resolved
@@ -274,7 +273,7 @@ class USPDensity(DensityEstimator):
             return run.model(table)
         low, high = box
         base = UniformBase(low, high, component.shoulder * (high - low))
-        return Model(bounded_by(run.new_energy(), base), base, run.temperature)
+        return Model(run.new_energy(base, table), base, run.temperature)
 
 
 def _partition(

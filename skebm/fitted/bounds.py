@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from skebm.bases import Base
 from skebm.energies import Model
 from skebm.networks import half_log_det, log_volume, value_and_jacobian
 from skebm.networks._evaluating import evaluating
@@ -16,6 +17,7 @@ from skebm.networks.jacobian import MOST_EXACT, flat_rows
 from skebm.objectives import BidirectionalBounds
 from skebm.objectives._generator_entropy import minority, noisy_log_density, orientation
 from skebm.objectives.bidirectional_bounds import FLOOR
+from skebm.partition._base import from_log_weights, log_ratio
 
 N_LATENTS = 16384
 N_ITERATED = 1024  # latents where singular values are iterated for, and of images
@@ -23,6 +25,7 @@ N_CHECKED = 256  # latents where only the rank is looked at, and the fewest
 N_COLUMNS = 1 << 17  # of Jacobians behind a report: fewer latents where they are long
 MOST_DENSE = 512  # latents of a square generator up to which its Jacobian is formed
 N_CENTERS = 8192  # fresh latents behind one log density of a noisy generator
+BLOCK = 4096  # rows of a proposal at a time
 COLUMNS_AT_ONCE, IMAGE_COLUMNS = 1 << 15, 1 << 12  # of Jacobians
 
 
@@ -61,7 +64,9 @@ class Bounds(NamedTuple):
     upper_surrogate : Bound
         The paper's upper objective, no bound.
     cubo : Bound
-        Upper bound by the second moment of importance weights from the generator.
+        Upper bound by the second moment of importance weights: the larger of that from the
+        generator and, where there is one, that from a density fitted to rows. Its effective size
+        cannot see a mode that neither of them meets.
     ais : Bound
         The negative log likelihood with log Z by annealed importance sampling that starts near the
         data and the generator; an estimate, no bound, and ess is the chains' effective number.
@@ -112,8 +117,13 @@ def report_generator(
     n_features: int,
     at_rows: torch.Tensor,
     rng: torch.Generator,
+    proposal: Base | None = None,
 ) -> GeneratorReport:
-    """Evaluate bounds, given the negative log densities but for log Z of held-out rows (m,)."""
+    """Evaluate bounds, given the negative log densities but for log Z of held-out rows (m,).
+
+    A generator that misses a mode has even weights and a second moment that is too small: it is
+    compared with that of a `proposal` which knows the rows.
+    """
     latent_dim = objective.latents((n_features,))
     square = latent_dim == n_features
     exact = latent_dim <= MOST_EXACT or (square and latent_dim <= MOST_DENSE)
@@ -139,7 +149,12 @@ def report_generator(
             penalty = objective.weight(latent_dim) * float(draws.penalty.double().mean())
             surrogate = lower._replace(value=lower.value + max(penalty - objective.margin, 0.0))
         if exact and degenerate == 0 and objective.noise() == 0:
-            cubo = _second_moment(at_rows, draws)
+            weights = [-draws.potential + draws.volume - _log_prior(draws.latent)]
+            if proposal is not None:
+                x = proposal.sample(N_LATENTS, rng)
+                weights += [torch.cat([log_ratio(model, proposal, b) for b in x.split(BLOCK)])]
+            bounds = [_second_moment(at_rows, log_weight) for log_weight in weights]
+            cubo = max(bounds, key=lambda bound: bound.value)
     return GeneratorReport(lower, surrogate, cubo, fold, degenerate)
 
 
@@ -209,12 +224,8 @@ def _mean_bound(at_rows: torch.Tensor, gain: torch.Tensor) -> Bound:
     return Bound(value, math.sqrt(spread), float(len(gain)))
 
 
-def _second_moment(at_rows: torch.Tensor, draws: _Draws) -> Bound:
-    """Return the bound by half the log second moment of exp(-U) / p_g."""
-    log_weight = -draws.potential + draws.volume - _log_prior(draws.latent)
-    n = len(log_weight)
-    second = (2 * log_weight).logsumexp(0)
-    log_z = 0.5 * (second - math.log(n))
-    ess = float((-(4 * log_weight).logsumexp(0) + 2 * second).exp())  # of the squared weights
-    spread = 0.25 / max(ess, 1.0) + _spread(at_rows)
-    return Bound(float(at_rows.mean() + log_z), math.sqrt(spread), ess)
+def _second_moment(at_rows: torch.Tensor, log_weight: torch.Tensor) -> Bound:
+    """Return the bound by half the log second moment of exp(-U) / q."""
+    second = from_log_weights(2 * log_weight.double(), "importance")
+    spread = 0.25 * second.stderr**2 + _spread(at_rows)
+    return Bound(float(at_rows.mean()) + 0.5 * second.value, math.sqrt(spread), second.ess)

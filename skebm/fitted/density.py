@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from skebm._surroundings import own_settings, threads
 from skebm.bases import Base
 from skebm.data import Transform, resolve_device, torch_generator
 from skebm.energies import Model
@@ -86,22 +87,25 @@ class FittedDensity:
         """Columns of X."""
         return self.proposal.n_features
 
+    @own_settings()
     def log_density(self, X: np.ndarray) -> np.ndarray:
         """Return log p at rows (n, d) in the units of X: (n,), nats, finite."""
         log_z = 0.0 if self.log_partition is None else self.log_partition.value
         potential = self._evaluate(X, Model.potential)
         return finite(self.transform.log_slope(X).sum(1) - potential - log_z)
 
+    @own_settings()
     def energy(self, X: np.ndarray) -> np.ndarray:
         """Return E alone at rows (n, d) in the units of X: (n,), nats."""
         return finite(self._evaluate(X, lambda model, z: model.energy(z)))
 
+    @own_settings()
     def score_function(self, X: np.ndarray) -> np.ndarray:
         """Return the gradient of log p at rows (n, d): (n, d), nats per unit of X."""
         score = self._evaluate(X, lambda model, z: model.potential_and_score(z)[1], X.shape[1:])
-        with np.errstate(over="ignore"):  # a denormal scale: made finite below
-            slope = np.exp(self.transform.log_slope(X))
-            return finite(score * slope + self.transform.slope_gradient(X))
+        root = np.exp(self.transform.log_slope(X) / 2)  # which doubles hold for denormal scales too
+        with np.errstate(over="ignore"):  # made finite below
+            return finite(score * root * root + self.transform.slope_gradient(X))
 
     def sample(
         self, n_samples: int, random_state: int | np.random.RandomState | None = None
@@ -111,8 +115,9 @@ class FittedDensity:
 
     def draw(self, n: int, rng: torch.Generator) -> tuple[np.ndarray, SampleInfo]:
         """Return rows (n, d) in the units of X, and how their drawing went."""
-        z, info = self.draws.sample(self.model, self.proposal, n, rng)
-        return self.transform.inverse(z), info
+        with own_settings(), threads(self.model.multiply_adds(n)):
+            z, info = self.draws.sample(self.model, self.proposal, n, rng)
+            return self.transform.inverse(z), info
 
     def noise(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Return n starts of noise (n, d) for chains, standardized space."""
@@ -124,13 +129,14 @@ class FittedDensity:
 
     def pack(self) -> tuple[dict[str, Any], Tensors]:
         """Return a plain header and the tensors, for files."""
+        log_z = self.log_partition
         parts = {
             "transform": self.transform,
             "base": self.model.base,
             "proposal": None if self.proposal is self.model.base else self.proposal,
             "draws": self.draws,
             "temperature": self.model.temperature,
-            "log_partition": None if self.log_partition is None else tuple(self.log_partition),
+            "log_partition": log_z and (*log_z, log_z.pareto_k),
         }
         energy, tensors = pack_energy(self.model.energy, self.source)
         headers, others = pack_all(parts)
@@ -194,9 +200,10 @@ class FittedDensity:
         device = torch.device("cpu") if few and self.device.type == "mps" else self.device
         out = np.empty((len(X), *row_shape))
         size = BLOCK.get(device.type, DEVICE_BLOCK)
-        for start in range(0, len(X), size):
-            z = self.transform.forward(X[start : start + size], device, dtype)
-            with torch.no_grad():
+        work = model.multiply_adds(len(X)) if len(X) <= size else np.inf
+        with torch.no_grad(), threads(work):
+            for start in range(0, len(X), size):
+                z = self.transform.forward(X[start : start + size], device, dtype)
                 out[start : start + size] = function(model, z).cpu().numpy()
         return out
 
@@ -220,7 +227,7 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 def finite(values: np.ndarray) -> np.ndarray:
     """Replace what overflowed: -inf and nan become -1e300, +inf becomes 1e300."""
-    return np.nan_to_num(values, nan=-LARGEST, posinf=LARGEST, neginf=-LARGEST)
+    return np.nan_to_num(values, nan=-LARGEST).clip(-LARGEST, LARGEST)
 
 
 def device_here(device: Any) -> torch.device:

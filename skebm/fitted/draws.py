@@ -23,17 +23,23 @@ import torch
 from skebm.bases import Base
 from skebm.data import systematic_rows
 from skebm.energies import Model, Zero
-from skebm.exceptions import NormalizationWarning
+from skebm.exceptions import ConvergenceError, NormalizationWarning
+from skebm.fitted.annealed import CANDIDATES, AnnealedDraws, anneal
 from skebm.fitted.pack import Packable
 from skebm.fitted.trained import Trained
 from skebm.objectives import ChainStart
-from skebm.partition._base import log_ratio
+from skebm.partition._base import from_log_weights, log_ratio
 from skebm.samplers import MALA, Sampler, run
 
-CANDIDATES_PER_SAMPLE = 8
-FEWEST_CANDIDATES, MOST_CANDIDATES = 8192, 1 << 20
+PER_ROW = (2, 4, 8, 16, 32)  # base draws to choose a row among: cheaper than as many moves
+NEGLIGIBLE = 0.005  # mass of rows that would be chosen twice: less than samples can show
+FEWEST_EFFECTIVE = 100  # draws below which shares of modes are known to a tenth at best
+FEWEST_CANDIDATES = 8192
+FEWEST_ANNEALED, MOST_ANNEALED = 1024, 8192  # rows of a population
+MOST_RESTARTS = 5  # of chains that flew apart
+SLOW = 1.2  # R-hat above which chains are where they started
 N_WARMUP, N_MOVES = 60, 60
-BLOCK = 4096  # latents at a time
+BLOCK = 4096  # latents, or rows, at a time
 
 
 class SampleInfo(NamedTuple):
@@ -46,7 +52,17 @@ class SampleInfo(NamedTuple):
     n_candidates : int
         Base draws made.
     acceptance : float
-        Mean acceptance of the Metropolis-adjusted moves afterwards.
+        Mean acceptance of the Metropolis-adjusted moves afterwards; 1 where the weights called for
+        none.
+    rhat : float, default=nan
+        Largest rank-normalized R-hat of those chains, over the columns and U; nan without moves.
+        Modes that moves do not join keep it above 1.1: their masses then rest on the resampling.
+    n_levels : int, default=0
+        Temperatures between base and model at which draws were resampled; 0 where once was enough.
+
+    Notes
+    -----
+    None of these numbers can tell of a mode that no base draw has met.
 
     Examples
     --------
@@ -58,15 +74,20 @@ class SampleInfo(NamedTuple):
     ess: float
     n_candidates: int
     acceptance: float
+    rhat: float = math.nan
+    n_levels: int = 0
 
 
 UNKNOWN = SampleInfo(math.nan, 0, math.nan)
 
 
 class Draws(Packable):
-    """Draws of the proposal, resampled by their weights, then moved by steps that keep the model.
+    """Draws of the proposal, chosen by their weights, and annealed where those call for it.
 
-    Exact draws of the base where the model is its base. Subclasses draw in a way of their own where
+    Exact draws of the base where the model is its base. Where weights are so even that hardly a
+    draw is chosen twice, that is all. Else draws go through temperatures between the proposal and
+    the model, resampled and moved at each, until chains at the model have forgotten their start.
+    Subclasses draw in a way of their own where
     `by_weights` is False: where no proposal is near the model.
 
     Parameters
@@ -126,7 +147,22 @@ class ByChains(Draws):
         self.sampler, self.n_steps, self.start, self.bank = sampler, n_steps, start, bank
 
     def own(self, model: Model, proposal: Base, n: int, rng: torch.Generator) -> torch.Tensor:
-        """Return the ends of n chains."""
+        """Return the ends of n chains; those that flew apart are started anew."""
+        x = self._ends(model, proposal, n, rng)
+        for _ in range(MOST_RESTARTS):
+            lost = ~x.flatten(1).isfinite().all(1)
+            if not lost.any():
+                return x
+            x[lost] = self._ends(model, proposal, int(lost.sum()), rng)
+        n_lost = int((~x.flatten(1).isfinite().all(1)).sum())
+        if n_lost:
+            raise ConvergenceError(
+                f"{n_lost} of {n} chains of {self.sampler!r} are not finite after {self.n_steps} "
+                f"steps, {MOST_RESTARTS} restarts included. Lower its step_size."
+            )
+        return x
+
+    def _ends(self, model: Model, proposal: Base, n: int, rng: torch.Generator) -> torch.Tensor:
         if self.bank is None:
             starts = self.start.draw(model, (proposal.n_features,), n, rng)
         else:
@@ -195,22 +231,79 @@ def _by_weights(
 ) -> tuple[torch.Tensor, SampleInfo]:
     if isinstance(model.energy, Zero) and model.base is not None:
         return model.base.sample(n, rng), SampleInfo(float(n), n, 1.0)
-    m = min(max(CANDIDATES_PER_SAMPLE * n, FEWEST_CANDIDATES), max(MOST_CANDIDATES, n))
-    candidates = proposal.sample(m, rng)
-    weight = torch.cat([log_ratio(model, proposal, b) for b in candidates.split(65536)])
-    weight = weight.double().softmax(0)
+    first = proposal.sample(FEWEST_CANDIDATES, rng)
+    log_weight = log_ratio(model, proposal, first).double().nan_to_num(nan=-math.inf)
+    per_row = _candidates_per_row(log_weight, n)
+    if per_row is None:
+        x, parts = _annealed(model, proposal, n, rng)
+        ess = float(from_log_weights(log_weight, "importance").ess)
+        return x, _reported(n, ess, parts)
+    blocks = [_chosen(model, proposal, k, per_row, rng) for k in _sizes(n, BLOCK)]
+    ess = sum(e for _, e in blocks)
+    x = torch.cat([rows for rows, _ in blocks])
+    return x, SampleInfo(ess, max(per_row * n, FEWEST_CANDIDATES), 1.0)
+
+
+def _candidates_per_row(log_weight: torch.Tensor, n: int) -> int | None:
+    """Return how many draws to choose a row among, for n rows; None where moves are called for.
+
+    By the weights of a pilot: among c draws none is chosen twice but those of more than c times
+    the mean weight, and they may have next to no mass. A tail that cannot be believed may have any.
+    """
+    result = from_log_weights(log_weight, "importance")
+    share = (log_weight - result.value).exp()  # in units of the mean
+    if not result.trusted or result.ess < FEWEST_EFFECTIVE:
+        return None
+    for per_row in [max(c, FEWEST_CANDIDATES // n) for c in PER_ROW]:
+        if float((share - per_row).clamp(min=0).mean()) <= NEGLIGIBLE:
+            return per_row
+    return None
+
+
+def _chosen(
+    model: Model, proposal: Base, n: int, per_row: int, rng: torch.Generator
+) -> tuple[torch.Tensor, float]:
+    """Return n draws of the proposal chosen by weight, in random order, and what they are worth."""
+    m = max(per_row * n, FEWEST_CANDIDATES)
+    x = proposal.sample(m, rng)
+    log_weight = log_ratio(model, proposal, x).double().nan_to_num(nan=-math.inf)
+    weight = log_weight.softmax(0)
     ess = float(1 / weight.square().sum())
-    if ess < min(n, 0.01 * m):
+    rows = systematic_rows(weight.clamp(max=1 / n), n, rng)
+    return x[rows[torch.randperm(n, generator=rng, device=rows.device)]], ess
+
+
+def _annealed(
+    model: Model, proposal: Base, n: int, rng: torch.Generator
+) -> tuple[torch.Tensor, list[AnnealedDraws]]:
+    """Return n rows of populations of at most a block each, in random order."""
+    sizes = [max(k, FEWEST_ANNEALED) for k in _sizes(n, MOST_ANNEALED)]
+    parts = [anneal(model, proposal, k, rng) for k in sizes]
+    x = torch.cat([part.x for part in parts])
+    return x[torch.randperm(len(x), generator=rng, device=x.device)[:n]], parts
+
+
+def _reported(n: int, ess: float, parts: list[AnnealedDraws]) -> SampleInfo:
+    """Return how populations went, with a warning where neither weights nor chains can tell."""
+    made = sum(CANDIDATES * len(part.x) for part in parts)
+    worst = max(parts, key=lambda part: part.rhat)
+    acceptance = sum(part.acceptance for part in parts) / len(parts)
+    roots = sum(part.n_roots for part in parts)
+    if not (worst.rhat < SLOW or roots >= min(n, FEWEST_EFFECTIVE)):
         warnings.warn(
-            f"sample chose {n} rows among {m} base draws worth {ess:.0f}: many rows start as "
-            "copies. Use a base nearer to the data.",
+            f"sample chose rows that descend from {roots:.0f} of {made} base draws, and its chains "
+            f"did not forget their start (R-hat {worst.rhat:.2f}): rows may be near-copies, the "
+            "shares of modes wrong. Use a base nearer to the data.",
             NormalizationWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
-    rows = systematic_rows(weight, n, rng)
-    rows = rows[torch.randperm(n, generator=rng, device=rows.device)]
-    ends, acceptance = _move(model, candidates[rows], rng)
-    return ends, SampleInfo(ess, m, acceptance)
+    return SampleInfo(ess, made, acceptance, worst.rhat, worst.n_levels)
+
+
+def _sizes(n: int, most: int) -> list[int]:
+    """Return sizes of blocks of at most so many rows, which are n together, as even as can be."""
+    k = -(-n // most)
+    return [n // k + (i < n % k) for i in range(k)]
 
 
 def _move(model: Model, x: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, float]:

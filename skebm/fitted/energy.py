@@ -13,12 +13,12 @@ from skebm._components import decode, encode
 from skebm.bases.mixture import MixtureBase
 from skebm.energies import EnergyComponent, Zero, build_energy
 from skebm.energies.aliases import ENERGIES
-from skebm.energies.bounded import Bounded
+from skebm.energies.bounded import Bounded, Limited
 from skebm.energies.learned_gaussian import LearnedGaussian
 from skebm.energies.reweighted import Reweighted
-from skebm.fitted.pack import Tensors, within
+from skebm.fitted.pack import Tensors, filled, within
 
-WRAPPERS = {"Bounded": Bounded, "LearnedGaussian": LearnedGaussian, "Reweighted": Reweighted}
+WRAPPERS = {c.__name__: c for c in (Bounded, LearnedGaussian, Limited, Reweighted)}
 
 
 class EnergySource(NamedTuple):
@@ -74,7 +74,7 @@ def unpack_energy(
     if header["zero"]:
         return Zero(), source
     module = _wrapped(header["wrappers"], tensors, source, device)
-    module.load_state_dict(tensors)
+    filled(module, tensors)
     return module.requires_grad_(False).eval(), source
 
 
@@ -87,6 +87,8 @@ def _wrapped(
     inner = _wrapped(wrappers[1:], within(tensors, "module"), source, device)
     if wrappers[0] == "Bounded":
         return Bounded(inner, tensors["low"], tensors["high"])
+    if wrappers[0] == "Limited":
+        return Limited(inner, tensors["limit"])
     if wrappers[0] == "LearnedGaussian":
         return LearnedGaussian(inner, tensors["factor"], tensors["center"])
     return Reweighted(inner, MixtureBase(**within(tensors, "mixture")), tensors["lifts"])

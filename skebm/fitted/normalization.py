@@ -8,6 +8,7 @@ import warnings
 
 import torch
 
+from skebm._surroundings import threads
 from skebm.bases import Base, Defensive, Gaussian
 from skebm.data import Table
 from skebm.energies import Model, Zero
@@ -16,6 +17,7 @@ from skebm.fitted.draws import settle
 from skebm.partition import LogPartition, PartitionMethod
 
 PROPOSAL_ROWS = 4000
+BLOCK = 16_384  # rows that methods evaluate at a time
 MOST_ROWS = 100_000
 MOST_COLUMNS = Defensive().max_columns  # beyond, nothing fitted in seconds is near the model
 
@@ -41,13 +43,9 @@ def normalize(
         return None
     if isinstance(model.energy, Zero) and model.base is not None:
         return LogPartition(0.0, 0.0, float("inf"), "exact")
-    result = method.estimate(model, proposal, rng)
-    if not result.trusted:
-        warnings.warn(
-            f"log Z is {result.value:.3f} with a standard error of {result.stderr:.2g} nats "
-            f"(effective sample size {result.ess:.0f}, by {result.method}), which is too vague "
-            "to compare models. Use a base nearer to the data, or AIS with more chains.",
-            NormalizationWarning,
-            stacklevel=4,
-        )
+    with threads(model.multiply_adds(BLOCK)):
+        result = method.estimate(model, proposal, rng)
+    doubts = result.doubts()
+    if doubts is not None:
+        warnings.warn(doubts, NormalizationWarning, stacklevel=4)
     return result

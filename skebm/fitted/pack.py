@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Packable", "pack", "prefixed", "unpack", "within"]
+__all__ = ["Packable", "filled", "pack", "prefixed", "unpack", "within"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ import torch
 
 from skebm._components import decode, defined, encode
 from skebm.bases import Base
+from skebm.bases.tails import Defended
 from skebm.data import Transform
 
 Tensors = dict[str, torch.Tensor]
@@ -37,7 +38,11 @@ def pack(value: Any) -> tuple[Any, Tensors]:
     if isinstance(value, torch.Tensor):
         return {"kind": "tensor"}, {"": value}
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        return {"kind": "array"}, {"": torch.from_numpy(np.ascontiguousarray(value))}
+        return {"kind": "array"}, {"": torch.from_numpy(np.array(value, order="C"))}
+    if isinstance(value, Defended):
+        value_parts = {n: getattr(value, n) for n in ("core", "location", "scale", "share")}
+        headers, tensors = pack_all(value_parts)
+        return {"kind": "parts", "class": path(value), "parts": headers}, tensors
     if isinstance(value, Base):
         if not value.state_dict() or not type(value).__module__.startswith("skebm."):
             raise TypeError(
@@ -73,7 +78,7 @@ def unpack(header: Any, tensors: Tensors) -> Any:
         return decode(header["value"])
     if kind == "base":
         return defined(header["class"], Base)(**tensors)
-    cls = defined(header["class"], (Transform, Packable))
+    cls = defined(header["class"], (Transform, Packable, Defended))
     return cls(**unpack_all(header["parts"], tensors))
 
 
@@ -96,3 +101,14 @@ def within(tensors: Tensors, name: str) -> Tensors:
 def path(value: Any) -> tuple[str, str]:
     """Return where a value's class is defined."""
     return type(value).__module__, type(value).__name__
+
+
+def filled(module: torch.nn.Module, tensors: Tensors) -> torch.nn.Module:
+    """Put tensors into a module, which must have these names, shapes and dtypes."""
+    for name, tensor in module.state_dict().items():
+        if name in tensors and tensors[name].dtype != tensor.dtype:
+            raise ValueError(
+                f"{name} must be of {tensor.dtype}, got {tensors[name].dtype}. Save it anew."
+            )
+    module.load_state_dict(tensors)
+    return module

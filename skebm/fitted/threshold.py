@@ -4,38 +4,83 @@ from __future__ import annotations
 
 __all__ = ["threshold"]
 
+import warnings
+
 import numpy as np
 
 from skebm.data import Table
+from skebm.exceptions import DataDegeneracyWarning
 from skebm.fitted.density import FittedDensity
 
-HELD_OUT_QUANTILE, FEW_HELD_OUT = 0.05, 40
+HELD_OUT_QUANTILE, MOST_FLAGGED, FEW_HELD_OUT = 0.05, 0.075, 40
+RANK = "weibull"  # numpy's name for q (m + 1)
+MOST_ROWS = 5000  # training rows up to which the base is judged without each of them
+FEWEST_ROWS = int(1 / HELD_OUT_QUANTILE) - 1  # below: not even the least score is rare enough
 
 
 def threshold(density: FittedDensity, table: Table, contamination: float | str) -> float:
     """Return the log density below which a row is a novelty.
 
-    A number is the share of the training rows, by weight, that is flagged. ``"auto"`` is the 5 %
-    quantile of held-out scores, moved up if needed so that at least one row is flagged.
+    A number is the share of the training rows, by weight, that is flagged. ``"auto"`` is the score
+    of rank 0.05 (m + 1) among m held-out ones, so that a new row falls below it with a probability
+    of 5 %; where fewer than 40 are held out, training rows count too, scored by a base that has not
+    seen them. It is moved up so that at least one row of the table is flagged, unless that would
+    flag more than 7.5 % of new ones.
     """
     X, weight, held_out = table.originals()
     scores = density.log_density(X)
     if not isinstance(contamination, str):
         return quantile(scores, weight, contamination)
-    offset = quantile(scores, weight, HELD_OUT_QUANTILE)
-    if len(held_out):
-        fresh = float(np.quantile(scores[held_out], HELD_OUT_QUANTILE))  # weighted by repetition
-        # of few, that is about the smallest score
-        offset = min(fresh, offset) if len(held_out) < FEW_HELD_OUT else fresh
+    unseen, share = _unseen(density, table, scores, weight, held_out)
+    offset, most = (quantile(unseen, share, q, RANK) for q in (HELD_OUT_QUANTILE, MOST_FLAGGED))
     lowest = np.unique(scores)[:2]  # halfway between them: one row is flagged, none is on it
     if np.count_nonzero(scores == lowest[0]) > max(HELD_OUT_QUANTILE * len(scores), 1):
         return offset  # an atom: all of its rows or none
     between = lowest.mean() if lowest.mean() > lowest[0] else lowest[-1]
-    return max(offset, float(between))
+    return max(offset, min(float(between), most))
 
 
-def quantile(values: np.ndarray, weight: np.ndarray | None, q: float) -> float:
+def _unseen(
+    density: FittedDensity,
+    table: Table,
+    scores: np.ndarray,
+    weight: np.ndarray | None,
+    held_out: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return scores (m,) as those of rows that the fit has not seen, and their weights."""
+    if len(held_out) >= FEW_HELD_OUT:
+        return scores[held_out], None  # weighted by repetition
+    if len(scores) < FEWEST_ROWS:
+        warnings.warn(
+            f"offset_ flags a new row with a probability of about 1/{len(scores) + 1}: the ranks "
+            f"of {len(scores)} rows promise no less. Fit more rows, or set contamination.",
+            DataDegeneracyWarning,
+            stacklevel=5,
+        )
+    kept = np.ones(len(scores), dtype=bool)
+    kept[held_out] = False
+    pooled = scores.copy()
+    if np.count_nonzero(kept) <= MOST_ROWS:
+        pooled[kept] -= _optimism(density, table)
+    return pooled, weight
+
+
+def _optimism(density: FittedDensity, table: Table) -> np.ndarray:
+    """Return what training rows gain, nats, because the base was fitted to them."""
+    base = density.model.base
+    if base is None:
+        return np.zeros(table.n_rows)
+    x, weight = table.rows()
+    gained = base.log_prob(x).double() - base.log_prob_left_out(x, weight).double()
+    return gained.clamp(min=0).cpu().numpy()
+
+
+def quantile(
+    values: np.ndarray, weight: np.ndarray | None, q: float, method: str = "linear"
+) -> float:
     """Return the quantile of weighted values, that of numpy where all weights are the same."""
+    if weight is None:
+        return float(np.quantile(values, q, method=method))
     weight = np.ones(len(values)) if weight is None else weight / weight.max()
     order = np.argsort(values, kind="stable")
     below = np.cumsum(weight[order]) - weight[order]  # the weight of all that is smaller

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from skebm.fitted.pack import Packable
+from skebm.fitted.pack import Packable, filled
 
 
 class Trained(Packable):
@@ -37,8 +37,7 @@ class Trained(Packable):
         self.component, self.sizes = component, tuple(sizes)
         device = next(iter(state.values())).device
         network = component.build(*self.sizes, torch.Generator(device).manual_seed(0))
-        network.load_state_dict(state)
-        self.network: torch.nn.Module = network.requires_grad_(False).eval()
+        self.network: torch.nn.Module = filled(network, state).requires_grad_(False).eval()
 
     def parts(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

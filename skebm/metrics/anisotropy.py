@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from skebm._components import check_number
+from skebm._surroundings import own_settings
 from skebm.data import torch_generator
 from skebm.networks._evaluating import evaluating
 from skebm.networks.jacobian import load_forward_rules
@@ -48,6 +49,7 @@ class AnisotropyIndex(NamedTuple):
     ratio_stderr: float
 
 
+@own_settings()
 def anisotropy_index(
     generator: Any,
     latent_dim: int | None = None,

@@ -46,6 +46,8 @@ class HeldOut(NamedTuple):
 
 Draw = Callable[[], torch.Tensor]
 Likelihood = Callable[[], HeldOut | None]
+EXPLODED = 1e6  # nats that no energy of standardized rows, and no chain of one, needs
+RESCUED_STEP = 0.3  # of a sampler's step, after a rescue
 METHODS = ("adam", "sgd")
 SCHEDULES = ("cosine", "constant")
 
@@ -205,10 +207,17 @@ class Objective(Component):
         return likelihood()
 
     def recover(self, model: Model, state: State, x: torch.Tensor, rng: torch.Generator) -> State:
-        """Return a sound state after training went astray and the energy was put back."""
+        """Return a sound state after training went astray and the energy was put back.
+
+        Moments are forgotten, and where there is a sampler (a buffer ``step_factor``) its step is
+        lowered: chains that fly apart do so at any learning rate.
+        """
         for optimizer in state.optimizers.values():
             optimizer.state.clear()
-        return state
+        factor = state.buffers.get("step_factor")
+        if factor is None:
+            return state
+        return state._replace(buffers={**state.buffers, "step_factor": RESCUED_STEP * factor})
 
 
 def descend(

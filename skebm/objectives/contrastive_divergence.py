@@ -4,13 +4,22 @@ from __future__ import annotations
 
 __all__ = ["ContrastiveDivergence"]
 
+import math
 from typing import Any, NamedTuple
 
 import torch
 
 from skebm._components import check_number
 from skebm.energies import Model
-from skebm.objectives._base import Draw, Objective, Optimization, State, descend
+from skebm.objectives._base import (
+    EXPLODED,
+    RESCUED_STEP,
+    Draw,
+    Objective,
+    Optimization,
+    State,
+    descend,
+)
 from skebm.objectives.chain_start import ChainStart
 from skebm.objectives.energy_step import EnergyStep
 from skebm.samplers import MALA, SampleBank, Sampler, SamplerInfo, run
@@ -56,6 +65,8 @@ class ContrastiveDivergence(Objective):
         Sets the step size from the energies of the data instead.
     optimization : Optimization, default=None
         Optimizer settings; None means the defaults.
+    noise : str or array-like of shape (m, d), default=None
+        What noise is where `start` is a name, see `ChainStart`; None means ``"auto"``.
 
     Raises
     ------
@@ -69,7 +80,10 @@ class ContrastiveDivergence(Objective):
     run in one batch: L gradients of 1.25 times the batch for ``"hybrid"``. Step sizes multiply the
     gradient of E, as in HCD Eq. 9, and chains sample exp(-E/T) p0. The history holds mean, standard
     deviation over rows and signal-to-noise ratio of each bracket, and the mean norm of the gradient
-    of U where chains end (``force``). Held-out likelihood comes from importance weights of the
+    of U where chains end (``force``). A chain that ends at a value that is not finite, or a million
+    nats away, is left out of the means and starts from noise in the bank; ``lost_chains`` is their
+    share. Where all of a bracket are lost training goes back to its best snapshot, with a smaller
+    step of the sampler. Held-out likelihood comes from importance weights of the
     base, or without a base of a mixture fitted to the data; above 32 columns without a base there
     is none.
 
@@ -96,6 +110,7 @@ class ContrastiveDivergence(Objective):
         adapt_step: bool = True,
         energy_step: EnergyStep | None = None,
         optimization: Optimization | None = None,
+        noise: Any = None,
     ) -> None:
         self.start = start
         self.cd_weight = cd_weight
@@ -104,6 +119,7 @@ class ContrastiveDivergence(Objective):
         self.adapt_step = adapt_step
         self.energy_step = energy_step
         self.optimization = optimization
+        self.noise = noise
 
     def init(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> State:
         """Make the optimizer, the step size and the bank."""
@@ -112,6 +128,7 @@ class ContrastiveDivergence(Objective):
         sampler = self._sampler().for_energy(model.temperature)
         log_step = torch.tensor(float(sampler.step_size), device=x.device).log()
         buffers = {"log_step": log_step, "mean_energy": torch.zeros((), device=x.device)}
+        buffers["step_factor"] = torch.ones((), device=x.device)
         if self._start().scheme == "persistent":
             buffers["bank"] = self._new_bank(model, x, rng)
         return State({"energy": optimizer}, {}, buffers)
@@ -125,27 +142,33 @@ class ContrastiveDivergence(Objective):
         state = self._set_step(model, state, x)
         starts = torch.cat([bracket.start for bracket in brackets])
         ends, info, state = self._run_chains(model, state, starts, rng)
+        sound = self._sound(model, ends, info)
         if rows is not None:
-            self._bank().write(state.buffers["bank"], rows, ends)
-        sizes = [len(x), *(len(bracket.start) for bracket in brackets)]
-        data, *lows = model.energy(torch.cat([x, ends])).split(sizes)
-        pairs = list(zip(brackets, lows, strict=True))
-        loss = torch.stack([b.weight * (data.mean() - low.mean()) for b, low in pairs]).sum()
+            self._keep(model, state, rows, ends, sound, rng)
+        ends = _instead(ends, sound, x)
+        sizes = [len(bracket.start) for bracket in brackets]
+        data, *lows = model.energy(torch.cat([x, ends])).split([len(x), *sizes])
+        parts = list(zip(brackets, lows, sound.split(sizes), strict=True))
+        terms = [b.weight * _difference(data, low, kept) for b, low, kept in parts]
+        loss = torch.stack(terms).sum()
         descend(state.optimizers["energy"], loss)
         row = {"loss": loss.detach(), "data_energy": data.detach().mean()}
         row |= {"acceptance": info.acceptance, "step_size": info.step_size}
-        row["force"] = info.score.flatten(1).norm(dim=1).mean()
-        for bracket, low in pairs:
-            row |= _statistics(bracket.name, data.detach(), low.detach())
+        row["force"] = _mean(info.score.flatten(1).norm(dim=1), sound)
+        row["lost_chains"] = 1 - sound.to(x.dtype).mean()
+        for bracket, low, kept in parts:
+            row |= _statistics(bracket.name, data.detach(), low.detach(), kept)
         return state, row
 
     def recover(self, model: Model, state: State, x: torch.Tensor, rng: torch.Generator) -> State:
-        """Forget moments, step size and bank: all may have followed a broken energy."""
+        """Forget moments and bank, which may have followed a broken energy; lower the step."""
         state = super().recover(model, state, x, rng)
         fresh = {"mean_energy": torch.zeros((), device=x.device)}
-        if not state.buffers["log_step"].isfinite():
+        fresh["log_step"] = state.buffers["log_step"] + math.log(RESCUED_STEP)
+        if not fresh["log_step"].isfinite():
             sampler = self._sampler().for_energy(model.temperature)
-            fresh["log_step"] = torch.tensor(float(sampler.step_size), device=x.device).log()
+            step = float(sampler.step_size) * _factor(state)
+            fresh["log_step"] = torch.tensor(step, device=x.device).log()
         if "bank" in state.buffers:
             fresh["bank"] = self._new_bank(model, x, rng)
         return state._replace(buffers={**state.buffers, **fresh})
@@ -156,6 +179,10 @@ class ContrastiveDivergence(Objective):
         return sampler.with_params(step_size=float(state.buffers["log_step"].exp()))
 
     def _check(self, model: Model) -> None:
+        if self.noise is not None and isinstance(self.start, ChainStart):
+            raise ValueError(
+                f"noise must be None beside a ChainStart, got {self.noise!r}. Give it to that."
+            )
         self._start().check(model)
         check_number("cd_weight", self.cd_weight, low=0)
         check_number("n_steps", self.n_steps, low=0, integer=True)
@@ -164,7 +191,9 @@ class ContrastiveDivergence(Objective):
         check_number("step_size", self._sampler().step_size, low=0, open_low=True)
 
     def _start(self) -> ChainStart:
-        return self.start if isinstance(self.start, ChainStart) else ChainStart(self.start)
+        if isinstance(self.start, ChainStart):
+            return self.start
+        return ChainStart(self.start, "auto" if self.noise is None else self.noise)
 
     def _bank(self) -> SampleBank:
         return self._start().bank or SampleBank()
@@ -205,6 +234,7 @@ class ContrastiveDivergence(Objective):
             return state
         with torch.no_grad():
             step, mean = self.energy_step(model.energy(x), state.buffers["mean_energy"])
+        step = step * _factor(state)
         sampler = self._sampler().with_params(step_size=step).for_energy(model.temperature)
         log_step = torch.as_tensor(sampler.step_size).log()
         return state._replace(buffers={**state.buffers, "log_step": log_step, "mean_energy": mean})
@@ -221,6 +251,7 @@ class ContrastiveDivergence(Objective):
             sampler = self.current_sampler(model, state)
         else:
             sampler = sampler.for_energy(model.temperature)
+            sampler = sampler.with_params(step_size=sampler.step_size * _factor(state))
         chains, info = run(sampler, model, starts, self.n_steps, rng, state=at_start)
         if sampler.metropolis and adapts:
             log_step = robbins_monro(
@@ -229,17 +260,66 @@ class ContrastiveDivergence(Objective):
             state = state._replace(buffers={**state.buffers, "log_step": log_step})
         return chains.x, info, state
 
+    @torch.no_grad()
+    def _sound(self, model: Model, ends: torch.Tensor, info: SamplerInfo) -> torch.Tensor:
+        """Return which chains (n,) ended where a model of standardized rows can have mass."""
+        tested = self._sampler().metropolis or self.n_steps == 0
+        potential = info.energy if tested else model.potential(ends)  # else it is that before
+        return ends.flatten(1).isfinite().all(1) & (potential.abs() < EXPLODED)
 
-def _statistics(name: str, data: torch.Tensor, ends: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _keep(
+        self,
+        model: Model,
+        state: State,
+        rows: torch.Tensor,
+        ends: torch.Tensor,
+        sound: torch.Tensor,
+        rng: torch.Generator,
+    ) -> None:
+        """Write the chains into the bank, in place of lost ones fresh starts."""
+        if not sound.all():
+            noise = self._start().draw(model, tuple(ends.shape[1:]), len(ends), rng).to(ends)
+            ends = torch.where(_like_rows(sound, ends), ends, noise)
+        self._bank().write(state.buffers["bank"], rows, ends)
+
+
+def _factor(state: State) -> float:
+    """Return what rescues have made of the sampler's step; files of before know none."""
+    return float(state.buffers.get("step_factor", 1.0))
+
+
+def _like_rows(flags: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return flags.view(-1, *[1] * (x.dim() - 1))
+
+
+def _instead(ends: torch.Tensor, sound: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Return the ends with rows of data in place of lost chains, whose energy has no gradient."""
+    stand_ins = x[torch.arange(len(ends), device=x.device) % len(x)]
+    return torch.where(_like_rows(sound, ends), ends, stand_ins)
+
+
+def _mean(values: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """Return the mean of those values (n,) that are kept, nan where none is."""
+    return torch.where(kept, values, 0.0).sum() / kept.sum()
+
+
+def _difference(data: torch.Tensor, low: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """Return a bracket, 0 where no chain is kept."""
+    share = kept.to(low) / kept.sum().clamp(min=1)
+    return (data.mean() - (share * low).sum()) * kept.any()
+
+
+def _statistics(
+    name: str, data: torch.Tensor, ends: torch.Tensor, kept: torch.Tensor
+) -> dict[str, torch.Tensor]:
     """Mean, standard deviation over rows and signal-to-noise ratio of a bracket.
 
-    Rows are paired where chains started at the data, independent elsewhere.
+    Rows are paired where chains started at the data, independent elsewhere. nan without a chain.
     """
-    mean = data.mean() - ends.mean()
-    if name == "cd":
-        std = (data - ends).std(correction=0)
-    else:
-        std = (data.var(correction=0) + ends.var(correction=0)).sqrt()
+    mean = data.mean() - _mean(ends, kept)
+    values = data - ends if name == "cd" else ends
+    variance = _mean((values - _mean(values, kept)).square(), kept)
+    std = (variance if name == "cd" else data.var(correction=0) + variance).sqrt()
     return {
         f"{name}_bracket": mean,
         f"{name}_bracket_std": std,

@@ -121,6 +121,7 @@ class PartitionLikelihood(Objective):
             epsilon = automatic_epsilon(x, self.n_points, low, high, rng)
         distance = torch.tensor(epsilon, dtype=x.dtype, device=x.device)
         buffers = {"epsilon": distance, "low": low, "high": high}
+        buffers["step_factor"] = torch.ones((), device=x.device)
         buffers["points"] = self._starts(x, buffers, rng)
         check_room(self.n_points, epsilon, low, high, entropy_of_rows(x, rng))
         return State({"energy": optimizer}, {}, buffers)
@@ -131,7 +132,9 @@ class PartitionLikelihood(Objective):
         """Move the points, then take one step of Eq. 10."""
         x, buffers = draw(), state.buffers
         points, epsilon = buffers["points"], float(buffers["epsilon"])
-        partition = (self.partition or SupportPartition()).with_params(epsilon=epsilon)
+        partition = self.partition or SupportPartition()
+        climb = partition.step_maximize * float(buffers.get("step_factor", 1.0))
+        partition = partition.with_params(epsilon=epsilon, step_maximize=climb)
         rate = partition.move(model, points, buffers["low"], buffers["high"], rng)
         u = self._chosen(points, rng)
         energy = model.energy(torch.cat([x, u])) / model.temperature
@@ -151,7 +154,7 @@ class PartitionLikelihood(Objective):
         }
 
     def recover(self, model: Model, state: State, x: torch.Tensor, rng: torch.Generator) -> State:
-        """Forget moments and points: both may have followed a broken energy."""
+        """Forget moments and points, which may have followed a broken energy; climb more slowly."""
         state = super().recover(model, state, x, rng)
         points = self._starts(x, state.buffers, rng)
         return state._replace(buffers={**state.buffers, "points": points})

@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skebm._tables import as_frame, n_rows
 from skebm.estimators._callbacks import CallbackSupportMixin
+from skebm.estimators._files import Saved
 
 
 def atomic(fit: Callable) -> Callable:
@@ -37,7 +38,7 @@ def atomic(fit: Callable) -> Callable:
     return guarded
 
 
-class Detector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
+class Detector(CallbackSupportMixin, OutlierMixin, Saved):
     """Abstract detector: ``score_samples`` against ``offset_``, both higher for inliers.
 
     Its callbacks reach the estimators inside, as scikit-learn's searches hand theirs on.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AIS", "climb"]
+__all__ = ["AIS", "Path", "climb", "increment"]
 
 from typing import NamedTuple
 
@@ -165,7 +165,7 @@ class AIS(PartitionMethod):
         betas: list[float] = []
         log_steps: list[torch.Tensor] = []
         while beta < 1 and len(betas) < self.max_levels - 1:
-            beta = min(1.0, beta + _increment(path.difference(x), spread, 1 - beta))
+            beta = min(1.0, beta + increment(path.difference(x), spread, 1 - beta))
             betas.append(beta)
             target = path.at(beta)
             state = sampler.init(target, x, log_step)
@@ -213,7 +213,7 @@ def climb(
     return x, log_weight
 
 
-def _increment(difference: torch.Tensor, spread: float, most: float) -> float:
+def increment(difference: torch.Tensor, spread: float, most: float) -> float:
     """Largest step whose incremental weights keep 1 - spread of the effective sample size."""
     steps = STEPS.to(difference.device) * most
     log_w = -steps[:, None] * difference[None]

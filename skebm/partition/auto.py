@@ -13,7 +13,7 @@ from skebm.bases import Base
 from skebm.bases.kernel import KernelBase
 from skebm.energies import Model, as_energy
 from skebm.exceptions import NormalizationWarning
-from skebm.partition._base import LogPartition, PartitionMethod
+from skebm.partition._base import LogPartition, PartitionMethod, widened
 from skebm.partition.ais import AIS
 from skebm.partition.importance import ImportanceSampling
 from skebm.partition.quadrature import Quadrature
@@ -38,8 +38,9 @@ class Auto(PartitionMethod):
 
     Notes
     -----
-    A result that cannot be trusted (error above 0.1 nats, effective sample size below 50) is
-    returned with a `NormalizationWarning` by the estimator.
+    A result that cannot be trusted (error above 0.1 nats, effective sample size below 50, Pareto k
+    of the weights above 0.7 and error above 0.03) is returned with a `NormalizationWarning` by the
+    estimator.
 
     Examples
     --------
@@ -58,18 +59,22 @@ class Auto(PartitionMethod):
             by_grid = Quadrature().estimate(model, proposal, rng)
             if by_draws.trusted and by_draws.stderr < by_grid.stderr:
                 return by_draws  # the grid has not settled
-            _compare(by_grid, by_draws)
-            return by_grid
-        if by_draws.stderr <= ENOUGH_STDERR and by_draws.ess >= ENOUGH_DRAWS:
+            return _compared(by_grid, by_draws)
+        enough = by_draws.stderr <= ENOUGH_STDERR and by_draws.ess >= ENOUGH_DRAWS
+        if enough and by_draws.trusted:
             return by_draws
         if by_draws.ess >= FEWEST_DRAWS:
-            by_draws = ImportanceSampling(MANY, MANY).estimate(model, proposal, rng)
+            earlier, by_draws = (
+                by_draws,
+                ImportanceSampling(MANY, MANY).estimate(model, proposal, rng),
+            )
+            by_draws = widened(by_draws, earlier)
             if by_draws.trusted:
                 return by_draws
-        costly = isinstance(proposal, KernelBase)
+        costly = isinstance(getattr(proposal, "core", proposal), KernelBase)
         annealing = AIS(n_chains=256, max_levels=1000) if costly else AIS()
         annealed = annealing.estimate(model, proposal, rng)
-        return annealed if annealed.stderr < by_draws.stderr or by_draws.ess < 50 else by_draws
+        return _better(annealed, by_draws)
 
 
 def exact_log_partition(model: Model) -> LogPartition | None:
@@ -80,15 +85,27 @@ def exact_log_partition(model: Model) -> LogPartition | None:
     return None if value is None else LogPartition(float(value), 0.0, math.inf, "exact")
 
 
-def _compare(by_grid: LogPartition, by_draws: LogPartition) -> None:
-    if not by_draws.trusted:
-        return
+def _better(annealed: LogPartition, by_draws: LogPartition) -> LogPartition:
+    """Return the trusted one, or that of the smaller error, with an error that reaches the other.
+
+    Few effective draws say too little to be better or to doubt what annealing says.
+    """
+    if by_draws.ess < FEWEST_DRAWS or not math.isfinite(by_draws.value):
+        return annealed
+    pair = sorted((annealed, by_draws), key=lambda result: (not result.trusted, result.stderr))
+    return widened(*pair)
+
+
+def _compared(by_grid: LogPartition, by_draws: LogPartition) -> LogPartition:
+    """Return the quadrature, with a warning and a wider error where draws contradict it."""
     gap = abs(by_grid.value - by_draws.value)
-    if gap > 4 * by_draws.stderr + by_grid.stderr + 0.02:
-        warnings.warn(
-            f"log Z is {by_grid.value:.3f} by quadrature and {by_draws.value:.3f} +- "
-            f"{by_draws.stderr:.3f} by importance sampling (nats). The grid misses mass or "
-            "structure; set log_partition='importance' or Quadrature(domain=...).",
-            NormalizationWarning,
-            stacklevel=2,
-        )
+    if not gap > 4 * by_draws.stderr + by_grid.stderr + 0.02:
+        return by_grid
+    warnings.warn(
+        f"log Z is {by_grid.value:.3f} by quadrature and {by_draws.value:.3f} +- "
+        f"{by_draws.stderr:.3f} by importance sampling (nats). The grid misses mass or "
+        "structure; set log_partition='importance' or Quadrature(domain=...).",
+        NormalizationWarning,
+        stacklevel=3,
+    )
+    return widened(by_grid, by_draws)

@@ -9,7 +9,13 @@ import torch
 from skebm._components import check_number
 from skebm.bases import Base
 from skebm.energies import Model
-from skebm.partition._base import LogPartition, PartitionMethod, from_log_weights, log_ratio
+from skebm.partition._base import (
+    LogPartition,
+    PartitionMethod,
+    from_log_weights,
+    log_ratio,
+    widened,
+)
 
 BLOCK = 16384
 
@@ -34,12 +40,17 @@ class ImportanceSampling(PartitionMethod):
     Notes
     -----
     Cost: one energy evaluation and one proposal draw per sample. Unreliable where the proposal
-    misses a part of the model: then the effective sample size is low, or nobody can tell. Doubling
-    starts afresh, so draws that stopped the search are not selected for being lucky.
+    misses a part of the model: then the effective sample size is low, or nobody can tell: a mode
+    that no draw has met is in no weight, whatever the effective sample size says. The standard
+    error holds what the tail of the weights may hide, by Pareto smoothing [2]_, and how far
+    repeated halves of the draws, and earlier ones, are apart. Doubling starts afresh, so draws that
+    stopped the search are not selected for being lucky.
 
     References
     ----------
     .. [1] A. Owen, "Monte Carlo theory, methods and examples", 2013. Section 9.1.
+    .. [2] A. Vehtari, D. Simpson, A. Gelman, Y. Yao and J. Gabry, "Pareto Smoothed Importance
+       Sampling", Journal of Machine Learning Research 25, 2024. Section 3.
 
     Examples
     --------
@@ -60,13 +71,14 @@ class ImportanceSampling(PartitionMethod):
         check_number("n_samples", self.n_samples, low=2, integer=True)
         check_number("max_samples", self.max_samples, low=2, integer=True)
         check_number("tol", self.tol, low=0, open_low=True)
-        n = self.n_samples
+        n, earlier = self.n_samples, None
         while True:
             result = from_log_weights(_log_weights(model, proposal, n, rng), "importance")
+            result = result if earlier is None else widened(result, earlier)
             if result.stderr <= self.tol or 2 * n > self.max_samples:
                 return result
             factor = min((result.stderr / self.tol) ** 2 * 1.2, self.max_samples / n)
-            n = int(n * max(2.0, factor))
+            n, earlier = int(n * max(2.0, factor)), result
 
 
 def _log_weights(model: Model, proposal: Base, n: int, rng: torch.Generator) -> torch.Tensor:

@@ -11,12 +11,13 @@ import torch
 from skebm._components import check_number
 from skebm.bases import Base
 from skebm.energies import Model
-from skebm.partition._base import LogPartition, PartitionMethod
+from skebm.partition._base import LogPartition, PartitionMethod, log_ratio
 
 BLOCK = 65536
 FINEST = {1: 16384, 2: 1024, 3: 128}  # intervals per axis
 COARSEST = {1: 1024, 2: 128, 3: 32}
-N_SCOUTS = 20000
+N_SCOUTS, N_BEYOND = 20000, 2**17  # draws that find the box; and what lies beyond it
+OUTSIDE = 5e-4  # share of the draws below and above the box before it is widened
 
 
 class Quadrature(PartitionMethod):
@@ -27,8 +28,8 @@ class Quadrature(PartitionMethod):
     tol : float, default=0.001
         Change of log Z, nats, between two grids at which refinement stops.
     domain : tuple of (low, high), optional
-        Arrays (d,) in standardized units; by default the range of 20,000 proposal draws widened by
-        a quarter on each side.
+        Arrays (d,) in standardized units; by default all but 0.1 % of 20,000 proposal draws in
+        each column, widened by a quarter on each side.
 
     Raises
     ------
@@ -38,7 +39,9 @@ class Quadrature(PartitionMethod):
     Notes
     -----
     The trapezoid rule converges faster than any power of the spacing for smooth densities that
-    vanish at the border. ``stderr`` is the change under the last halving of the spacing plus what
+    vanish at the border. Mass beyond the default box, heavy tails, is added by importance sampling
+    with 131,072 draws, of which only those outside are looked at. ``stderr`` is the change under
+    the last halving of the spacing plus the standard error of that part; with a `domain`, plus what
     the density would add if its border values went on over half the box. Cost: up to 16,384,
     1,024^2 or 128^3 energy evaluations.
 
@@ -67,9 +70,11 @@ class Quadrature(PartitionMethod):
         m, previous = COARSEST[d], -math.inf
         while True:
             value, border = _log_integral(model, low, high, m)
-            if abs(value - previous) <= self.tol or 2 * m > FINEST[d]:
-                error = abs(value - previous) + border
-                return LogPartition(value, error, math.inf, "quadrature")
+            change = abs(value - previous)
+            if change <= self.tol or 2 * m > FINEST[d]:
+                if self.domain is None:
+                    value, border = _with_beyond(model, proposal, low, high, value, rng)
+                return LogPartition(value, change + border, math.inf, "quadrature")
             m, previous = 2 * m, value
 
     def _box(self, proposal: Base, rng: torch.Generator) -> tuple:
@@ -85,8 +90,8 @@ class Quadrature(PartitionMethod):
                     f"{self.domain!r}."
                 )
             return low, high
-        x = proposal.sample(N_SCOUTS, rng).double()
-        low, high = x.amin(0).cpu(), x.amax(0).cpu()
+        x = proposal.sample(N_SCOUTS, rng).double().cpu()
+        low, high = x.quantile(torch.tensor([OUTSIDE, 1 - OUTSIDE], dtype=torch.float64), dim=0)
         return low - 0.25 * (high - low), high + 0.25 * (high - low)
 
 
@@ -97,6 +102,26 @@ def check_columns(d: int) -> None:
             f"log_partition must be importance or AIS above 3 columns, got quadrature for {d} "
             "columns. Use 'auto'."
         )
+
+
+@torch.no_grad()
+def _with_beyond(
+    model: Model,
+    proposal: Base,
+    low: torch.Tensor,
+    high: torch.Tensor,
+    value: float,
+    rng: torch.Generator,
+) -> tuple[float, float]:
+    """Add to a log integral over a box what draws show outside; return it and its error."""
+    x = proposal.sample(N_BEYOND, rng)
+    outside = ((x < low.to(x)) | (x > high.to(x))).any(1)
+    if not outside.any():
+        return value, 0.0
+    ratio = (log_ratio(model, proposal, x[outside]).double() - value).exp()
+    share = float(ratio.sum()) / N_BEYOND
+    error = math.sqrt(float(ratio.square().sum())) / N_BEYOND
+    return value + math.log1p(share), error / (1 + share)
 
 
 def _log_integral(

@@ -114,7 +114,8 @@ class ReverseAIS(PartitionMethod):
         half = 0.5 * abs(bracket.forward.value - bracket.reverse.value)
         stderr = 0.5 * math.hypot(bracket.forward.stderr, bracket.reverse.stderr)
         ess = min(bracket.forward.ess, bracket.reverse.ess)
-        return LogPartition(value, math.hypot(half, stderr), ess, "reverse-ais")
+        k = max(bracket.forward.pareto_k, bracket.reverse.pareto_k)
+        return LogPartition(value, math.hypot(half, stderr), ess, "reverse-ais", k)
 
     def bracket(
         self,

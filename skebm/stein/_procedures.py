@@ -19,6 +19,7 @@ import torch
 from scipy.stats import norm
 from scipy.stats import t as student
 
+from skebm._surroundings import own_settings
 from skebm.stein._scores import Rows, standardized
 from skebm.stein._training import TINY, FittedCritic, fit_critic
 from skebm.stein.fssd import finite_set_terms, optimize_locations
@@ -75,6 +76,7 @@ class GoodnessOfFit(NamedTuple):
         return f"GoodnessOfFit({', '.join(shown)})"
 
 
+@own_settings()
 def learned_test(
     table: tuple[np.ndarray, np.ndarray],
     settings: CriticSettings,
@@ -90,7 +92,7 @@ def learned_test(
             f"method='lsd' has {n} test rows; below {FEWEST_LEARNED} right models are rejected "
             "clearly too often. Give more rows, a larger third share of split, or method='ksd'.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     statistic = n**0.5 * values.mean() / (values.std(ddof=1) + TINY)
     if n_draws is None:
@@ -119,6 +121,7 @@ def linear_test(kernel: SteinKernel, width: float, alpha: float) -> GoodnessOfFi
     return _outcome("lksd", statistic, pvalue, alpha, 2 * len(terms), bandwidth=width)
 
 
+@own_settings()
 def quadratic_test(
     kernel: SteinKernel, width: float, n_draws: int, alpha: float, rng: torch.Generator
 ) -> GoodnessOfFit:
@@ -133,6 +136,7 @@ def quadratic_test(
     return _outcome("ksd", statistic, pvalue, alpha, kernel.n, bandwidth=width)
 
 
+@own_settings()
 def finite_set_test(
     table: tuple[np.ndarray, np.ndarray],
     standardize: bool,

@@ -136,7 +136,7 @@ def check_continuous(X: Any, rows: np.ndarray, stacklevel: int = 3) -> None:
             f"X must have rows that differ, got {len(rows)} equal ones. Leave out copies of rows."
         )
     standardizer = Affine.from_table(rows)
-    reasons = find_degeneracy((rows - standardizer.location) / standardizer.scale).reasons
+    reasons = find_degeneracy(standardizer.forward(rows, dtype=torch.float64).numpy()).reasons
     if not reasons:
         return
     names = [str(name) for name in getattr(X, "columns", range(rows.shape[1]))]

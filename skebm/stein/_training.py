@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_array
 
+from skebm._surroundings import own_settings
 from skebm.data import Affine
 from skebm.networks import CriticNetwork
 from skebm.objectives._base import descend
@@ -65,6 +66,7 @@ class FittedCritic:
         self.network = network
         self.standardizer = standardizer
 
+    @own_settings()
     def __call__(self, X: Any) -> np.ndarray:
         """Return the critic's vectors.
 
@@ -84,6 +86,7 @@ class FittedCritic:
             value = torch.cat([self.network(part) for part in self._tensor(z).split(BLOCK)])
         return value.cpu().numpy().astype(np.float64) * self.standardizer.scale
 
+    @own_settings()
     def stein_values(self, score: Any, X: Any) -> np.ndarray:
         """Return ``score(x) . f(x) + div f(x)`` of each row, with the exact divergence.
 
@@ -121,6 +124,7 @@ class FittedCritic:
         return torch.from_numpy(z).to(next(self.network.parameters()).device, torch.float32)
 
 
+@own_settings()
 def fit_critic(
     table: tuple[np.ndarray, np.ndarray],
     settings: CriticSettings,

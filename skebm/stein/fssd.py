@@ -16,6 +16,7 @@ import torch
 from scipy.optimize import minimize
 from sklearn.utils import check_array
 
+from skebm._surroundings import own_settings
 from skebm.stein._scores import Rows, read_table, shuffled, standardized
 from skebm.stein.kernel import choose_bandwidth, jackknife
 
@@ -120,6 +121,7 @@ def finite_set_stein_discrepancy(
     )
 
 
+@own_settings()
 def finite_set_terms(rows: Rows, v: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
     """Return jackknife pseudo-values (n,) of the square, and the features' second moments.
 
@@ -158,6 +160,7 @@ def finite_set_terms(rows: Rows, v: np.ndarray, width: float) -> tuple[np.ndarra
     return jackknife(torch.cat(sums).numpy()), moments.numpy() / n
 
 
+@own_settings()
 def optimize_locations(
     rows: Rows, n_locations: int, rng: torch.Generator
 ) -> tuple[np.ndarray, float]:
@@ -225,6 +228,7 @@ def _power(
     return value / (variance + REGULARIZATION).sqrt()
 
 
+@own_settings()
 def _gaussian_draws(x: np.ndarray, n: int, rng: torch.Generator) -> torch.Tensor:
     d = x.shape[1]
     covariance = np.atleast_2d(np.cov(x, rowvar=False)) + 1e-6 * np.eye(d)

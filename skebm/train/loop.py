@@ -6,9 +6,8 @@ __all__ = ["train"]
 
 import copy
 import math
-import os
-import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,12 +19,13 @@ from tqdm import tqdm
 
 from skebm.data import Table
 from skebm.energies import Model
-from skebm.exceptions import ConvergenceError
+from skebm.exceptions import CheckpointWarning, ConvergenceError
 from skebm.objectives import HeldOut, Objective
+from skebm.objectives._base import EXPLODED
+from skebm.train.checkpoint import read_checkpoint, set_aside, write_checkpoint
 from skebm.train.judge import HeldOutLikelihood
 from skebm.train.state import Best, Settings, TrainState
 
-EXPLODED = 1e6  # mean energy of data, nats, that no model of standardized rows needs
 RUNAWAY = 5.0  # held-out nats lost against the best snapshot
 RESCUED_RATE = 0.3  # of the learning rate, after a rescue
 MOST_ROWS = 100_000  # of a table, that an objective sees at its start
@@ -70,7 +70,8 @@ def train(
     callbacks : sequence of callable
         Each gets the state after every validation and may return True to stop.
     checkpoint : Path, optional
-        File that holds the state; training without `state` resumes from it where it exists.
+        File that holds the state; training without `state` resumes from it where it exists, and
+        says so. One that cannot be read is set aside; one that cannot be written stays as it was.
 
     Returns
     -------
@@ -108,10 +109,8 @@ def train(
         judge = HeldOutLikelihood(model, _reservoir(table, rng), rng)
     if state is None:
         state = TrainState(0, model, objective.init(model, _reservoir(table, rng), rng), rng)
-        if checkpoint is not None and checkpoint.exists():
-            saved = torch.load(checkpoint, map_location=rng.device, weights_only=True)
-            if saved["start"] == 0:  # what a warm start left is no part of this training
-                state.load(saved)
+        if checkpoint is not None:
+            _resume(state, checkpoint)
     else:
         state = _continued(state, model, rng)
     if not state.finished:
@@ -120,6 +119,28 @@ def train(
     if model.energy is not state.model.energy:
         model.energy.load_state_dict(state.model.energy.state_dict())
     return state
+
+
+def _resume(state: TrainState, checkpoint: Path) -> None:
+    """Take over what a checkpoint holds, and say so."""
+    saved = read_checkpoint(checkpoint, state.rng.device)
+    if saved is None:
+        return
+    try:
+        if saved["start"] != 0:  # what a warm start left is no part of this training
+            return
+        copy.deepcopy(state).load(saved)  # all of it or nothing
+    except Exception as error:
+        set_aside(checkpoint, error)
+        return
+    state.load(saved)
+    how = "is read, finished," if state.finished else "goes on"
+    warnings.warn(
+        f"training {how} from {str(checkpoint)!r} after {state.iteration} updates. Delete the file "
+        "to start anew.",
+        CheckpointWarning,
+        stacklevel=3,
+    )
 
 
 def _reservoir(table: Table, rng: torch.Generator) -> torch.Tensor:
@@ -243,7 +264,7 @@ class _Loop:
         return held_out
 
     def _rescue(self, row: dict[str, float], sound: bool) -> bool:
-        """Go back to the best snapshot with a smaller learning rate; give up in the end."""
+        """Go back to the best snapshot with smaller steps, of chains too; give up in the end."""
         state, settings = self.state, self.settings
         state.retries += 1
         if state.retries > settings.max_retries or state.best is None:
@@ -266,10 +287,9 @@ class _Loop:
             return
         if not now and time.monotonic() - self.written < SECONDS_BETWEEN_CHECKPOINTS:
             return
+        if not write_checkpoint(self.checkpoint, self.state.state_dict()):
+            self.checkpoint = None  # once is enough
         self.written = time.monotonic()
-        with tempfile.NamedTemporaryFile(dir=self.checkpoint.parent, delete=False) as file:
-            torch.save(self.state.state_dict(), file)
-        os.replace(file.name, self.checkpoint)  # atomic: a killed fit leaves the old file
 
 
 def _is_sound(row: dict[str, float], model: Model) -> bool:

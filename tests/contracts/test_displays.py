@@ -7,13 +7,7 @@ import torch
 from tests.cases import CLASSES, DISPLAYS, QUIET, bits, display, fitted
 
 plt = pytest.importorskip("matplotlib.pyplot")
-pytestmark = QUIET
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
+pytestmark = [*QUIET, pytest.mark.usefixtures("close_figures")]
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -53,27 +53,11 @@ FAULTS = {
         OTHER,
         ConvergenceError,
     ),
-    "Ctrl-C in the base": lambda name: (
-        {"base": cases.FaultyBase(KeyboardInterrupt())},
-        OTHER,
-        KeyboardInterrupt,
-    ),
-    "memory in the base": lambda name: (
-        {"base": cases.FaultyBase(MemoryError())},
-        OTHER,
-        MemoryError,
-    ),
-    "Ctrl-C in log Z": lambda name: (
-        {"log_partition": cases.FaultyPartition(KeyboardInterrupt())},
-        OTHER,
-        KeyboardInterrupt,
-    ),
-    "memory in log Z": lambda name: (
-        {"log_partition": cases.FaultyPartition(MemoryError())},
-        OTHER,
-        MemoryError,
-    ),
 }
+for error in (KeyboardInterrupt, MemoryError):
+    for key, faulty in (("base", cases.FaultyBase), ("log_partition", cases.FaultyPartition)):
+        fault = {key: faulty(error())}, OTHER, error
+        FAULTS[f"{error.__name__} in {key}"] = lambda name, fault=fault: fault
 
 
 def failing(est, params, X, error):

@@ -101,11 +101,6 @@ def test_imports_run_in_no_circle():
         pytest.fail(" -> ".join(error.args[1]))
 
 
-def test_energies_do_not_know_the_datasets():
-    names = {name for name in MODULES if name.startswith("skebm.energies")}
-    assert not any("datasets" in other for name in names for other in imported(MODULES[name]))
-
-
 # -- estimators ------------------------------------------------------------------------------------
 
 
