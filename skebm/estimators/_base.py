@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skebm._components import check_number, resolve
 from skebm._surroundings import own_settings, threads
-from skebm._tables import take_rows
+from skebm._tables import naming_columns, take_rows
 from skebm.data import Table, Transform, torch_generator
 from skebm.data.transform import LARGEST
 from skebm.energies import Model, Zero
@@ -103,6 +103,9 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         The density, which diagnostics, plots and tests read.
     energy_ : torch.nn.Module
         E on standardized space, nats. `Zero` where training did not improve on the base.
+    energy_kept_ : bool
+        Whether the energy is part of the model; False where the base alone is, since the held-out
+        gain was within its standard error, nothing could be held out, or training diverged.
     base_ : Base or None
         The fitted base density on standardized space.
     log_partition_ : LogPartition or None
@@ -114,7 +117,8 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         One row per 25 updates: loss and data energy (nats), held-out log likelihood (nats per row,
         standardized space), its gain over the base and standard error.
     n_iter_ : int
-        Updates made.
+        Updates made, those of a base that was kept in the end and of the fits that a warm start
+        goes on from among them.
     validation_gain_ : tuple of float or None
         Held-out gain over the base and its standard error, nats per row.
     data_noise_ : ndarray of shape (n_features,)
@@ -182,6 +186,7 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
             table = prepare(X, weight, transform, run, columns.names)
             run.task.rebuild = partial(self._so_far, table, transform, run, columns)
             learned = self._learn(table, transform, run)
+            learned.tell(run.optimization.learning_rate, bool(self.verbose))
             model = learned.model_or_base()
             proposal = learned.proposal_for(model, table, run.rng)
             log_z = normalize(model, proposal, self._method(model), run.rng)
@@ -340,6 +345,12 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         return self._fitted().model.energy
 
     @property
+    def energy_kept_(self):
+        """Whether the energy is part of the model, a bool; else it is the base alone."""
+        model = self._fitted().model
+        return model.base is None or not isinstance(model.energy, Zero)
+
+    @property
     def base_(self):
         """The base density on standardized space."""
         return self._fitted().model.base
@@ -390,7 +401,8 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
     ) -> tuple[np.ndarray, np.ndarray | None, Columns]:
         """Check the table and all shared parameters; set nothing."""
         reader = copy.copy(self)  # gets the names in place of self
-        with np.errstate(all="ignore"):  # it sums the table, which doubles may not hold
+        # sums of the table, which doubles may not hold, are no error
+        with np.errstate(all="ignore"), naming_columns(X):
             X = validate_data(
                 reader,
                 X,
@@ -493,7 +505,7 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
 
     def _rows(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        with np.errstate(all="ignore"):  # as in `_checked`
+        with np.errstate(all="ignore"), naming_columns(X):  # as in `_checked`
             return validate_data(self, X, dtype=np.float64, reset=False)
 
     def _rng(self, random_state: Any) -> Any:

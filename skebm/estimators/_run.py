@@ -6,11 +6,13 @@ __all__ = ["Before", "Learned", "Run", "places"]
 
 import copy
 import functools
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
 
 from skebm._surroundings import threads
@@ -87,6 +89,25 @@ class Learned(NamedTuple):
         if self.proposal is None or (isinstance(model.energy, Zero) and model.base is not None):
             return near(model, table, rng)
         return self.proposal
+
+    def tell(self, learning_rate: float, verbose: bool) -> None:
+        """Warn if training diverged for nothing; say what became of the energy if `verbose`."""
+        retries = max((state.retries for state in self.states), default=0)
+        if retries and not (self.earned and self.model.base is not None):
+            left = "" if self.earned else "; the model is its base alone"
+            warnings.warn(
+                f"training diverged (rescues: {retries}) at learning_rate {learning_rate:g} and "
+                f"went back{left}. Lower learning_rate.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+        if verbose and self.model.base is not None:
+            kept = "energy kept" if self.earned else "base kept, without energy"
+            found = self.held_out
+            gain = (
+                "none was measured" if found is None else f"{found.gain:.4g} +- {found.stderr:.2g}"
+            )
+            print(f"{kept}: held-out gain over the base, nats per row: {gain}")
 
     @property
     def gain(self) -> tuple[float, float] | None:

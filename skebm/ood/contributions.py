@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.utils import check_array
 
 from skebm._components import check_choice, check_number
-from skebm._tables import as_frame, n_rows, table_like
+from skebm._tables import as_frame, n_rows, naming_columns, table_like
 from skebm.inside import read_scores
 from skebm.ood._base import draw_rows
 from skebm.ood._raw_columns import FEWEST, Raw, column_gradients, is_raw, raw_gains
@@ -126,7 +126,8 @@ def feature_contributions(
     check_number("n_grid", n_grid, low=4, integer=True)
     if is_raw(estimator, X):
         return _of_raw(Raw(estimator, X, _raw_reference(estimator, X, reference)), method, n_grid)
-    rows = check_array(X, dtype=np.float64, input_name="X")
+    with naming_columns(X):
+        rows = check_array(X, dtype=np.float64, input_name="X")
     _check_columns(estimator, rows)
     if method == "gradient":
         return _slopes(estimator, X, rows, _reference(estimator, X, reference, random_state))

@@ -11,7 +11,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_number
-from skebm._tables import n_rows, take_rows
+from skebm._tables import n_rows, naming_columns, take_rows
 from skebm.estimators._callbacks import with_callbacks
 from skebm.ood._base import Detector, atomic, read_rows
 from skebm.ood._fitting import Given
@@ -122,7 +122,8 @@ class ScoreNormDetector(Detector):
         check_number("alpha", self.alpha, low=0, high=0.5, open_low=True)
         check_split(self)
         given = Given.begin(self, X, params)
-        rows = check_array(given.X, dtype=np.float64)
+        with naming_columns(given.X):
+            rows = check_array(given.X, dtype=np.float64)
         mean = np.average(rows, axis=0, weights=given.weight)
         self.scale_ = np.average(np.square(rows - mean), axis=0, weights=given.weight) ** 0.5
         self.estimator_, held_out = fit_and_hold_out(self, given)
