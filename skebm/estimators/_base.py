@@ -523,9 +523,10 @@ class Columns:
 
 def _labels(y: Any, sample_weight: Any, n: int) -> Any:
     """Return the labels of the n rows that are left, for callbacks alone."""
-    if y is None or np.ndim(sample_weight) == 0 or len(np.asarray(sample_weight)) == n:
+    weight = np.asarray(sample_weight)
+    if y is None or weight.ndim == 0 or len(weight) == n:
         return y
-    return take_rows(np.asarray(y), np.flatnonzero(np.asarray(sample_weight)))
+    return take_rows(np.asarray(y), np.flatnonzero(weight))
 
 
 def _check_size(X: np.ndarray) -> None:

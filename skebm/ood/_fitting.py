@@ -150,7 +150,8 @@ def _weights_for(estimator: Any, weight: np.ndarray) -> dict[str, np.ndarray]:
 def _checked(sample_weight: Any, n: int) -> np.ndarray:
     """Return weights (n,) relative to the largest."""
     remedy = "Leave rows out by a weight of 0."
-    if np.ndim(sample_weight) == 0:
+    sample_weight = np.asarray(sample_weight)
+    if sample_weight.ndim == 0:
         sample_weight = np.full(n, sample_weight)
     weight = one_per_row("sample_weight", sample_weight, n, finite=True, remedy=remedy)
     if (weight < 0).any():

@@ -43,7 +43,7 @@ def is_raw(estimator: Any, X: Any) -> bool:
     except (TypeError, ValueError):
         return True
     whole = np.flatnonzero((rows == np.round(rows)).all(axis=0))
-    return bool(len(whole)) and any(_is_encoded(steps, X, j) for j in whole)
+    return bool(len(whole)) and any(_is_encoded(steps, X, int(j)) for j in whole)
 
 
 def raw_gains(raw: Raw, n_grid: int, discrete: str, continuous: Gain) -> np.ndarray:

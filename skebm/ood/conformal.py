@@ -193,7 +193,8 @@ class ConformalNoveltyDetector(Detector):
         splits = self._splits(given.n, random)
         self._tie_seed = random.randint(LARGEST_SEED)
         self._folds = [
-            self._calibrated(given, *rows, random, number) for number, rows in enumerate(splits)
+            self._calibrated(given, fit, held, random, number)
+            for number, (fit, held) in enumerate(splits)
         ]
         self.estimators_ = [fold.estimator for fold in self._folds]
         self.estimator_ = self.estimators_[0] if self.cv is None else None
