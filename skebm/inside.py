@@ -9,8 +9,10 @@ __all__ = [
     "read_scores",
     "scorers",
     "unwrap",
+    "without_tails",
 ]
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -208,3 +210,40 @@ def check_scorer(estimator: Any) -> None:
             f"estimator must have score_samples, got {type(estimator).__name__}. Give a density "
             "estimator, or a pipeline that ends in one."
         )
+
+
+def without_tails(estimator: Any) -> Any:
+    """Return an estimator that scores like this one, with heavy tails cut off from its base.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted density, or what wraps one; of another library it is returned as it is.
+
+    Returns
+    -------
+    object
+        Fitted; see `FittedDensity.without_tails`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skebm import HybridCDDensity
+    >>> from skebm.inside import without_tails
+    >>> X = np.random.RandomState(0).normal(size=(100, 2))
+    >>> est = HybridCDDensity(base="gaussian", max_iter=2, random_state=0).fit(X)
+    >>> bool(without_tails(est).score_samples([[1e4, 0]]) < est.score_samples([[1e4, 0]]) - 1e6)
+    True
+    """
+    if isinstance(estimator, Pipeline):
+        name, last = estimator.steps[-1]
+        return Pipeline([*estimator.steps[:-1], (name, without_tails(last))])
+    if isinstance(estimator, FrozenEstimator):
+        return without_tails(estimator.estimator)
+    if hasattr(estimator, "best_estimator_"):
+        return without_tails(estimator.best_estimator_)
+    if not hasattr(estimator, "density_"):
+        return estimator
+    twin = copy.copy(estimator)
+    twin.density_ = estimator.density_.without_tails()
+    return twin

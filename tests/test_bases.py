@@ -330,7 +330,7 @@ def test_bandwidth_is_the_leave_one_out_optimum_at_every_scale(d, scale):
     assert 0.02 * scale < float(base.bandwidth) < 0.5 * scale
 
 
-@pytest.mark.parametrize("eps", [0.1, 1e-2, 1e-3])
+@pytest.mark.parametrize("eps", [3e-2, 1e-2, 1e-3])
 def test_kernels_take_the_shape_of_correlated_columns(eps):
     """A round kernel on x and x + eps z loses 0.5 nats and more."""
     z = torch.randn(2, 1000, 2, generator=gen(1), dtype=torch.float64)

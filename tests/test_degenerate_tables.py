@@ -71,7 +71,7 @@ TABLES = {
         with_column(lambda X, rng: X[:, 0] - 2 * X[:, 2]),
         r"linearly dependent columns \(3: column 0, column 1, column 2; ",
     ),
-    "30 % copies": (copied, r"copied rows \(4: column 0, column 1, column 2, column 3; noise 0.03"),
+    "30 % copies": (copied, None),
     "integers": (
         with_column(lambda X, rng: rng.poisson(3, 100)),
         r"columns with repeated values \(1: column 1; ",
@@ -82,8 +82,8 @@ TABLES = {
     ),
     "times 1e9": (with_column(lambda X, rng: 1e9 * X[:, 1]), None),
     "times 1e-9, far from 0": (with_column(lambda X, rng: 1 + 1e-9 * X[:, 1]), None),
-    "5 rows": (lambda seed: normal(5, 3, seed), None),
-    "2 rows": (lambda seed: normal(2, 3, seed), None),
+    "5 rows": (lambda seed: normal(5, 3, seed), r"ranks of 5 rows promise no less"),
+    "2 rows": (lambda seed: normal(2, 3, seed), r"ranks of 2 rows promise no less"),
     "300 columns": (lambda seed: normal(60, 300, seed), None),
     "heavy tails": (lambda seed: np.random.RandomState(seed).standard_cauchy((100, 3)), None),
     "blobs 1e4 apart": (blobs, None),
@@ -115,8 +115,7 @@ def test_a_degenerate_table_gives_a_sound_model(name, base):
     samples = est.sample(50, random_state=0)
     assert samples.shape == (50, X.shape[1])
     assert np.isfinite(samples).all()
-    alike = len(np.unique(est.score_samples(X))) == 1  # two rows lie alike about their mean
-    assert (est.predict(X) == -1).any() or alike
+    assert (est.predict(X) == -1).mean() <= 0.1
     assert np.isfinite(list(est.log_partition_[:2])).all()
     assert all(parameter.isfinite().all() for parameter in est.energy_.parameters())
 
@@ -150,9 +149,10 @@ def test_blobs_far_apart_both_get_samples():
 
 
 def test_copies_do_not_carry_away_the_likelihood():
-    est = fit(tiny(base="kernel", max_iter=30), copied(0), TABLES["30 % copies"][1])
-    assert est.score(copied(0)) < 5  # unbounded without noise: a copy per kernel
-    assert (est.data_noise_ == 0.03).all()
+    est = tiny(base="kernel", max_iter=30).fit(copied(0))
+    assert est.score(copied(0)) < 5  # unbounded were a copy a kernel of its own
+    centers = est.base_.centers
+    assert not est.data_noise_.any() and len(centers) == len(centers.unique(dim=0))
 
 
 @pytest.mark.parametrize("data_noise", [0.0, 0.1, np.float32(0.1)])
@@ -168,13 +168,13 @@ def test_noise_that_the_user_sets_is_taken_without_a_warning(data_noise):
 
 @pytest.mark.filterwarnings("ignore::skebm.exceptions.DataDegeneracyWarning")
 def test_training_rows_alone_decide_on_the_noise():
-    """Half of the rows are held out, and one of two equal rows with it, or both, or none."""
+    """Three equal values of 40 are no atom, three of the 20 that are not held out are one."""
     X, found = normal(40, 3), []
-    X[7] = X[3]
+    X[[3, 7, 9], 1] = X[3, 1]
     for seed in range(12):
         est = tiny(base="gaussian", max_iter=1, validation_fraction=0.5, random_state=seed)
         found.append(est.fit(X).data_noise_.any())
-    assert 0 < sum(found) < 8  # both are trained on in a quarter of the splits
+    assert 0 < sum(found) < 8  # all three are trained on in an eighth of the splits
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.75])

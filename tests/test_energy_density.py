@@ -99,7 +99,9 @@ def test_the_optimizer_reaches_objectives_that_bring_none(objective, params, mov
 
 def test_an_objective_from_outside_is_not_saved_but_pickled(tmp_path):
     est = tiny(objective=Falling(), energy=flat).fit(table())
-    with pytest.raises(TypeError, match="Falling is not part of skebm"):
+    with pytest.raises(
+        TypeError, match=r"objective must have a plain form to be saved, got Falling"
+    ):
         est.save(tmp_path / "model")
     back = pickle.loads(pickle.dumps(est))
     np.testing.assert_array_equal(back.score_samples(table()), est.score_samples(table()))
@@ -112,12 +114,12 @@ def test_a_search_reaches_the_objective_and_finds_the_better_noise():
     est = tiny(objective=DenoisingScoreMatching(), **still, max_iter=150, batch_size=256)
     est.set_params(optimizer=Optimization(0.05, weight_decay=0.0))
     split = ShuffleSplit(1, test_size=0.5, random_state=0)
-    search = GridSearchCV(est, {"objective__noise_std": [3.0, 0.1]}, cv=split).fit(X)
+    search = GridSearchCV(est, {"objective__noise_std": [1.5, 0.1]}, cv=split).fit(X)
     assert search.best_params_ == {"objective__noise_std": 0.1}
     assert search.best_estimator_.objective == DenoisingScoreMatching(0.1)
     worse, better = search.cv_results_["mean_test_score"]
-    lost = 0.5 * (math.log(10) + 0.1 - 1) - 0.5 * (math.log(1.01) + 1 / 1.01 - 1)
-    assert better - worse == pytest.approx(lost, abs=0.1)
+    lost = 0.5 * (math.log(3.25) + 1 / 3.25 - 1) - 0.5 * (math.log(1.01) + 1 / 1.01 - 1)
+    assert better - worse == pytest.approx(lost, abs=0.05)
     assert est.objective == DenoisingScoreMatching()  # a search leaves what it was given
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from skebm.data import ArrayTable, Originals
+from skebm.exceptions import DataDegeneracyWarning
 from skebm.fitted.threshold import quantile, threshold
 
 
@@ -18,13 +19,22 @@ def exponential(n):
     return np.random.default_rng(7).exponential(size=n)
 
 
-def offset(trained, fresh=(), contamination="auto", weight=None, numbers=None):
+RANK = "weibull"  # numpy's name of rank q (m + 1)
+
+
+def rank(values):
+    """The value that a further one falls below with a probability of 5 %."""
+    return np.quantile(values, 0.05, method=RANK)
+
+
+def offset(trained, fresh=(), contamination="auto", weight=None, numbers=None, base=None):
     """The offset where rows score their first column, training rows before held-out ones."""
     scores = np.concatenate([trained, fresh])
     held_out = np.arange(len(trained), len(scores)) if numbers is None else numbers
-    originals = Originals(scores[:, None], weight, held_out)
+    originals = Originals(scores[:, None], weight, np.arange(len(trained)), held_out)
     table = ArrayTable(torch.zeros(len(trained), 1), originals=originals)
-    density = SimpleNamespace(log_density=lambda X: X[:, 0])
+    base = base and SimpleNamespace(**base)
+    density = SimpleNamespace(log_density=lambda X: X[:, 0], model=SimpleNamespace(base=base))
     return threshold(density, table, contamination)
 
 
@@ -33,36 +43,56 @@ def test_the_automatic_offset_is_the_quantile_of_held_out_scores(apart):
     fresh = normal(100, seed=1)
     found = offset(normal(300, apart), fresh)
     lowest = fresh.min() if apart > 0 else -np.inf
-    assert found == pytest.approx(np.quantile(fresh, 0.05)) and found > lowest
+    assert found == pytest.approx(rank(fresh)) and found > lowest
 
 
 @pytest.mark.parametrize("n, guarded", [(39, True), (40, False)])
 def test_few_held_out_rows_do_not_raise_it_above_the_quantile_of_all(n, guarded):
     trained, fresh = normal(300), normal(n, 20.0, seed=1)
-    everything = np.quantile(np.concatenate([trained, fresh]), 0.05)
-    expected = everything if guarded else np.quantile(fresh, 0.05)
+    everything = rank(np.concatenate([trained, fresh]))
+    expected = everything if guarded else rank(fresh)
     assert offset(trained, fresh) == pytest.approx(expected)
     low = normal(n, -20.0)  # but may lower it
-    assert offset(trained, low) == pytest.approx(np.quantile(low, 0.05))
+    lowered = np.quantile(low, 0.05) if guarded else rank(low)
+    assert offset(trained, low) == pytest.approx(lowered)
 
 
 def test_held_out_rows_that_repeat_count_as_often():
     trained, fresh = normal(300, 99.0), np.arange(50.0)
     numbers = 300 + np.repeat(np.arange(50), np.r_[60, np.ones(49, dtype=int)])
-    assert offset(trained, fresh, numbers=numbers) == 0.5  # more than 5 % score 0: one is flagged
+    assert offset(trained, fresh, numbers=numbers) == 0.0  # more than 7.5 % score 0
+
+
+def test_a_fit_does_not_count_what_its_base_gained_on_training_rows():
+    trained, gained = normal(100, 10.0), np.linspace(0, 9, 100)
+    left_out = {
+        "log_prob": lambda x: x.new_tensor(gained),
+        "log_prob_left_out": lambda x, weight: x.new_zeros(len(x)),
+    }
+    assert offset(trained, base=left_out) == pytest.approx(rank(trained - gained))
+    fresh = normal(50)
+    assert offset(trained, fresh, base=left_out) == pytest.approx(rank(fresh))
+
+
+def test_one_row_is_flagged_where_that_flags_few_new_ones():
+    trained, fresh = np.arange(300.0), normal(50)
+    assert offset(trained, fresh - 99) == pytest.approx(np.quantile(fresh - 99, 0.075, method=RANK))
+    close = np.arange(50.0) - 2.8
+    assert rank(close) < 0.0 < offset(trained + 0.01, close) < 0.6
 
 
 @pytest.mark.parametrize("n", [2, 3, 9])
-def test_one_row_is_flagged_and_none_is_on_the_offset(n):
-    assert offset(np.arange(float(n))) == 0.5
-    assert offset(np.arange(40.0)) == pytest.approx(0.05 * 39)
+def test_ranks_of_few_rows_promise_little(n):
+    with pytest.warns(DataDegeneracyWarning, match=f"about 1/{n + 1}: the ranks of {n} rows"):
+        assert offset(np.arange(float(n))) == 0.0
+    assert offset(np.arange(40.0)) == pytest.approx(0.05 * 41 - 1)
 
 
 def test_an_atom_is_flagged_as_a_whole_or_not_at_all():
     scores = np.r_[np.zeros(10), np.arange(1.0, 91.0)]
     assert offset(scores) == 0.0
     assert offset(np.zeros(30)) == 0.0
-    assert offset(np.r_[np.zeros(2), np.arange(1.0, 99.0)]) == pytest.approx(0.05 * 99 - 1)
+    assert offset(np.r_[np.zeros(2), np.arange(1.0, 99.0)]) == pytest.approx(0.05 * 101 - 2)
 
 
 @pytest.mark.parametrize("contamination", [0.01, 0.2, 0.5])

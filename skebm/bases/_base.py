@@ -20,6 +20,11 @@ class Base(torch.nn.Module):
 
     n_features: int
 
+    @property
+    def inverse_width(self) -> float:
+        """One over the least width that the density has, standardized units."""
+        return 1.0
+
     @abstractmethod
     def log_prob_and_score(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return log p0(x) (n,), nats, and its gradient (n, d)."""

@@ -10,6 +10,7 @@ from skebm._components import check_number
 from skebm.bases._base import BaseComponent
 from skebm.bases.gaussian import Gaussian
 from skebm.bases.mixture import Mixture, MixtureBase, repeat_by_weight
+from skebm.bases.tails import far_rows
 
 MOST_ROWS = 10_000  # for the mixture's last fit; more would not change a proposal
 
@@ -69,7 +70,8 @@ class Defensive(BaseComponent):
         """Fit to standardized rows (n, d)."""
         check_number("wide_share", self.wide_share, low=0, high=0.99, open_low=True)
         check_number("wide_scale", self.wide_scale, low=0, open_low=True)
-        rows = repeat_by_weight(x, weight, rng)
+        far, _ = far_rows(x, weight)
+        rows = repeat_by_weight(x[~far], None if weight is None else weight[~far], rng)
         order = torch.randperm(len(rows), generator=rng, device=rows.device)
         rows = rows[order[:MOST_ROWS]]
         wide = Gaussian().fit(rows, None, rng)

@@ -18,9 +18,8 @@ from skebm.data import spacing, systematic_rows
 BLOCK = 2048  # rows per (rows, centers) block
 EXACTLY = "donot_use_mm_for_euclid_dist"  # expanded squares would cancel
 STEPS = 8  # bandwidths tried per factor of ten
-WIDEST = 8  # of them, on that scale: 10 standardized units
 STRIDE = 4  # of the first look
-NARROWEST = 0.1  # times the distance of neighbors
+WIDEST, NARROWEST = 10.0, 0.1  # times the widest standard deviation, and the distance of neighbors
 N_ASKED = 500  # rows that a metric is chosen with
 N_NEIGHBORS = 10  # whose differences make the local metric
 
@@ -37,8 +36,8 @@ class Kernel(BaseComponent):
     bandwidth : float or "auto", default="auto"
         h in standardized units; with a number kernels are round, :math:`\Sigma = I`. ``"auto"``
         maximizes the leave-one-out log likelihood of the centers over h, from a tenth of the
-        distance of neighbors to 10, and over three shapes of determinant 1: round, that of the
-        rows' covariance, and that of the differences of ten neighbors.
+        distance of neighbors to ten standard deviations, and over three shapes of determinant 1:
+        round, that of the rows' covariance, and that of the differences of ten neighbors.
 
     Raises
     ------
@@ -110,18 +109,22 @@ def _choose(centers: torch.Tensor, log_weights: torch.Tensor) -> tuple[float, to
     """
     if len(centers) < 3:
         return 1.0, None
-    values = {}
+    values: dict[tuple[float, str, int], tuple[torch.Tensor, torch.Tensor | None]] = {}
     for name, factor in _shapes(centers).items():
         y = centers if factor is None else centers @ factor
-        lowest = math.floor(STEPS * math.log10(max(NARROWEST * spacing(y.cpu().numpy()), 1e-12)))
-        tried = [*range(WIDEST, lowest - STRIDE, -STRIDE)]
+        lowest = _place(NARROWEST * spacing(y.cpu().numpy()))
+        tried = [*range(_place(WIDEST * float(y.std(0).max())) + 1, lowest - STRIDE, -STRIDE)]
         found = _leave_one_out(y, log_weights, [_width(i) for i in tried], N_ASKED)
         values |= {(float(v), name, i): (y, factor) for v, i in zip(found, tried, strict=True)}
     best = max(values)
     y, factor = values[best]
-    near = range(best[2] - STRIDE + 1, min(best[2] + STRIDE, WIDEST + 1))
+    near = range(best[2] - STRIDE + 1, best[2] + STRIDE)
     found = _leave_one_out(y, log_weights, [_width(i) for i in near], len(y))
     return _width(near[int(found.argmax())]), None if factor is None else factor.float()
+
+
+def _place(width: float) -> int:
+    return math.floor(STEPS * math.log10(max(width, 1e-12)))
 
 
 def _width(i: int) -> float:
@@ -202,6 +205,12 @@ class KernelBase(Base):
         self.register_buffer("bandwidth", bandwidth)
         self.register_buffer("factor", factor)
         self.register_buffer("_middle", centers.mean(0), persistent=False)
+
+    @property
+    def inverse_width(self) -> float:
+        """One over the bandwidth in the kernels' narrowest direction, or near it."""
+        steepest = 1.0 if self.factor is None else float(self.factor.abs().max())
+        return steepest / float(self.bandwidth)
 
     def _joint(self, y: torch.Tensor) -> torch.Tensor:
         """Log weight plus log kernel of each center, up to the norm of y: (n, m)."""

@@ -102,7 +102,7 @@ class Mixture(BaseComponent):
         n_components, shrinkage = self._select(rows, floor, random_state)
         moments = _fit_moments(rows, n_components, floor, random_state, N_FINAL)
         base = MixtureBase.from_moments(*_shrink(*moments, shrinkage), x.device, floor=floor)
-        base.warn_at(floor)
+        base.floor = floor
         return base
 
     def _select(
@@ -145,7 +145,7 @@ def _folds(rows: np.ndarray, most: int, random_state: np.random.RandomState) -> 
     """One 75/25 split where rows abound, else four folds of all rows; copies stay together."""
     order = random_state.permutation(len(rows))[:most]
     group = copy_groups(rows[order])
-    if group is None:
+    if group is None or group.max() < FEWEST_ROWS:  # of so few different ones none can be spared
         parts = np.array_split(order, 4)
     else:
         parts = [order[group % 4 == i] for i in range(4)]
@@ -180,7 +180,7 @@ def _fit_moments(
                 mixture.fit(rows)
                 break
             except ValueError:  # a component's covariance lost rank
-                if floor >= LARGEST_FLOOR_TRIED:
+                if floor >= max(LARGEST_FLOOR_TRIED, rows.var(axis=0).max()):
                     raise
                 floor *= 100
                 mixture.set_params(reg_covar=floor)
@@ -226,6 +226,7 @@ class MixtureBase(Base):
     ``factors[k]`` is the upper triangular L with ``inverse(covariance) = L @ L.T``.
     """
 
+    floor = LARGEST_FLOOR  # the least variance that a fit could give a component
     log_weights: torch.Tensor
     means: torch.Tensor
     factors: torch.Tensor
@@ -270,6 +271,11 @@ class MixtureBase(Base):
         if factors.abs().max() > SHARP and torch.device(device).type != "mps":
             dtype = torch.float64
         return cls(*(t.to(device, dtype) for t in tensors))
+
+    @property
+    def inverse_width(self) -> float:
+        """One over the least standard deviation of a component, or near it."""
+        return float(self.factors.abs().max())
 
     def _parts(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the whitened distances (n, k, d) and the log joint of row and component."""
@@ -341,8 +347,9 @@ class MixtureBase(Base):
             out[rows] = self.means[i] + z[rows] @ scale[i]
         return out.float()
 
-    def warn_at(self, floor: float) -> None:
+    def warn_if_narrow(self) -> None:
         """Warn where components that hold much of the mass are as narrow as they may be."""
+        floor = self.floor
         width = 1 / torch.linalg.matrix_norm(self.factors.double(), 2)
         share = float(self.log_weights.double().exp()[width**2 < AT_THE_FLOOR * floor].sum())
         if share > MUCH and floor < LARGEST_FLOOR:

@@ -106,6 +106,11 @@ class PrincipalBase(Base):
         self.register_buffer("variances", variances)
         self.register_buffer("rest", rest)
 
+    @property
+    def inverse_width(self) -> float:
+        """One over the least standard deviation."""
+        return float(self.rest) ** -0.5
+
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Return log p0(x), shape (n,), nats."""
         centered = x - self.mean

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Defended", "fit_defended"]
+__all__ = ["Defended", "far_rows", "fit_defended"]
 
 import math
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from skebm.bases._base import Base, BaseComponent
+from skebm.bases.mixture import MixtureBase
 from skebm.bases.torch_distribution import TorchDistribution
 from skebm.bases.uniform import Uniform
 from skebm.data import trimmed_moments
@@ -31,9 +32,9 @@ class Defended(Base):
     ----------
     core : Base
         The inner base.
-    location, scale : Tensor of shape (d,)
+    tail_location, tail_scale : Tensor of shape (d,)
         m and s, standardized units.
-    share : Tensor of shape ()
+    tail_share : Tensor of shape ()
         a, dimensionless.
 
     References
@@ -53,19 +54,23 @@ class Defended(Base):
     """
 
     core: Base
-    location: torch.Tensor
-    scale: torch.Tensor
-    share: torch.Tensor
+    tail_location: torch.Tensor
+    tail_scale: torch.Tensor
+    tail_share: torch.Tensor
 
     def __init__(
-        self, core: Base, location: torch.Tensor, scale: torch.Tensor, share: torch.Tensor
+        self,
+        core: Base,
+        tail_location: torch.Tensor,
+        tail_scale: torch.Tensor,
+        tail_share: torch.Tensor,
     ) -> None:
         super().__init__()
         self.n_features = core.n_features
         self.core = core
-        self.register_buffer("location", location)
-        self.register_buffer("scale", scale)
-        self.register_buffer("share", share)
+        self.register_buffer("tail_location", tail_location)
+        self.register_buffer("tail_scale", tail_scale)
+        self.register_buffer("tail_share", tail_share)
 
     def __getattr__(self, name: str):
         try:
@@ -74,9 +79,17 @@ class Defended(Base):
             return getattr(super().__getattr__("core"), name)
 
     @property
+    def inverse_width(self) -> float:
+        """That of the inner base."""
+        return self.core.inverse_width
+
+    @property
     def near(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Where the inner base stands for the rows: lows and highs, each (d,)."""
-        return self.location - FAR * self.scale, self.location + FAR * self.scale
+        return (
+            self.tail_location - FAR * self.tail_scale,
+            self.tail_location + FAR * self.tail_scale,
+        )
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Return log p0(x), shape (n,), nats."""
@@ -92,27 +105,29 @@ class Defended(Base):
         log_prob, score = self.core.log_prob_and_score(x)
         near, far = self._parts(x, log_prob)
         of_tails = (near - far).sigmoid().neg_().add_(1)[:, None]
-        y = (x - self.location) / self.scale
-        pull = -(DOF + 1) * y / (DOF + y.square()) / self.scale
+        y = (x - self.tail_location) / self.tail_scale
+        pull = -(DOF + 1) * y / (DOF + y.square()) / self.tail_scale
         mixed = torch.where(of_tails < 1, (1 - of_tails) * score, 0)  # far out it overflows
         return torch.logaddexp(near, far), torch.addcmul(mixed, of_tails, pull)
 
     def sample(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Draw (n, d) exact, independent rows."""
         out = self.core.sample(n, rng)
-        rows = torch.rand(n, generator=rng, device=rng.device) < self.share.to(rng.device)
+        rows = torch.rand(n, generator=rng, device=rng.device) < self.tail_share.to(rng.device)
         shape = (int(rows.sum()), self.n_features)
         z = out.new_empty(shape).normal_(generator=rng)
         squares = out.new_empty(*shape, DOF).normal_(generator=rng).square_().sum(-1)
-        out[rows] = (self.location + self.scale * z * (DOF / squares).sqrt()).to(out.dtype)
+        out[rows] = (self.tail_location + self.tail_scale * z * (DOF / squares).sqrt()).to(
+            out.dtype
+        )
         return out
 
     def _parts(self, x: torch.Tensor, near: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the log joint of row and inner base, and that of row and tails."""
-        y = (x - self.location) / self.scale
-        norm = (self.n_features * LOG_NORM - self.scale.log().sum()) + self.share.log()
+        y = (x - self.tail_location) / self.tail_scale
+        norm = (self.n_features * LOG_NORM - self.tail_scale.log().sum()) + self.tail_share.log()
         far = norm - 0.5 * (DOF + 1) * (y.square() / DOF).log1p().sum(-1)
-        return near + (-self.share).log1p(), far
+        return near + (-self.tail_share).log1p(), far
 
 
 def fit_defended(
@@ -126,9 +141,11 @@ def fit_defended(
     """
     if isinstance(component, TorchDistribution | Uniform):
         return component.fit(x, weight, rng)
-    far, lost = _far_rows(x, weight)
+    far, lost = far_rows(x, weight)
     x, weight = x[~far], None if weight is None else weight[~far]
     core = component.fit(x, weight, rng)
+    if isinstance(core, MixtureBase):
+        core.warn_if_narrow()
     share = lost + min(max(1 / (len(x) + 1), LEAST_SHARE), MOST_SHARE)
     w = torch.ones_like(x[:, 0]) if weight is None else weight.to(x)
     mean = (w / w.sum()) @ x
@@ -137,8 +154,8 @@ def fit_defended(
     return Defended(core, mean, scale, torch.tensor(share, device=x.device))
 
 
-def _far_rows(x: torch.Tensor, weight: torch.Tensor | None) -> tuple[torch.Tensor, float]:
-    """Return which rows the tails stand for, and their share of the weight."""
+def far_rows(x: torch.Tensor, weight: torch.Tensor | None) -> tuple[torch.Tensor, float]:
+    """Return which of the rows (n, d) tails stand for, and their share of the weight."""
     rows, w = x.double().cpu().numpy(), None if weight is None else weight.double().cpu().numpy()
     mean, std = trimmed_moments(rows, w)
     far = (np.abs(rows - mean) > FAR * np.where(std > 0, std, np.inf)).any(1)

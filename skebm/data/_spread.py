@@ -27,6 +27,14 @@ def trimmed_moments(
     -------
     mean, std : ndarray of shape (d,)
         In the units of X.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skebm.data import trimmed_moments
+    >>> mean, _ = trimmed_moments(np.array([[0.0], [1.0], [2.0], [3.0], [1e9]]))
+    >>> mean
+    array([2.])
     """
     moments = [_middle_moments(column, weight) for column in X.T]
     mean, std = np.array(moments).T
@@ -51,7 +59,25 @@ def _middle_moments(x: np.ndarray, weight: np.ndarray | None) -> tuple[float, fl
 
 
 def spacing(x: np.ndarray) -> float:
-    """Return the median distance of rows (n, d) to the nearest different one, 0 of equal rows."""
+    """Return the median distance of rows to the nearest different one.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n, d)
+        Rows; 2,000 of them are asked.
+
+    Returns
+    -------
+    float
+        In the units of x; 0 where all rows are equal.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skebm.data import spacing
+    >>> spacing(np.array([[0.0], [0.0], [1.0], [3.0]]))
+    1.0
+    """
     rows = np.unique(x, axis=0)
     if len(rows) < 2:
         return 0.0

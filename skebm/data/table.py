@@ -55,19 +55,22 @@ class Originals(NamedTuple):
         Units of X.
     weight : ndarray of shape (m,) or None
         Their weights.
+    trained : ndarray of int
+        Numbers of the training rows.
     held_out : ndarray of int
-        Numbers of the rows that are held out; heavy rows repeat.
+        Numbers of the rows that are held out, in proportion to their weights: heavy ones repeat.
 
     Examples
     --------
     >>> import numpy as np
     >>> from skebm.data import Originals
-    >>> Originals(np.zeros((3, 2)), None, np.array([1])).held_out
+    >>> Originals(np.zeros((3, 2)), None, np.array([0, 2]), np.array([1])).held_out
     array([1])
     """
 
     X: np.ndarray
     weight: np.ndarray | None
+    trained: np.ndarray
     held_out: np.ndarray
 
 
@@ -179,7 +182,7 @@ class ArrayTable(Table):
             w,
             held_out=fresh,
             noise=noise,
-            originals=Originals(X, weight, held_out),
+            originals=Originals(X, weight, np.flatnonzero(keep), held_out),
             rng=rng,
         )
 

@@ -101,17 +101,13 @@ class Affine(Transform):
         scale = unit * np.sqrt(np.average((centered / unit) ** 2, axis=0, weights=weight))
         affine = cls(mean + shift, np.where(spread & (scale > 0), scale, 1.0))
         suspects = np.flatnonzero(spread & (largest > SUSPECT * affine.scale))
-        affine._trim(X, weight, suspects)
+        if len(X) >= FEWEST_TO_TRIM and len(suspects):
+            mean, std = trimmed_moments(X[:, suspects], weight)
+            misled = (std > 0) & (affine.scale[suspects] > MISLED * std)
+            affine.trimmed = suspects[misled]
+            affine.location[affine.trimmed] = mean[misled]
+            affine.scale[affine.trimmed] = std[misled]
         return affine
-
-    def _trim(self, X: np.ndarray, weight: np.ndarray | None, suspects: np.ndarray) -> None:
-        """Take the moments without 1 % at each end where these few rows make most of the scale."""
-        if len(X) < FEWEST_TO_TRIM or not len(suspects):
-            return
-        mean, std = trimmed_moments(X[:, suspects], weight)
-        misled = (std > 0) & (self.scale[suspects] > MISLED * std)
-        self.trimmed = suspects[misled]
-        self.location[self.trimmed], self.scale[self.trimmed] = mean[misled], std[misled]
 
     @classmethod
     def from_images(cls, X: np.ndarray) -> Affine:

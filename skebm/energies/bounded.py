@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["Bounded", "Limited", "bounded_by"]
 
+from typing import Any
+
 import torch
 
 from skebm.bases import Base
@@ -17,7 +19,19 @@ MARGIN = 0.25  # of the rows' range, on each side
 LIMIT = 5.0  # nats
 
 
-class Bounded(Energy):
+class Around(Energy):
+    """An energy around another one, which answers for whatever else is asked."""
+
+    module: torch.nn.Module
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("module"), name)
+
+
+class Bounded(Around):
     """An energy that takes, outside a box, its value at the nearest point of the box.
 
     The log density beyond the box then falls as that of the base does, whatever the energy would
@@ -29,9 +43,9 @@ class Bounded(Energy):
 
     def __init__(self, module: torch.nn.Module, low: torch.Tensor, high: torch.Tensor) -> None:
         super().__init__()
-        self.module = module
         self.register_buffer("low", low)
         self.register_buffer("high", high)
+        self.module = module
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (n, d) to (n,)."""
@@ -55,7 +69,7 @@ class Bounded(Energy):
         return as_energy(self.module).twice_differentiable
 
 
-class Limited(Energy):
+class Limited(Around):
     r"""``c tanh(E / c)``: an energy that moves no log density by more than c nats.
 
     No row, and no place without rows, then gets a mass that draws of the base would not show.
@@ -63,10 +77,11 @@ class Limited(Energy):
 
     limit: torch.Tensor
 
-    def __init__(self, module: FeedForward, limit: torch.Tensor) -> None:
+    def __init__(self, module: torch.nn.Module, limit: torch.Tensor) -> None:
         super().__init__()
-        self.module = module
+        assert isinstance(module, FeedForward)  # no other is limited
         self.register_buffer("limit", limit)
+        self.module = module
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (n, d) to (n,)."""

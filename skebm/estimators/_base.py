@@ -50,13 +50,18 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         to (n,) nats, in the precision of its rows and without batch normalization.
         ``energy__hidden_sizes`` works in ``set_params``.
     base : {"mixture", "gaussian", "kernel", "uniform"}, base component or None
-        The normalized reference density p0. All but None have full support; None means p0 = 1,
-        which has no normalizer unless the energy grows (such as ``MLP(output="quadratic")``).
+        The normalized reference density p0, but for ``"uniform"``, images and known distributions
+        with heavy tails under it (of Student's t with 3 degrees of freedom and a share of 0.001 to
+        0.01). The energy is learnt in a box around the rows; a perceptron moves a log density by 5
+        nats at most. None means p0 = 1, which has no normalizer unless the energy grows (such as
+        ``MLP(output="quadratic")``).
     standardize : {True, "affine", False}
-        Shift and scale each column; undone in everything returned. True is ``"affine"``.
+        Shift and scale each column; undone in everything returned. True is ``"affine"``. Where less
+        than 2 % of the rows would set a scale, it is that of the others, with a warning.
     data_noise : float or "auto"
         Standard deviation of Gaussian noise on training rows, standardized units; ``"auto"`` adds
         none unless columns are constant, repeat values or depend on others, and then says so.
+        Copies of whole rows count as weights.
     max_iter : int
         Energy updates.
     batch_size : int
@@ -76,10 +81,12 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
     log_partition : {"auto", "quadrature", "importance", "ais", "reverse-ais"}, instance or None
         How log Z is estimated; None leaves ``score_samples`` unnormalized.
     contamination : float or "auto"
-        ``"auto"``: ``offset_`` is the 5 % quantile of held-out scores (with fewer than 40 of them
-        the lower of theirs and all rows'), moved up if needed so that at least one row of X is
-        flagged (none where more than 5 % of the rows share the lowest score, as in tables of few
-        values). A float in (0, 0.5]: that fraction of the training rows, by weight, is flagged.
+        ``"auto"``: ``offset_`` is the score of rank 0.05 (m + 1) among m held-out ones, below which
+        a new row falls with a probability of 5 %; with fewer than 40 of them all rows count,
+        training rows as scored without their part in the base. It is moved up to flag a row of X
+        where that flags at most 7.5 % of new ones. Below 19 rows the ranks promise less, which a
+        warning says. A float in (0, 0.5]: that fraction of the training rows, by weight, is
+        flagged.
     image_shape : tuple of int, optional
         (channels, height, width) of flattened rows; one global affine map to [-1, 1] then replaces
         the scaling of columns, and ``log_partition="auto"`` means None.

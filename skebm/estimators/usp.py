@@ -214,7 +214,9 @@ class USPDensity(DensityEstimator):
         if math.isnan(epsilon):  # no distance is kept
             info = info._replace(violation_rate=math.nan, coverage=math.nan)
         weights = log_weight.double().softmax(0)
-        low, high = transform.inverse(corners)
+        low, high = corners.double().cpu().numpy()
+        if np.isfinite(low).all():
+            low, high = transform.inverse(corners)
         if self.domain is not None and np.isfinite(low).all():
             low, high = _corners(self.domain, run.n_features)  # not rounded to float32
         places = transform.inverse(points)

@@ -14,6 +14,7 @@ import torch
 
 from skebm._surroundings import own_settings, threads
 from skebm.bases import Base
+from skebm.bases.tails import Defended
 from skebm.data import Transform, resolve_device, torch_generator
 from skebm.energies import Model
 from skebm.fitted.draws import Draws, SampleInfo
@@ -22,6 +23,7 @@ from skebm.fitted.pack import Packable, Tensors, pack_all, prefixed, unpack_all,
 from skebm.partition import LogPartition
 
 FEW = 256  # rows up to which everything is computed in double precision
+NARROW, FAR = 30.0, 1e3  # inverse width of the base, and coordinates, from which all rows are
 BLOCK = {"cpu": 4096}  # rows at a time, above that
 DEVICE_BLOCK = 65536
 LARGEST = 1e300  # nats; stands for what float arithmetic calls infinite
@@ -51,8 +53,8 @@ class FittedDensity:
     -----
     The same call gives the same bits on one machine. Up to 256 rows are computed in double
     precision, so that a row's value in two such calls agrees to 1e-9 (1 + \|value\|); more rows in
-    float32 and in blocks, and any two calls agree to 1e-5 (1 + \|value\|). Memory beyond the result
-    is that of one block.
+    float32, but for rows far out and narrow bases, and in blocks, and any two calls agree to 1e-5
+    (1 + \|value\|). Memory beyond the result is that of one block.
 
     Examples
     --------
@@ -127,6 +129,19 @@ class FittedDensity:
         """Return rows (n, d) in the units of X as float32 rows of standardized space."""
         return self.transform.forward(X, self.device)
 
+    def without_tails(self) -> FittedDensity:
+        """Return the density with its base's heavy tails cut off: what rows are far from.
+
+        Gradients and ratios of densities fade out in tails, so that far rows would look normal to
+        them. log Z is kept, which then is too large by the tails' share.
+        """
+        base = self.model.base
+        if not isinstance(base, Defended):
+            return self
+        twin = copy.copy(self)
+        twin.model, twin._double = self.model._replace(base=base.core), None
+        return twin
+
     def pack(self) -> tuple[dict[str, Any], Tensors]:
         """Return a plain header and the tensors, for files."""
         log_z = self.log_partition
@@ -194,18 +209,26 @@ class FittedDensity:
         row_shape: tuple[int, ...] = (),
     ) -> np.ndarray:
         """Apply a function of model and standardized rows block by block: (n, *row_shape)."""
-        few = len(X) <= FEW
-        model = self._doubled() if few else self.model
-        dtype = torch.float64 if few else torch.float32
-        device = torch.device("cpu") if few and self.device.type == "mps" else self.device
+        exactly = len(X) <= FEW or self._is_narrow
         out = np.empty((len(X), *row_shape))
-        size = BLOCK.get(device.type, DEVICE_BLOCK)
-        work = model.multiply_adds(len(X)) if len(X) <= size else np.inf
+        size = BLOCK.get(self.device.type, DEVICE_BLOCK)
+        work = self.model.multiply_adds(len(X)) if len(X) <= size else np.inf
         with torch.no_grad(), threads(work):
             for start in range(0, len(X), size):
-                z = self.transform.forward(X[start : start + size], device, dtype)
+                z = self.transform.forward(X[start : start + size], "cpu", torch.float64)
+                if exactly or z.abs().max() > FAR:
+                    model = self._doubled()
+                    z = z if self.device.type == "mps" else z.to(self.device)
+                else:
+                    model, z = self.model, z.float().to(self.device)
                 out[start : start + size] = function(model, z).cpu().numpy()
         return out
+
+    @property
+    def _is_narrow(self) -> bool:
+        """Whether float32 is too coarse for the places of rows."""
+        base = self.model.base
+        return base is not None and base.inverse_width > NARROW
 
     def _doubled(self) -> Model:
         if self._double is None:

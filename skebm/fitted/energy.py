@@ -86,9 +86,9 @@ def _wrapped(
         return build_energy(source.energy, ENERGIES, source.shape, rng)
     inner = _wrapped(wrappers[1:], within(tensors, "module"), source, device)
     if wrappers[0] == "Bounded":
-        return Bounded(inner, tensors["low"], tensors["high"])
+        return Bounded(inner, tensors["low"].clone(), tensors["high"].clone())
     if wrappers[0] == "Limited":
-        return Limited(inner, tensors["limit"])
+        return Limited(inner, tensors["limit"].clone())
     if wrappers[0] == "LearnedGaussian":
         return LearnedGaussian(inner, tensors["factor"], tensors["center"])
     return Reweighted(inner, MixtureBase(**within(tensors, "mixture")), tensors["lifts"])

@@ -40,7 +40,9 @@ def pack(value: Any) -> tuple[Any, Tensors]:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return {"kind": "array"}, {"": torch.from_numpy(np.array(value, order="C"))}
     if isinstance(value, Defended):
-        value_parts = {n: getattr(value, n) for n in ("core", "location", "scale", "share")}
+        value_parts = {
+            n: getattr(value, n) for n in ("core", "tail_location", "tail_scale", "tail_share")
+        }
         headers, tensors = pack_all(value_parts)
         return {"kind": "parts", "class": path(value), "parts": headers}, tensors
     if isinstance(value, Base):

@@ -13,7 +13,6 @@ from skebm.exceptions import DataDegeneracyWarning
 from skebm.fitted.density import FittedDensity
 
 HELD_OUT_QUANTILE, MOST_FLAGGED, FEW_HELD_OUT = 0.05, 0.075, 40
-RANK = "weibull"  # numpy's name for q (m + 1)
 MOST_ROWS = 5000  # training rows up to which the base is judged without each of them
 FEWEST_ROWS = int(1 / HELD_OUT_QUANTILE) - 1  # below: not even the least score is rare enough
 
@@ -27,12 +26,18 @@ def threshold(density: FittedDensity, table: Table, contamination: float | str) 
     seen them. It is moved up so that at least one row of the table is flagged, unless that would
     flag more than 7.5 % of new ones.
     """
-    X, weight, held_out = table.originals()
+    X, weight, *_ = table.originals()
     scores = density.log_density(X)
     if not isinstance(contamination, str):
         return quantile(scores, weight, contamination)
-    unseen, share = _unseen(density, table, scores, weight, held_out)
-    offset, most = (quantile(unseen, share, q, RANK) for q in (HELD_OUT_QUANTILE, MOST_FLAGGED))
+    unseen, share = _unseen(density, table, scores)
+    offset, most = (
+        quantile(unseen, share, q, of_unseen=True) for q in (HELD_OUT_QUANTILE, MOST_FLAGGED)
+    )
+    held_out = table.originals().held_out
+    if density.model.base is None and 0 < len(held_out) < FEW_HELD_OUT:
+        # nothing tells how much training rows gain: a few unseen ones may lower it
+        offset = min(offset, quantile(scores[held_out], None, HELD_OUT_QUANTILE))
     lowest = np.unique(scores)[:2]  # halfway between them: one row is flagged, none is on it
     if np.count_nonzero(scores == lowest[0]) > max(HELD_OUT_QUANTILE * len(scores), 1):
         return offset  # an atom: all of its rows or none
@@ -41,13 +46,10 @@ def threshold(density: FittedDensity, table: Table, contamination: float | str) 
 
 
 def _unseen(
-    density: FittedDensity,
-    table: Table,
-    scores: np.ndarray,
-    weight: np.ndarray | None,
-    held_out: np.ndarray,
+    density: FittedDensity, table: Table, scores: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return scores (m,) as those of rows that the fit has not seen, and their weights."""
+    _, weight, trained, held_out = table.originals()
     if len(held_out) >= FEW_HELD_OUT:
         return scores[held_out], None  # weighted by repetition
     if len(scores) < FEWEST_ROWS:
@@ -57,11 +59,9 @@ def _unseen(
             DataDegeneracyWarning,
             stacklevel=5,
         )
-    kept = np.ones(len(scores), dtype=bool)
-    kept[held_out] = False
     pooled = scores.copy()
-    if np.count_nonzero(kept) <= MOST_ROWS:
-        pooled[kept] -= _optimism(density, table)
+    if len(trained) <= MOST_ROWS:
+        pooled[trained] -= _optimism(density, table)
     return pooled, weight
 
 
@@ -76,11 +76,14 @@ def _optimism(density: FittedDensity, table: Table) -> np.ndarray:
 
 
 def quantile(
-    values: np.ndarray, weight: np.ndarray | None, q: float, method: str = "linear"
+    values: np.ndarray, weight: np.ndarray | None, q: float, *, of_unseen: bool = False
 ) -> float:
-    """Return the quantile of weighted values, that of numpy where all weights are the same."""
+    """Return the quantile of weighted values, that of numpy where all weights are the same.
+
+    Of unseen ones it is the value of rank q (m + 1): another one is below it with probability q.
+    """
     if weight is None:
-        return float(np.quantile(values, q, method=method))
+        return float(np.quantile(values, q, method="weibull" if of_unseen else "linear"))
     weight = np.ones(len(values)) if weight is None else weight / weight.max()
     order = np.argsort(values, kind="stable")
     below = np.cumsum(weight[order]) - weight[order]  # the weight of all that is smaller

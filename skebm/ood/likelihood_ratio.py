@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from skebm._components import check_number
 from skebm._tables import take_entries
 from skebm.estimators._callbacks import with_callbacks
-from skebm.inside import read_scores
+from skebm.inside import read_scores, without_tails
 from skebm.ood._base import Detector, atomic, check_prefit, read_rows
 from skebm.ood._fitting import Given
 from skebm.ood._quantiles import effective, lower_quantile, warn_if_few
@@ -200,7 +200,8 @@ class LikelihoodRatioDetector(Detector):
         return given.take(held_out)
 
     def _ratio(self, X: Any) -> np.ndarray:
-        above, below = read_scores(self.foreground_, X), read_scores(self.background_, X)
+        densities = (without_tails(self.foreground_), without_tails(self.background_))
+        above, below = (read_scores(density, X) for density in densities)
         ratio = np.full(len(above), -np.inf)
         return np.subtract(above, below, out=ratio, where=np.isfinite(above))
 

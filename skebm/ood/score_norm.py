@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from skebm._components import check_number
 from skebm._tables import n_rows, naming_columns, take_rows
 from skebm.estimators._callbacks import with_callbacks
+from skebm.inside import without_tails
 from skebm.ood._base import Detector, atomic, read_rows
 from skebm.ood._fitting import Given
 from skebm.ood._quantiles import effective, lower_quantile, warn_if_few
@@ -151,5 +152,5 @@ class ScoreNormDetector(Detector):
     def _score(self, X: Any) -> np.ndarray:
         n = n_rows(X)
         padded = take_rows(X, np.arange(max(n, FEWEST)) % n)
-        gradient = evaluate_score(self.estimator_, padded, "estimator")[1][:n]
+        gradient = evaluate_score(without_tails(self.estimator_), padded, "estimator")[1][:n]
         return -np.linalg.norm(gradient * self.scale_, axis=1)

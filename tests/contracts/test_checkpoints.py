@@ -75,7 +75,7 @@ def of_another_fit_of_this_shape(path):
 
 def of_other_shapes(path):
     saved = torch.load(path, weights_only=True)
-    saved["energy"] = {k: v[:1] for k, v in saved["energy"].items()}
+    saved["energy"] = {k: v.reshape(-1)[:1] for k, v in saved["energy"].items()}
     torch.save(saved, path)
 
 

@@ -187,9 +187,10 @@ def test_a_float_contamination_flags_exactly_that_share(name, contamination):
 
 
 @pytest.mark.parametrize(("n", "most"), [(5, 1), (12, 1), (30, 2), (120, 6)])
+@pytest.mark.filterwarnings("ignore:offset_ flags a new row")
 @cases.each
-def test_auto_contamination_flags_a_row_and_about_one_in_twenty(name, n, most):
-    assert 1 <= (cases.tiny(name).fit(X[:n]).predict(X[:n]) == -1).sum() <= most
+def test_auto_contamination_flags_at_most_about_one_in_twenty_of_its_rows(name, n, most):
+    assert (cases.tiny(name).fit(X[:n]).predict(X[:n]) == -1).sum() <= most
 
 
 def test_unnormalized_scores_say_so():
@@ -224,6 +225,7 @@ def test_a_model_is_never_worse_than_its_base(name):
 
 
 @pytest.mark.parametrize("n", [2, 5, 19])
+@pytest.mark.filterwarnings("ignore:offset_ flags a new row")
 @cases.each
 def test_few_rows_leave_the_base(name, n):
     est = cases.tiny(name, validation_fraction=0.1, data_noise=0.1).fit(X[:n])
