@@ -20,12 +20,20 @@ except ImportError:  # the part of it that is used here
         def __init__(self, contamination=0.1):
             self.contamination = contamination
 
+        def _set_n_classes(self, y):
+            self._classes = 2
+
         def _process_decision_scores(self):
             self.threshold_ = np.percentile(self.decision_scores_, 100 * (1 - self.contamination))
             self.labels_ = (self.decision_scores_ > self.threshold_).astype(int)
 
         def predict(self, X):
             return (self.decision_function(X) > self.threshold_).astype(int)
+
+        def predict_proba(self, X):
+            low, high = self.decision_scores_.min(), self.decision_scores_.max()
+            novel = np.clip((self.decision_function(X) - low) / (high - low), 0, 1)
+            return np.stack([1 - novel, novel], axis=1)[:, : self._classes]
 
 
 class AsPyOD(BaseDetector):
@@ -34,6 +42,7 @@ class AsPyOD(BaseDetector):
         self.detector, self.own_threshold = detector, own_threshold
 
     def fit(self, X, y=None):
+        self._set_n_classes(y)  # predict_proba needs it
         self.detector_ = clone(self.detector).fit(X)
         self.decision_scores_ = self.decision_function(X)
         self._process_decision_scores()  # sets threshold_ and labels_ from contamination
@@ -56,4 +65,7 @@ for method in ("training", "held-out"):
     order = np.argsort(wrapped.decision_function(X_test), kind="stable")
     assert (np.diff(detector.score_samples(X_test)[order]) <= 0).all()  # one ranking, reversed
     assert (labels == (detector.predict(X_test) == -1)).all()
+    proba = wrapped.predict_proba(X_test)
+    assert proba.shape == (len(X_test), 2) and np.allclose(proba.sum(axis=1), 1)
+    assert (np.diff(proba[order, 1]) >= 0).all()
     assert (wrapped.labels_ == (detector.predict(X) == -1)).all()

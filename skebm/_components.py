@@ -30,6 +30,8 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 
+from skebm._tables import naming_columns
+
 
 class Component(BaseEstimator):
     """Base class of every parameter object."""
@@ -89,8 +91,14 @@ def resolve(value: Any, choices: Mapping[str, Callable[[], Any]], kind: type, na
         return choices[value]()
     raise error(
         f"{name} must be one of {sorted(choices)} or an instance of {kind.__name__}, got "
-        f"{value!r}. Use an alias or build the component yourself."
+        f"{_and_remedy(value)}"
     )
+
+
+def _and_remedy(value: Any) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}. Write {value.__name__}(), an instance."
+    return f"{value!r}. Use an alias or build the component yourself."
 
 
 def check_number(
@@ -140,7 +148,8 @@ def as_finite(name: str, value: Any) -> np.ndarray:
 
 def as_table(name: str, X: Any, n_features: int, remedy: str) -> np.ndarray:
     """Return finite float64 rows (n, n_features); raise the house's error on other columns."""
-    X = check_array(X, dtype=np.float64, input_name=name)
+    with naming_columns(X, name):
+        X = check_array(X, dtype=np.float64, input_name=name)
     if X.shape[1] != n_features:
         raise ValueError(f"{name} must have {n_features} columns, got {X.shape[1]}. {remedy}")
     return X

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["as_frame", "n_rows", "one_per_row", "table_like", "take_entries", "take_rows"]
+__all__ = [
+    "as_frame",
+    "column_of",
+    "n_rows",
+    "naming_columns",
+    "one_per_row",
+    "table_like",
+    "take_entries",
+    "take_rows",
+    "with_column",
+]
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -14,6 +26,69 @@ def as_frame(X: Any) -> Any:
     """Return a data frame (of pandas, polars, pyarrow ...) as narwhals sees it, None for others."""
     frame = nw.from_native(X, eager_only=True, pass_through=True)
     return frame if isinstance(frame, nw.DataFrame) else None
+
+
+@contextmanager
+def naming_columns(X: Any, name: str = "X") -> Iterator[None]:
+    """Say which columns of a table are no numbers, where a conversion inside fails for it.
+
+    Dates are refused at once: numpy would silently take a table of dates alone for nanoseconds.
+
+    Raises
+    ------
+    ValueError
+        If there are columns of text, categories, dates or durations.
+    """
+    _refuse_dates(X, name)
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        found = _texts(X)
+        if not found:
+            raise
+        shown = ", ".join(f"{column} ({value!r:.30})" for column, value in found[:3])
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise ValueError(
+            f"{name} must hold numbers, got text in {shown}{more}. Leave it out or encode it, by a "
+            "sklearn.preprocessing.OneHotEncoder in a pipeline say."
+        ) from error
+
+
+def _refuse_dates(X: Any, name: str) -> None:
+    frame = as_frame(X)
+    if frame is not None:
+        found = [f"column {n!r}" for n, kind in frame.schema.items() if kind.is_temporal()]
+    else:
+        kind = getattr(getattr(X, "dtype", None), "kind", None)
+        found = ["all columns"] if kind in ("m", "M") else []
+    if found:
+        raise ValueError(
+            f"{name} must hold numbers, got dates or durations in {', '.join(found[:3])}. Convert "
+            "them, to days since the first one say."
+        )
+
+
+def _texts(X: Any) -> list[tuple[str, str]]:
+    """Return columns that hold text which is no number, with the first such text."""
+    frame = as_frame(X)
+    if frame is not None:
+        columns = {f"column {n!r}": frame[n].to_list() for n in frame.columns}
+    elif isinstance(X, np.ndarray | list | tuple) and len(np.shape(X)) == 2:
+        columns = {f"column {j}": list(c) for j, c in enumerate(zip(*X, strict=True))}
+    else:
+        return []
+    first = {name: next(filter(_is_text, values), None) for name, values in columns.items()}
+    return [(name, str(value)) for name, value in first.items() if value is not None]
+
+
+def _is_text(value: Any) -> bool:
+    if not isinstance(value, str | bytes):
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return True
+    return False
 
 
 def n_rows(X: Any) -> int:
@@ -75,3 +150,28 @@ def one_per_row(
             f"({np.count_nonzero(np.isnan(values))} NaN). {remedy}"
         )
     return values
+
+
+def column_of(X: Any, j: int) -> np.ndarray:
+    """Return the values of column j, (n,), of objects where they are no numbers."""
+    frame = as_frame(X)
+    if frame is None:
+        return np.asarray(X)[:, j]
+    values = frame[:, int(j)].to_list()
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    return np.array(values, dtype=np.float64 if numeric else object)
+
+
+def with_column(X: Any, j: int, values: np.ndarray) -> Any:
+    """Return a table of the kind of X with column j replaced."""
+    frame = as_frame(X)
+    if frame is None:
+        X = np.array(X, dtype=np.result_type(X, values))
+        X[:, j] = values
+        return X
+    name = frame.columns[j]
+    series = nw.new_series(name, values.tolist(), backend=frame.implementation)
+    was = frame[name].dtype
+    if isinstance(was, nw.Categorical | nw.Enum | nw.Boolean | nw.String | nw.Datetime):
+        series = series.cast(was)
+    return frame.with_columns(series).to_native()

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["check_scorer", "is_normalized", "read_scores", "scorers", "unwrap", "without_tails"]
+__all__ = [
+    "check_energy_model",
+    "check_scorer",
+    "is_normalized",
+    "read_scores",
+    "scorers",
+    "unwrap",
+    "without_tails",
+]
 
 import copy
 from typing import Any
@@ -10,6 +18,7 @@ from typing import Any
 import numpy as np
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
 
 from skebm._tables import n_rows, one_per_row
 
@@ -141,6 +150,40 @@ def read_scores(estimator: Any, X: Any) -> np.ndarray:
     check_scorer(estimator)
     name = f"score_samples of {type(estimator).__name__}"
     return one_per_row(name, estimator.score_samples(X), n_rows(X))
+
+
+def check_energy_model(estimator: Any) -> None:
+    """Raise unless an estimator is a fitted density of skebm, with an energy to run chains on.
+
+    Parameters
+    ----------
+    estimator : object
+        To be asked for ``density_``.
+
+    Raises
+    ------
+    NotFittedError
+        If it is not fitted.
+    TypeError
+        If it is no density of skebm.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skebm import HybridCDDensity
+    >>> from skebm.inside import check_energy_model
+    >>> X = np.random.RandomState(0).normal(size=(60, 2))
+    >>> check_energy_model(HybridCDDensity(max_iter=1, random_state=0).fit(X))
+    """
+    if isinstance(estimator, type) or not hasattr(estimator, "fit"):
+        found = f"the class {estimator.__name__}" if isinstance(estimator, type) else estimator
+        raise TypeError(f"estimator must be a fitted density of skebm, got {found!r:.80}.")
+    check_is_fitted(estimator)
+    if not hasattr(estimator, "density_"):
+        raise TypeError(
+            f"estimator must be a density of skebm, got {type(estimator).__name__}. Others have no "
+            "energy; of a pipeline or a search give the density inside."
+        )
 
 
 def check_scorer(estimator: Any) -> None:

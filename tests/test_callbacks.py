@@ -2,13 +2,22 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import make_scorer
 
 from skebm import EnergyDensity, HybridCDDensity
 from skebm.energies import MLP
 from skebm.exceptions import ConvergenceError
 from skebm.objectives import Optimization
+from skebm.ood import (
+    ConformalNoveltyDetector,
+    EnsembleDensity,
+    LikelihoodRatioDetector,
+    ScoreNormDetector,
+    ThresholdDetector,
+    TypicalityDetector,
+)
 
-pytest.importorskip("sklearn.callback")
+sklearn_callback = pytest.importorskip("sklearn.callback")
 X = np.random.RandomState(0).randn(60, 2)
 WEIGHT = np.ones(60)
 
@@ -24,7 +33,7 @@ class Recording:
 
     def on_fit_task_begin(self, estimator, context, *, X=None, metadata=None):
         self.heard.append(("begin", context.task_name))
-        self.about = estimator, len(X), metadata["sample_weight"]
+        self.about = estimator, len(X), (metadata or {}).get("sample_weight")
 
     def on_fit_task_end(self, estimator, context):
         self.heard.append(("end", context.task_name))
@@ -57,6 +66,7 @@ def test_callbacks_hear_the_fit_and_each_validation(cls, phases):
 
 def test_callbacks_can_stop_training():
     assert fitted(stop_after=2, max_iter=500)[0].n_iter_ == 25
+    assert fitted(stop_after=1, max_iter=500)[0].n_iter_ == 0
 
 
 def test_callbacks_are_torn_down_after_a_failure():
@@ -65,3 +75,64 @@ def test_callbacks_are_torn_down_after_a_failure():
     with pytest.raises(ConvergenceError):
         est.set_callbacks(callback).fit(X)
     assert callback.heard[-1] == "teardown" and ("end", "fit") not in callback.heard
+
+
+def mean_of(y, scores, sample_weight=None):
+    return np.average(scores, weights=sample_weight)
+
+
+def monitored(est, X=X, **given):
+    """Fit under scikit-learn's ScoringMonitor; the mean decisions that it wrote down."""
+    mean = make_scorer(mean_of, response_method="decision_function")
+    monitor = sklearn_callback.ScoringMonitor(scoring={"score": mean})
+    est.set_callbacks(monitor).fit(X, np.zeros(len(X)), **given)
+    return est, [row for row in monitor.get_logs().data if "score" in row]
+
+
+@pytest.mark.parametrize("given", [{}, {"sample_weight": np.r_[np.zeros(20), np.ones(40)]}])
+def test_a_monitor_scores_the_model_at_each_validation_and_at_the_end(given):
+    params = {"energy": MLP((8,)), "base": "gaussian", "max_iter": 50, "random_state": 0}
+    est, rows = monitored(EnergyDensity(**params), **given)
+    assert [row["task_name"] for row in rows].count("validation") == 3  # 0, 25, 50
+    (end,) = (row["score"] for row in rows if row["task_name"] == "fit")
+    assert end == pytest.approx(est.decision_function(X[20:] if given else X).mean())
+    alone = EnergyDensity(**params).fit(X, **given)  # monitoring changes nothing
+    np.testing.assert_array_equal(alone.score_samples(X), est.score_samples(X))
+
+
+class Propagated(Recording):
+    """Reaches the estimators inside."""
+
+    max_propagation_depth = None
+
+
+@pytest.mark.parametrize(
+    "cls, params, fits",
+    [
+        (ThresholdDetector, {}, 1),
+        (ConformalNoveltyDetector, {"cv": 2}, 2),
+        (EnsembleDensity, {"n_estimators": 2}, 2),
+        (LikelihoodRatioDetector, {}, 2),
+        (TypicalityDetector, {}, 1),
+        (ScoreNormDetector, {}, 1),
+    ],
+)
+def test_detectors_hand_callbacks_on(cls, params, fits):
+    callback, inner = Propagated(stop_after=2), {"energy": MLP((8,)), "base": "gaussian"}
+    est = EnergyDensity(**inner, max_iter=500, random_state=0)
+    detector = cls(est, **params, random_state=0).set_callbacks(callback)
+    detector.fit(np.random.RandomState(1).randn(150, 2))
+    assert callback.heard[:2] == ["setup", ("begin", "fit")]
+    assert callback.heard[-2:] == [("end", "fit"), "teardown"]
+    assert callback.heard.count(("end", "validation")) == fits + 1  # the second one stops
+    first = getattr(detector, "estimators_", None) or [
+        getattr(detector, "estimator_", None) or detector.foreground_
+    ]
+    assert first[0].n_iter_ == 25 and not hasattr(first[0], "_skl_callbacks")
+
+
+def test_a_detector_tears_down_its_callbacks_after_a_failure():
+    callback = Propagated()
+    with pytest.raises(ValueError, match="NaN"):
+        ThresholdDetector(EnergyDensity()).set_callbacks(callback).fit(np.full((40, 2), np.nan))
+    assert callback.heard[-1] == "teardown"

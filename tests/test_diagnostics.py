@@ -8,6 +8,7 @@ import pytest
 import torch
 from arviz_stats.base import array_stats
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.mixture import GaussianMixture
 
 from skebm import HybridCDDensity
 from skebm.data import ArrayTable, torch_generator
@@ -265,6 +266,17 @@ def test_not_fitted():
     for call in (run_chains, lambda e: copy_ratio(e, [[0.0]])):
         with pytest.raises(NotFittedError):
             call(HybridCDDensity())
+
+
+@pytest.mark.parametrize("call", [run_chains, lambda e: copy_ratio(e, [[0.0]])])
+def test_others_have_no_energy(call):
+    for other, found in (
+        (GaussianMixture().fit(np.eye(2)), "a density of skebm, got GaussianMixture"),
+        (HybridCDDensity, "got 'the class HybridCDDensity'"),
+        (None, "fitted density of skebm, got None"),
+    ):
+        with pytest.raises(TypeError, match=found):
+            call(other)
 
 
 # -- effective sample size and R-hat ---------------------------------------------------------------

@@ -71,8 +71,9 @@ def test_critic_and_value_are_those_of_the_difference_of_scores(data, model, l2,
     """f* = (s_q - s_p) / (2 l2), and the value is E|s_q - s_p|^2 / (2 l2)."""
     density = GaussianDensity(np.diag(data))
     X, fresh = (density.sample(n, random_state=seed) for n, seed in ((8000, 0), (50_000, 1)))
-    settings = {"l2": l2, "max_iter": 300, "split": (0.5, 0.1, 0.4)}
-    found = learned(model, X, SMALL.with_params(trace=trace), **settings)
+    settings = {"l2": l2, "max_iter": 600, "split": (0.5, 0.1, 0.4)}
+    network = SMALL.with_params(trace=trace, learning_rate=3e-3)
+    found = learned(model, X, network, **settings)
     optimum = (model.score(fresh) - density.score(fresh)) / (2 * l2)
     norm = np.square(optimum).sum(axis=1).mean()
     assert np.square(found.critic(fresh) - optimum).sum(axis=1).mean() < error * norm
@@ -121,12 +122,42 @@ def test_the_best_of_the_history_is_kept_and_each_part_of_the_rows_has_its_use(p
     assert best["penalty"] == pytest.approx(penalty, rel=1e-5)
     for row in found.history:
         mean, sd = row["validation"], row["validation_sd"]
-        assert row["statistic"] == pytest.approx(mean / (sd + 1e-6) if power else mean - sd)
+        rule = mean / (sd + 1e-6) if power else mean - row["penalty"]
+        assert row["statistic"] == pytest.approx(rule)
     if power:
         assert found.n_test == 60
     else:
         assert found.value == pytest.approx(test.mean(), rel=1e-5)
         assert found.stderr == pytest.approx(test.std(ddof=1) / 60**0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "selection, statistic",
+    [
+        ("penalized", lambda row: row["validation"] - row["penalty"]),
+        ("mean-sd", lambda row: row["validation"] - row["validation_sd"]),
+        ("power", lambda row: row["validation"] / (row["validation_sd"] + 1e-6)),
+    ],
+)
+def test_the_rule_that_chooses_is_a_setting(selection, statistic):
+    found = learned(shifted([1.0, 0.0]), normal(200, 2), SMALL, max_iter=60, selection=selection)
+    assert [row["statistic"] for row in found.history] == pytest.approx(
+        [statistic(row) for row in found.history]
+    )
+
+
+def test_a_critic_in_few_columns_is_chosen_near_the_best_one():
+    """Its Stein values have a mean of 1 / 3 and a deviation of 0.8, so mean - sd wants none."""
+    X, wide = normal(2000, 1), lambda x: -x / 0.5
+    settings = {"max_iter": 200, "batch_size": 500, "standardize": False}
+    value = {
+        rule: learned(wide, X, SMALL, selection=rule, **settings).critic.stein_values(
+            wide, normal(40_000, 1, seed=1)
+        )
+        for rule in ("auto", "mean-sd")
+    }
+    assert value["auto"].mean() == pytest.approx(1.0, abs=0.1)  # (1 / v - 1)^2 / (2 l2)
+    assert value["mean-sd"].mean() < 0.3
 
 
 def test_selection_stops_an_overfitting_critic():
@@ -159,12 +190,12 @@ def test_each_setting_acts_and_auto_is_what_it_says():
     """Batches as large as the training rows are all of them; other settings change the critic."""
     X, short = normal(100, 2), {"max_iter": 40, "eval_every": 20, "n_iter_no_change": None}
     plain = {"network": Critic((8,)), **short, "batch_size": None}
-    auto = {"weight_decay": 0.0, "split": (0.8, 0.1, 0.1)}
+    auto = {"weight_decay": 0.0, "split": (0.5, 0.1, 0.4), "selection": "penalized"}
 
     def trained(**changes):
         return learned(lambda x: 1 - x, X, **{**plain, **changes}).history[-1]["train"]
 
-    for changes in ({"batch_size": 80}, {"network": Critic((8,), learning_rate=1e-3)}, auto):
+    for changes in ({"batch_size": 50}, {"network": Critic((8,), learning_rate=1e-3)}, auto):
         assert trained(**changes) == trained()
     for changes in (
         {"batch_size": 20},
@@ -319,6 +350,7 @@ def test_bad_scores(score, error, fragments):
         ({"weight_decay": "no"}, TypeError, ["weight_decay", "'no'"]),
         ({"split": 0.8}, TypeError, ["split", "three", "0.8"]),
         ({"split": (0.8, 0.1, 0.2)}, ValueError, ["split", "sum to 1"]),
+        ({"selection": "best"}, ValueError, ["selection", "'penalized'", "'best'"]),
         ({"split": (0.9, 0.1, 0.0)}, ValueError, ["split", "> 0"]),
         ({"split": (0.9, 0.05, 0.05)}, ValueError, ["at least 36 rows", "20"]),
         ({"eval_every": 0}, ValueError, ["eval_every", "0"]),
@@ -340,7 +372,7 @@ def test_bad_settings(settings, error, fragments):
         ({"critic": (300, 300)}, TypeError, ["critic", "a CriticSettings, a Critic", "(300, 300)"]),
         ({"critic": Critic(())}, TypeError, ["hidden_sizes", "nonempty", "()"]),
         ({"standardize": "yes"}, ValueError, ["standardize", "'yes'"]),
-        ({"X": normal(9, 2)}, ValueError, ["at least 18 rows", "2 in each part", "got 9"]),
+        ({"X": normal(9, 2)}, ValueError, ["at least 13 rows", "2 in each part", "got 9"]),
         ({"X": np.ones((20, 2))}, ValueError, ["X", "differ", "20 equal"]),
         ({"score": lambda x: 1e20 - x}, ValueError, ["at most 1e+15 in standardized units, got"]),
     ],

@@ -51,6 +51,7 @@ from skebm.networks import Critic
 from skebm.stein import CriticSettings, learned_stein_discrepancy
 
 L2 = 0.5
+PUBLISHED = {"split": (0.8, 0.1, 0.1), "selection": "mean-sd"}  # Alg. 1
 MIXTURE, FLOW = "mixture, EM steps", "flow, updates"
 TIMES = {
     MIXTURE: {"smoke": (1, 2, 4), "quick": (1, 2, 3, 4, 5, 6, 8, 10, 14, 20)},
@@ -198,7 +199,7 @@ def times_of(model: str, mode_name: str) -> tuple[int, ...]:
 
 def critic_settings(n: int, mode_name: str) -> CriticSettings:
     """Return how the critic is trained on n held-out rows."""
-    short = CriticSettings(l2=L2, n_iter_no_change=None, batch_size=500)
+    short = CriticSettings(l2=L2, n_iter_no_change=None, batch_size=500, **PUBLISHED)
     if mode_name != "full":
         return short.with_params(max_iter=20 if mode_name == "smoke" else 600)
     a_pass = max(1, round(0.8 * n / 128))

@@ -28,6 +28,7 @@ from skebm.networks import Critic
 from skebm.stein import CriticSettings, learned_stein_discrepancy
 
 L2 = 0.5
+PUBLISHED = {"split": (0.8, 0.1, 0.1), "selection": "mean-sd"}  # Alg. 1
 DIMENSIONS = {"smoke": 5, "quick": 100, "full": 100}
 ROWS = {"smoke": 500, "quick": 60_000, "full": 300_000}
 UPDATES = {"smoke": 30, "quick": 600, "full": 6000}
@@ -76,7 +77,7 @@ def one(name: str, critic: str, seed: int, args: argparse.Namespace) -> list[flo
     X = truth.p.sample(ROWS[args.mode], random_state=seed)
     n_updates = UPDATES[args.mode]
     schedule = {"eval_every": max(1, n_updates // 20), "n_iter_no_change": None}
-    settings = CriticSettings(CRITICS[critic], L2, n_updates, **schedule)
+    settings = CriticSettings(CRITICS[critic], L2, n_updates, **schedule, **PUBLISHED)
     start = time.perf_counter()
     result = learned_stein_discrepancy(
         truth.q.score, X, critic=settings, standardize=False, random_state=seed

@@ -32,6 +32,7 @@ from lsd_tests import ROWS, SIGMAS, keep_all, machines, options, yes
 from skebm.stein import CriticSettings, compare_models
 
 L2 = 0.5
+PUBLISHED = {"split": (0.8, 0.1, 0.1), "selection": "mean-sd"}  # Alg. 1
 THEORY, LSD, KSD, LKSD = "theory", "LSD", "KSD", "LKSD"
 METHODS = (LSD, KSD, LKSD)
 UPDATES = {"smoke": 20, "quick": 400, "full": 1000}
@@ -66,7 +67,7 @@ def one(d: int, n_hidden: int, repetition: int, methods: list[str], mode_name: s
     torch.set_num_threads(1)
     X, models = machines(d, n_hidden, repetition, mode_name)
     patience = {"n_iter_no_change": PATIENCE[mode_name]}
-    critic = CriticSettings(l2=L2, max_iter=UPDATES[mode_name], **patience)
+    critic = CriticSettings(l2=L2, max_iter=UPDATES[mode_name], **patience, **PUBLISHED)
     rows = []
     for method in methods:
         start = time.perf_counter()

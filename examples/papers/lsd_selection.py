@@ -127,6 +127,7 @@ def by_library(seed: int, args: argparse.Namespace) -> list[float]:
         max_iter=UPDATES[args.mode],
         split=(N_TRAIN / n, N_VALIDATION / n, N_TEST / n),
         eval_every=EVERY[args.mode],
+        selection="mean-sd",
     )
     X = P.sample(n, random_state=5000 + seed)
     result = learned_stein_discrepancy(

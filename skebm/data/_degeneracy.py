@@ -11,6 +11,7 @@ import numpy as np
 from skebm.data._copies import copy_groups
 from skebm.data._spread import spacing
 
+LETTERS, LONG, SHORT = 60, 50, 12  # of all names and of one in messages of three lines
 LARGEST_ATOM = 0.05  # share of rows with one value above which a column counts as having an atom
 FEWEST_DISTINCT = 0.05  # or share of distinct values below this
 NARROW, WIDE = 0.05, 0.2  # bounds on the noise for atoms, standardized units
@@ -34,20 +35,30 @@ class Degeneracy(NamedTuple):
 
     def message(self, names: list[str]) -> str:
         """Say in one sentence what was found and what was added."""
-        parts = []
-        for reason, columns in self.reasons:
-            if not self.noise[columns].any():
-                continue
-            shown = ", ".join(names[j] for j in columns[:8]) + (", ..." * (len(columns) > 8))
-            low, high = self.noise[columns].min(), self.noise[columns].max()
-            width = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-            parts.append(f"{reason} ({len(columns)}: {shown}; noise {width})")
+        reasons = [(why, columns) for why, columns in self.reasons if self.noise[columns].any()]
+        found = "; ".join(f"{why} ({self._about(c, names, len(reasons))})" for why, c in reasons)
         return (
-            "The table has " + "; ".join(parts) + ". A continuous likelihood is unbounded there, so"
-            " Gaussian noise of that standard deviation (standardized units; those of the table for"
-            " constant columns) is added to these columns in training. That is sound for most"
-            " tables; data_noise=0 turns it off."
+            f"The table has {found}: the likelihood has no bound there. Training adds that noise "
+            "(standardized units); data_noise=0 turns it off."
         )
+
+    def _about(self, columns: list[int], names: list[str], n_reasons: int) -> str:
+        low, high = self.noise[columns].min(), self.noise[columns].max()
+        width = f"{low:.2g}" if low == high or n_reasons > 2 else f"{low:.3g} to {high:.3g}"
+        return f"{listed(columns, names, n_reasons)}; noise {width}"
+
+
+def listed(columns: list[int], names: list[str], n_reasons: int) -> str:
+    """Return how many columns there are and the first names; fewer where more is to be said."""
+    shown: list[str] = []
+    room = LETTERS // n_reasons
+    for name in (str(names[j]) for j in columns):
+        if shown and len(", ".join([*shown, name])) > room:
+            break
+        half = max(LONG // n_reasons, SHORT) // 2
+        shown.append(name if len(name) <= 2 * half else f"{name[:half]}...{name[-half:]}")
+    more = ", ..." if len(shown) < len(columns) else ""
+    return f"{len(columns)}: {', '.join(shown)}{more}"
 
 
 def find_degeneracy(z: np.ndarray) -> Degeneracy:

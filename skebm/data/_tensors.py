@@ -37,11 +37,22 @@ def resolve_device(device: str | torch.device) -> torch.device:
         resolved = torch.device(device)
         torch.empty(1, device=resolved)
     except (RuntimeError, AssertionError, TypeError) as error:
+        why = _why_not(device)
         raise ValueError(
             f"device must be 'auto', 'cpu', 'cuda', 'mps' or a torch.device of this machine, got "
-            f"{device!r}. Use 'auto'."
+            f"{device!r}{why}. Use 'auto'."
         ) from error
     return resolved
+
+
+def _why_not(device: object) -> str:
+    """Return what a device of a known kind lacks here."""
+    kind = str(device).split(":")[0]
+    if kind == "cuda" and not torch.backends.cuda.is_built():
+        return " where torch was built without CUDA"
+    if kind == "cuda":
+        return f" where torch finds {torch.cuda.device_count()} CUDA devices"
+    return " where torch finds no such device" if kind == "mps" else ""
 
 
 def torch_generator(

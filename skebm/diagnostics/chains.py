@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 from tqdm import tqdm
 
 from skebm._components import check_choice, check_number, resolve
 from skebm._surroundings import own_settings
 from skebm.data import torch_generator
 from skebm.fitted import FittedDensity
+from skebm.inside import check_energy_model
 from skebm.samplers import HMC, MALA, SGHMC, Langevin, Sampler, run
 
 SAMPLERS: dict[str, type] = {"langevin": Langevin, "mala": MALA, "hmc": HMC, "sghmc": SGHMC}
@@ -149,7 +150,7 @@ def run_chains(
     >>> chains.positions.shape
     (6, 20, 2)
     """
-    check_is_fitted(estimator)
+    check_energy_model(estimator)
     for name, value, low in (("n_chains", n_chains, 1), ("n_steps", n_steps, 0)):
         check_number(name, value, low=low, integer=True)
     check_number("record_every", record_every, low=1, integer=True)

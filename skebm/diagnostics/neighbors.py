@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_array
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from skebm._components import check_choice, check_number
+from skebm.inside import check_energy_model
 
 MOST_PROBED = 2000  # reference rows that measure the typical distance: its median is good to 2 %
 
@@ -150,7 +151,7 @@ def copy_ratio(estimator: Any, samples: Any, reference: Any = "bank") -> np.ndar
     >>> float(copy_ratio(fitted, X, reference=X).max())
     0.0
     """
-    check_is_fitted(estimator)
+    check_energy_model(estimator)
     rows = np.unique(_reference(estimator, reference), axis=0)
     if len(rows) < 2:
         raise ValueError(

@@ -216,9 +216,14 @@ def build_energy(
             f"energy must be a factory of a torch.nn.Module, got the module {type(energy).__name__}"
             " itself. Pass a function of the number of columns that makes a new one at each call."
         )
+    if isinstance(energy, type) and issubclass(energy, EnergyComponent):
+        raise TypeError(
+            f"energy must be an instance of EnergyComponent, got the class {energy.__name__}. "
+            f"Write {energy.__name__}(), an instance."
+        )
     if callable(energy) and not isinstance(energy, EnergyComponent | str):
         with _forked(rng):
-            module = energy(shape[0] if len(shape) == 1 else shape)
+            module = _made(energy, shape[0] if len(shape) == 1 else shape)
     else:
         component = resolve(energy, choices, EnergyComponent, "energy")
         shape = (math.prod(shape),) if component.flat else shape
@@ -231,6 +236,19 @@ def build_energy(
     module = module.to(rng.device)
     _check_contract(module, shape, rng.device)
     return module if len(shape) == 1 else Reshaped(module, shape)
+
+
+def _made(factory: Callable[[Any], Any], shape: Any) -> Any:
+    """Call a user's factory; of a class that wants something else, say so."""
+    try:
+        return factory(shape)
+    except TypeError as error:
+        if not isinstance(factory, type):
+            raise
+        raise TypeError(
+            "energy must be called with the number of columns (or the image shape) alone, got the "
+            f"class {factory.__name__}, which raised: {error} Give a function that builds it."
+        ) from error
 
 
 class Adapted(Energy):

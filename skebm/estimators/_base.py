@@ -7,6 +7,7 @@ __all__ = ["DensityEstimator"]
 import copy
 import warnings
 from abc import abstractmethod
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skebm._components import check_number, resolve
 from skebm._surroundings import own_settings, threads
+from skebm._tables import naming_columns, take_rows
 from skebm.data import Table, Transform, torch_generator
 from skebm.data.transform import LARGEST
 from skebm.energies import Model, Zero
@@ -28,6 +30,7 @@ from skebm.fitted import FittedDensity
 from skebm.fitted.normalization import normalize
 from skebm.fitted.threshold import threshold
 from skebm.partition import PartitionMethod
+from skebm.train import TrainState
 
 STRUCTURE = ("energy", "base", "image_shape", "generator", "entropy", "critic")
 
@@ -107,6 +110,9 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         The density, which diagnostics, plots and tests read.
     energy_ : torch.nn.Module
         E on standardized space, nats. `Zero` where training did not improve on the base.
+    energy_kept_ : bool
+        Whether the energy is part of the model; False where the base alone is, since the held-out
+        gain was within its standard error, nothing could be held out, or training diverged.
     base_ : Base or None
         The fitted base density on standardized space.
     log_partition_ : LogPartition or None
@@ -118,7 +124,8 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         One row per 25 updates: loss and data energy (nats), held-out log likelihood (nats per row,
         standardized space), its gain over the base and standard error.
     n_iter_ : int
-        Updates made.
+        Updates made, those of a base that was kept in the end and of the fits that a warm start
+        goes on from among them.
     validation_gain_ : tuple of float or None
         Held-out gain over the base and its standard error, nats per row.
     data_noise_ : ndarray of shape (n_features,)
@@ -179,11 +186,14 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         before = self._before()
         X, weight, columns = self._checked(X, sample_weight, before)
         size, weighted = X.shape[0] * X.shape[1] ** 2, sample_weight is not None
-        run = Run(self, X, weight, before, weighted)
+        labels = _labels(y, sample_weight, len(X))
+        run = Run(self, X, weight, before, weighted, labels)
         with own_settings(), threads(size, blas=True), run:
             transform = choose_transform(X, weight, run, columns.names)
             table = prepare(X, weight, transform, run, columns.names)
+            run.task.rebuild = partial(self._so_far, table, transform, run, columns)
             learned = self._learn(table, transform, run)
+            learned.tell(run.optimization.learning_rate, bool(self.verbose))
             model = learned.model_or_base()
             proposal = learned.proposal_for(model, table, run.rng)
             log_z = normalize(model, proposal, self._method(model), run.rng)
@@ -197,8 +207,9 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
                 device=run.device,
             )
             offset = threshold(density, table, self.contamination)
-            run.end()
-        return self._remember(density, learned, offset, table.noise, columns)
+            found = self._found(density, learned, offset, table.noise, columns)
+            run.end(found)
+        return self._remember(found)
 
     def score_samples(self, X):
         """Return the log density of each row.
@@ -218,7 +229,7 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         X = self._rows(X)
         return self.density_.log_density(X)
 
-    def score(self, X, y=None):
+    def score(self, X, y=None, sample_weight=None):
         """Return the mean log density of the rows.
 
         Parameters
@@ -227,6 +238,8 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
             Rows.
         y : None
             Ignored.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the mean.
 
         Returns
         -------
@@ -242,7 +255,7 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
                 NormalizationWarning,
                 stacklevel=2,
             )
-        return float(values.mean())
+        return float(np.average(values, weights=sample_weight))
 
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the fitted density.
@@ -339,6 +352,12 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         return self._fitted().model.energy
 
     @property
+    def energy_kept_(self):
+        """Whether the energy is part of the model, a bool; else it is the base alone."""
+        model = self._fitted().model
+        return model.base is None or not isinstance(model.energy, Zero)
+
+    @property
     def base_(self):
         """The base density on standardized space."""
         return self._fitted().model.base
@@ -389,7 +408,8 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
     ) -> tuple[np.ndarray, np.ndarray | None, Columns]:
         """Check the table and all shared parameters; set nothing."""
         reader = copy.copy(self)  # gets the names in place of self
-        with np.errstate(all="ignore"):  # it sums the table, which doubles may not hold
+        # sums of the table, which doubles may not hold, are no error
+        with np.errstate(all="ignore"), naming_columns(X):
             X = validate_data(
                 reader,
                 X,
@@ -432,15 +452,38 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         left_out = automatic and self.image_shape is not None and not known
         return None if self.log_partition is None or left_out else resolved(self, "log_partition")
 
-    def _remember(
+    def _so_far(
+        self, table: Table, transform: Transform, run: Run, columns: Columns, state: TrainState
+    ) -> dict[str, Any]:
+        """Return what `fit` would find had training stopped at a state; nothing is drawn of `run`.
+
+        A game's proposal takes no part: callbacks may come at every validation.
+        """
+        energy, best = copy.deepcopy(state.model.energy), state.best
+        if best is not None and best.held_out is not None:
+            energy.load_state_dict(best.energy)
+        held_out = None if best is None else best.held_out
+        learned = Learned(state.model._replace(energy=energy), [state], held_out, True)
+        model, rng = learned.model_or_base(), torch_generator(0, run.device)
+        proposal = learned.proposal_for(model, table, rng)
+        with warnings.catch_warnings():  # the end says it
+            warnings.simplefilter("ignore", NormalizationWarning)
+            log_z = normalize(model, proposal, self._method(model), rng)
+        density = FittedDensity(
+            model, transform, proposal, log_z, None, source=run.source, device=run.device
+        )
+        offset = threshold(density, table, self.contamination)
+        return self._found(density, learned, offset, table.noise, columns)
+
+    def _found(
         self,
         density: FittedDensity,
         learned: Learned,
         offset: float,
         noise: np.ndarray,
         columns: Columns,
-    ) -> DensityEstimator:
-        """Set what the fit found: all of it here, and nothing that can fail."""
+    ) -> dict[str, Any]:
+        """Return all fitted attributes."""
         found = {
             "density_": density,
             "offset_": offset,
@@ -455,6 +498,10 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
             found["feature_names_in_"] = columns.given
         if self.warm_start:
             found["_warm"] = Before(learned.states, density.transform, self._structure())
+        return found
+
+    def _remember(self, found: dict[str, Any]) -> DensityEstimator:
+        """Set what the fit found: all of it here, and nothing that can fail."""
         kept = {k: v for k, v in vars(self).items() if not (k.endswith("_") or k == "_warm")}
         self.__dict__ = kept | found  # at once, and without what an earlier fit found
         return self
@@ -465,7 +512,7 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
 
     def _rows(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        with np.errstate(all="ignore"):  # as in `_checked`
+        with np.errstate(all="ignore"), naming_columns(X):  # as in `_checked`
             return validate_data(self, X, dtype=np.float64, reset=False)
 
     def _rng(self, random_state: Any) -> Any:
@@ -479,6 +526,14 @@ class Columns:
     def __init__(self, n: int, given: np.ndarray | None) -> None:
         self.n, self.given = n, given
         self.names = [f"column {j}" for j in range(n)] if given is None else list(given)
+
+
+def _labels(y: Any, sample_weight: Any, n: int) -> Any:
+    """Return the labels of the n rows that are left, for callbacks alone."""
+    weight = np.asarray(sample_weight)
+    if y is None or weight.ndim == 0 or len(weight) == n:
+        return y
+    return take_rows(np.asarray(y), np.flatnonzero(weight))
 
 
 def _check_size(X: np.ndarray) -> None:

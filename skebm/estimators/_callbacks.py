@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["CallbackSupportMixin", "FitTask", "with_callbacks"]
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from skebm.train import TrainState
@@ -22,11 +23,17 @@ except ImportError:  # scikit-learn before 1.9: fit runs without callbacks
 
 
 class FitTask:
-    """One fit as a scikit-learn task, with a subtask per validation."""
+    """One fit as a scikit-learn task, with a subtask per validation.
 
-    def __init__(self, estimator: Any, X: Any, sample_weight: Any) -> None:
+    ``rebuild``, once there, returns what an estimator would hold had training stopped at a state.
+    """
+
+    rebuild: Callable[[TrainState], dict[str, Any]] | None = None
+
+    def __init__(self, estimator: Any, X: Any, y: Any, sample_weight: Any) -> None:
         self.estimator, self.context = estimator, None
-        self.about = {"X": X, "y": None, "metadata": {"sample_weight": sample_weight}}
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        self.about = {"X": X, "y": y, "metadata": metadata}
         if hasattr(estimator, "_skl_callbacks"):
             self.context = estimator._init_callback_context(max_subtasks=None)
             self.context.call_on_fit_task_begin(estimator=estimator, **self.about)
@@ -37,9 +44,14 @@ class FitTask:
             return False
         part = self.context.subcontext(task_name="validation")
         part.call_on_fit_task_begin(estimator=self.estimator, **self.about)
-        return part.call_on_fit_task_end(estimator=self.estimator, **self.about)
+        now = None if self.rebuild is None else partial(self.rebuild, state)
+        return part.call_on_fit_task_end(
+            estimator=self.estimator, **self.about, reconstruction_attributes=now
+        )
 
-    def end(self) -> None:
-        """Tell the callbacks that the fit is done."""
+    def end(self, found: dict[str, Any]) -> None:
+        """Tell the callbacks that the fit is done, and what it found."""
         if self.context is not None:
-            self.context.call_on_fit_task_end(estimator=self.estimator, **self.about)
+            self.context.call_on_fit_task_end(
+                estimator=self.estimator, **self.about, reconstruction_attributes=found
+            )

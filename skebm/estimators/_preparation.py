@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from skebm.data import Affine, ArrayTable, Transform, find_degeneracy
+from skebm.data._degeneracy import listed
 from skebm.data.table import split
 from skebm.estimators._run import Run
 from skebm.exceptions import DataDegeneracyWarning
@@ -32,11 +33,11 @@ def choose_transform(
 
 
 def _of_far_rows(columns: np.ndarray, names: list[str]) -> str:
-    shown = ", ".join(names[j] for j in columns[:8]) + (", ..." * (len(columns) > 8))
+    shown = listed(list(columns), names, 1)
     return (
-        f"A few rows are so far out that they would set the scale of {shown}. The scale is that of "
-        "the others, and rows far out are left to the heavy tails of the base. Set codes for "
-        "missing values and glitches apart, or take logarithms."
+        f"A few rows are so far out that they would set the scale of columns ({shown}). The scale "
+        "is that of the others, rows far out are left to the heavy tails of the base. Set codes "
+        "for missing values and glitches apart, or take logarithms."
     )
 
 

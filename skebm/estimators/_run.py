@@ -6,11 +6,13 @@ __all__ = ["Before", "Learned", "Run", "places"]
 
 import copy
 import functools
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
 
 from skebm._surroundings import threads
@@ -88,6 +90,25 @@ class Learned(NamedTuple):
             return near(model, table, rng)
         return self.proposal
 
+    def tell(self, learning_rate: float, verbose: bool) -> None:
+        """Warn if training diverged for nothing; say what became of the energy if `verbose`."""
+        retries = max((state.retries for state in self.states), default=0)
+        if retries and not (self.earned and self.model.base is not None):
+            left = "" if self.earned else "; the model is its base alone"
+            warnings.warn(
+                f"training diverged (rescues: {retries}) at learning_rate {learning_rate:g} and "
+                f"went back{left}. Lower learning_rate.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+        if verbose and self.model.base is not None:
+            kept = "energy kept" if self.earned else "base kept, without energy"
+            found = self.held_out
+            gain = (
+                "none was measured" if found is None else f"{found.gain:.4g} +- {found.stderr:.2g}"
+            )
+            print(f"{kept}: held-out gain over the base, nats per row: {gain}")
+
     @property
     def gain(self) -> tuple[float, float] | None:
         """Held-out gain over the base and its standard error."""
@@ -126,6 +147,7 @@ class Run:
         weight: np.ndarray | None,
         before: Before | None,
         weighted: bool = False,
+        y: Any = None,
     ) -> None:
         self.params: Any = estimator
         self.before, self.n_features = before, X.shape[1]
@@ -133,7 +155,7 @@ class Run:
         self.temperature = float(getattr(estimator, "temperature", 1.0))
         # equal weights are None here, but callbacks hear of weights where any were given
         told = np.ones(len(X)) if weighted and weight is None else weight
-        self.task = FitTask(estimator, X, told)
+        self.task = FitTask(estimator, X, y, told)
         self.checkpoint = Checkpoint(estimator, X, weight)
         self.rng = torch.Generator(self.device).manual_seed(self.checkpoint.seed)
         self.local_rng = self.rng
@@ -247,10 +269,10 @@ class Run:
     def __exit__(self, *error: object) -> None:
         self.checkpoint.release()
 
-    def end(self) -> None:
+    def end(self, found: dict[str, Any]) -> None:
         """Forget the checkpoint of a fit without a seed, and tell the callbacks."""
         self.checkpoint.close()
-        self.task.end()
+        self.task.end(found)
 
 
 def places(name: str, value: Any, transform: Transform, device: torch.device) -> Any:

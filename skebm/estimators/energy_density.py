@@ -10,6 +10,7 @@ from skebm.estimators._run import Learned, Run
 from skebm.estimators._shared import documented
 from skebm.fitted.draws import ByMoves
 from skebm.objectives import ImportanceLikelihood, Objective
+from skebm.stein._scores import shown
 
 
 @documented
@@ -103,7 +104,7 @@ class EnergyDensity(DensityEstimator):
         objective = ImportanceLikelihood() if self.objective is None else self.objective
         if not isinstance(objective, Objective):
             raise TypeError(
-                f"objective must be an Objective or None, got {objective!r}. Build one of "
+                f"objective must be an Objective or None, got {shown(objective)}. Build one of "
                 "skebm.objectives, or subclass Objective."
             )
         if objective.get_params(deep=False).get("optimization", 0) is None:

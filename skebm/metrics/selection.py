@@ -19,6 +19,7 @@ from skebm.inside import read_scores, scorers
 from skebm.metrics.ood import ood_metrics
 
 KINDS = ("permuted", "uniform", "jittered", "mixed")
+EQUAL = 1e-9  # nats; models that differ differ by more
 WIDENING = 0.1  # of a column's range, half of it at each end
 
 
@@ -330,12 +331,19 @@ def _warn_if_close(
     i = int(np.argmin(lead - error))
     if lead[i] > error[i]:
         return
+    same = int(np.count_nonzero((lead < EQUAL) & (paired < EQUAL)))
+    equal = (
+        f" {same} of them score the same in every split, as models do that all keep their base "
+        "(energy_kept_ is False)."
+        if same
+        else ""
+    )
     warnings.warn(
         f"The best candidate ({best}) must lead by more than the error of the difference, got "
         f"{lead[i]:.3g} against {error[i]:.3g} ({paired[i]:.3g} over splits, {log_z[i]:.3g} from "
         f"log Z) for candidate {others[i]}; {np.count_nonzero(lead <= error)} of {len(others)} "
-        "others are that close. Raise the samples of log_partition if its error dominates, give "
-        "more folds or rows if not, or take the simplest of them.",
+        f"others are that close.{equal} Raise the samples of log_partition if its error "
+        "dominates, give more folds or rows if not, or take the simplest of them.",
         SelectionWarning,
         stacklevel=3,
     )

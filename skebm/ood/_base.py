@@ -15,9 +15,11 @@ import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array, get_tags
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skebm._tables import as_frame, n_rows
+from skebm.estimators._callbacks import CallbackSupportMixin
 from skebm.estimators._files import Saved
 
 
@@ -36,18 +38,24 @@ def atomic(fit: Callable) -> Callable:
     return guarded
 
 
-class Detector(OutlierMixin, Saved):
+class Detector(CallbackSupportMixin, OutlierMixin, Saved):
     """Abstract detector: ``score_samples`` against ``offset_``, both higher for inliers.
+
+    Its callbacks reach the estimators inside, as scikit-learn's searches hand theirs on.
 
     Attributes
     ----------
     scores_are_log_densities : bool
         Whether ``score_samples`` is the log density of the inner estimator, where that has one;
         scorers of likelihood ask.
+    inner : tuple of str
+        The parameters that hold the estimators inside.
     """
 
     offset_: float
     scores_are_log_densities = True
+    inner: tuple[str, ...] = ("estimator",)
+    __metadata_request__fit = {"sample_weight": None}
 
     @abstractmethod
     def score_samples(self, X):
@@ -83,12 +91,36 @@ class Detector(OutlierMixin, Saved):
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
+    def get_metadata_routing(self):
+        """Return who gets which metadata: `sample_weight` and what the inner ``fit`` requests.
+
+        Returns
+        -------
+        MetadataRouter
+            scikit-learn's, of public use in its own ``set_config(enable_metadata_routing=True)``.
+        """
+        return inner_router(self)
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        inner = getattr(self, "estimator", getattr(self, "foreground", None))
+        inner = getattr(self, self.inner[0])
         if hasattr(inner, "__sklearn_tags__"):
             tags.input_tags = get_tags(inner).input_tags  # what it takes, the detector takes
         return tags
+
+
+def inner_router(detector: Detector) -> MetadataRouter:
+    """Return scikit-learn's router: the detector's own weights, and each ``fit`` inside."""
+    router = MetadataRouter(owner=detector)
+    if hasattr(detector, "_metadata_request"):  # set_fit_request was called; else as the inner ask
+        router.add_self_request(detector)
+    for name in detector.inner:
+        if getattr(detector, name) is not None:
+            router.add(
+                method_mapping=MethodMapping().add(caller="fit", callee="fit"),
+                **{name: getattr(detector, name)},
+            )
+    return router
 
 
 def check_prefit(estimator: Any, name: str = "estimator") -> None:

@@ -18,8 +18,8 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
 
 from skebm._components import check_choice, check_number
-from skebm._tables import n_rows, take_rows
 from skebm.ood._base import check_prefit
+from skebm.ood._fitting import Given
 
 LARGEST_SEED = np.iinfo(np.int32).max
 
@@ -47,26 +47,28 @@ def seeded_clone(
     params = copy.get_params()
     names = [name for name in sorted(params) if name.split("__")[-1] == "random_state"]
     seeds = {name: int(random.randint(LARGEST_SEED)) for name in names}
-    return copy.set_params(**{n: s for n, s in seeds.items() if replace or params[n] is None})
+    copy.set_params(**{n: s for n, s in seeds.items() if replace or params[n] is None})
+    return copy  # set_params of a frozen estimator returns None
 
 
-def split_rows(X: Any, fraction: float, random: np.random.RandomState) -> tuple[Any, Any]:
-    """Return the rows to fit to and the share to hold out, in the order of X, at least one each."""
-    n = n_rows(X)
+def split_rows(
+    n: int, fraction: float, random: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of the rows to fit to and to hold out, in order, at least one each."""
     order = random.permutation(n)
     n_held = min(max(round(fraction * n), 1), n - 1)
-    held, rest = np.sort(order[:n_held]), np.sort(order[n_held:])
-    return take_rows(X, rest), take_rows(X, held)
+    return np.sort(order[n_held:]), np.sort(order[:n_held])
 
 
-def fit_and_hold_out(detector: Any, X: Any) -> tuple[Any, Any]:
-    """Return a fitted copy of ``detector.estimator``, and the rows of X that it has not seen.
+def fit_and_hold_out(detector: Any, given: Given) -> tuple[Any, Given]:
+    """Return a fitted copy of ``detector.estimator``, and the rows that it has not seen.
 
     With ``prefit``, return the estimator as it is, and all rows.
     """
     if detector.prefit:
         check_prefit(detector.estimator)
-        return detector.estimator, X
+        return detector.estimator, given
     random = own_random_state(detector.random_state)
-    rest, held = split_rows(X, detector.calibration_fraction, random)
-    return seeded_clone(detector.estimator, random).fit(rest), held
+    rest, held = split_rows(given.n, detector.calibration_fraction, random)
+    copy = seeded_clone(detector.estimator, random)
+    return given.take(rest).fit(copy), given.take(held)

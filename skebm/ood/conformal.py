@@ -14,8 +14,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
 from skebm._tables import n_rows, one_per_row, take_rows
+from skebm.estimators._callbacks import with_callbacks
 from skebm.inside import check_scorer, read_scores
 from skebm.ood._base import Detector, atomic, check_prefit, read_rows
+from skebm.ood._fitting import Given
 from skebm.ood._splits import LARGEST_SEED, own_random_state, seeded_clone
 
 ROUNDING = 1e-12  # relative; p-values of the form j / (n + 1) often lie exactly on the BH line
@@ -162,7 +164,8 @@ class ConformalNoveltyDetector(Detector):
         self.random_state = random_state
 
     @atomic
-    def fit(self, X, y=None):
+    @with_callbacks
+    def fit(self, X, y=None, **params):
         """Fit the estimator on a part of the rows and calibrate on the others.
 
         Parameters
@@ -171,6 +174,11 @@ class ConformalNoveltyDetector(Detector):
             Normal rows.
         y : None
             Ignored: labels reach neither the estimator nor the calibration.
+        **params : dict
+            ``sample_weight``, an array-like of shape (n_samples,): nonnegative weights, for the
+            estimator's own ``fit`` and for the calibration: a row counts in proportion, and a new
+            row as the mean of them. No theorem holds for unequal ones. Further metadata is what
+            scikit-learn's routing hands to the ``fit`` inside.
 
         Returns
         -------
@@ -178,21 +186,27 @@ class ConformalNoveltyDetector(Detector):
             The fitted detector.
         """
         self._check_parameters()
-        X = read_rows(self, X, reset=True, fewest=1 if self.prefit else self.cv or 2)
-        self._check_n_calibration(n_rows(X))
+        fewest = 1 if self.prefit else self.cv or 2
+        given = Given.begin(self, X, params, fewest=fewest)
+        self._check_n_calibration(given.n)
         random = own_random_state(self.random_state)
-        splits = self._splits(n_rows(X), random)
+        splits = self._splits(given.n, random)
         self._tie_seed = random.randint(LARGEST_SEED)
-        self._folds = [self._calibrated(X, fit, held, random) for fit, held in splits]
+        self._folds = [
+            self._calibrated(given, fit, held, random, number)
+            for number, (fit, held) in enumerate(splits)
+        ]
         self.estimators_ = [fold.estimator for fold in self._folds]
         self.estimator_ = self.estimators_[0] if self.cv is None else None
         scores = [fold.scores for fold in self._folds]
         self.calibration_scores_ = scores[0] if self.cv is None else scores
         self.n_calibration_ = sum(map(len, scores))
         self._check_calibration(np.concatenate(scores))
-        one_score = self.cv is None and self.weight is None and self.ties == "conservative"
+        equal = self.weight is None and given.weight is None
+        one_score = self.cv is None and equal and self.ties == "conservative"
         self.threshold_of_ = "score_samples" if one_score else "p_value"
         self.offset_ = self._threshold()
+        given.end()
         return self
 
     def score_samples(self, X):
@@ -372,15 +386,23 @@ class ConformalNoveltyDetector(Detector):
         return [train_test_split(rows, test_size=held_out, random_state=random)]
 
     def _calibrated(
-        self, X: Any, train: np.ndarray, held_out: np.ndarray, random: np.random.RandomState
+        self,
+        given: Given,
+        train: np.ndarray,
+        held_out: np.ndarray,
+        random: np.random.RandomState,
+        number: int,
     ) -> _Fold:
         estimator = self.estimator
         if not self.prefit:
-            estimator = seeded_clone(estimator, random).fit(take_rows(X, train))
-            X = take_rows(X, held_out)
+            estimator = given.take(train).fit(seeded_clone(estimator, random), number=number)
+        X = take_rows(given.X, held_out)
         scores = read_scores(estimator, X)
         order = np.argsort(scores, kind="stable")
-        mass = np.concatenate([[0.0], np.cumsum(self._weights(X)[order])])
+        weights = self._weights(X)
+        if given.weight is not None:
+            weights = weights * given.weight[held_out]
+        mass = np.concatenate([[0.0], np.cumsum(weights[order])])
         return _Fold(estimator, scores[order], mass)
 
     def _weights(self, X: Any) -> np.ndarray:

@@ -11,9 +11,10 @@ import numpy as np
 from sklearn.utils import check_array
 
 from skebm._components import check_choice, check_number
-from skebm._tables import as_frame, table_like
+from skebm._tables import as_frame, n_rows, naming_columns, table_like
 from skebm.inside import read_scores
 from skebm.ood._base import draw_rows
+from skebm.ood._raw_columns import FEWEST, Raw, column_gradients, is_raw, raw_gains
 from skebm.stein._scores import evaluate_score
 
 METHODS = ("conditional", "mode", "gradient")
@@ -47,10 +48,12 @@ def feature_contributions(
     estimator : estimator
         Fitted, with ``score_samples``: a density, a Pipeline, a detector. ``"gradient"`` needs
         ``score_function`` (every density of skebm), a Gaussian mixture or KernelDensity (Gaussian
-        kernel) of scikit-learn, or a Pipeline of column scalers and one of these; it sees through
-        searches, ThresholdDetector and ConformalNoveltyDetector.
+        kernel) of scikit-learn, or a Pipeline of column scalers and one of these (for data frames
+        that it encodes, of whatever transforms each column by itself); it sees through searches,
+        ThresholdDetector and ConformalNoveltyDetector.
     X : array-like of shape (n, d)
-        Rows to explain.
+        Rows to explain, as the estimator takes them: a pipeline's may be data frames with text,
+        categories and missing values.
     method : {"conditional", "mode", "gradient"}, default="conditional"
         What a column is replaced by: its values given the others, on average; the likeliest of
         them; or, fast and to first order, its median.
@@ -68,7 +71,8 @@ def feature_contributions(
     Returns
     -------
     ndarray of shape (n, d)
-        Nats (for detectors, units of ``score_samples``); the largest of a row is at the column that
+        By input column, in the order of X, whatever a pipeline makes of them. Nats (for detectors,
+        units of ``score_samples``); the largest of a row is at the column that
         is hardest to reconcile with the others. Infinite where a column alone takes the row out of
         the support, 0 where no candidate of the column brings it back.
 
@@ -91,6 +95,11 @@ def feature_contributions(
     The conditional densities are integrated by the trapezoid rule over the candidates. Replacements
     stay within the range of `reference`, and a conditional mode much narrower than the spacing of
     the candidates may be missed. Whole-number columns get candidates between their values.
+
+    A column of text or categories, or of whole numbers that a pipeline encodes as such, is replaced
+    by each of its values in `reference` as a whole, all its dummies at once; its conditional
+    density is one over these values. ``"gradient"`` adds up what its dummies contribute. Missing
+    values are replaced, too, and are no candidates.
 
     Columns that depend strongly on a corrupted one are hard to reconcile too, but less. Two
     corrupted columns that fit each other may hide each other. ``"gradient"`` ranks well what is far
@@ -115,7 +124,10 @@ def feature_contributions(
     """
     check_choice("method", method, METHODS)
     check_number("n_grid", n_grid, low=4, integer=True)
-    rows = check_array(X, dtype=np.float64, input_name="X")
+    if is_raw(estimator, X):
+        return _of_raw(Raw(estimator, X, _raw_reference(estimator, X, reference)), method, n_grid)
+    with naming_columns(X):
+        rows = check_array(X, dtype=np.float64, input_name="X")
     _check_columns(estimator, rows)
     if method == "gradient":
         return _slopes(estimator, X, rows, _reference(estimator, X, reference, random_state))
@@ -139,6 +151,43 @@ def feature_contributions(
         replaced = log.max(axis=1) if method == "mode" else _conditional_mean(values, log)
         gains[i * d + j] = _gain(replaced, log_p[i])
     return gains.reshape(n, d)
+
+
+def _of_raw(raw: Raw, method: str, n_grid: int) -> np.ndarray:
+    """Contributions of input columns, whatever the pipeline makes of them, (n, d)."""
+    if method == "gradient":
+        return column_gradients(raw)
+
+    def continuous(score: Any, own: np.ndarray, log_p: np.ndarray, grid: np.ndarray) -> np.ndarray:
+        i = np.arange(len(own))
+        spread = method == "conditional"
+        start = own[:, None], score(own[:, None])
+        scored: Scored = lambda i, j, values: score(values)  # noqa: E731
+        grids = np.broadcast_to(grid, (1, len(grid)))
+        values, log = _candidates(scored, i, 0 * i, start, grids, spread=spread)
+        replaced = log.max(axis=1) if method == "mode" else _conditional_mean(values, log)
+        return _gain(replaced, log_p)
+
+    return raw_gains(raw, n_grid, method, continuous)
+
+
+def _raw_reference(estimator: Any, X: Any, reference: Any) -> Any:
+    """Return the reference rows, of the kind of X."""
+    if reference is None:
+        return _drawn(estimator, 0)
+    frames = [as_frame(X), as_frame(reference)]
+    names = [None if frame is None else frame.columns for frame in frames]
+    if names[0] != names[1] or np.shape(reference)[1] != np.shape(X)[1]:
+        raise ValueError(
+            f"reference must have the columns of X, {names[0] or np.shape(X)[1]}, got "
+            f"{names[1] or np.shape(reference)[1]}. Give them in the same order."
+        )
+    if n_rows(reference) < FEWEST:
+        raise ValueError(
+            f"reference must have at least {FEWEST} rows, got {n_rows(reference)}. Give the "
+            "training rows."
+        )
+    return reference
 
 
 def _candidates(

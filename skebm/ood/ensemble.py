@@ -15,11 +15,12 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
-from skebm._tables import n_rows, take_rows
+from skebm.estimators._callbacks import with_callbacks
 from skebm.exceptions import EnsembleWarning, NormalizationWarning
 from skebm.inside import is_normalized, read_scores
 from skebm.ood._base import Detector, atomic, draw_rows, read_rows
-from skebm.ood._quantiles import finite_scores, lower_quantile
+from skebm.ood._fitting import Given
+from skebm.ood._quantiles import effective, lower_quantile, training_quantile
 from skebm.ood._splits import LARGEST_SEED, own_random_state, seeded_clone, split_rows
 
 HELD_OUT_QUANTILE, FEW_HELD_OUT = 0.05, 40  # as the estimators
@@ -131,7 +132,8 @@ class EnsembleDensity(DensityMixin, Detector):
         self.random_state = random_state
 
     @atomic
-    def fit(self, X, y=None):
+    @with_callbacks
+    def fit(self, X, y=None, **params):
         """Fit the members and choose the threshold.
 
         Parameters
@@ -140,6 +142,12 @@ class EnsembleDensity(DensityMixin, Detector):
             Normal rows.
         y : None
             Ignored, labels too.
+        **params : dict
+            ``sample_weight``, an array-like of shape (n_samples,): nonnegative weights, for the
+            members' own ``fit`` and for the threshold: a row counts in proportion to its weight,
+            and n weighted rows for as many as they are worth, the square of the weights' sum over
+            the sum of their squares. Further metadata is what scikit-learn's routing hands to the
+            ``fit`` inside.
 
         Returns
         -------
@@ -147,19 +155,19 @@ class EnsembleDensity(DensityMixin, Detector):
             The fitted ensemble.
         """
         self._check_parameters()
-        X = read_rows(self, X, reset=True, fewest=2)
+        given = Given.begin(self, X, params)
         random = own_random_state(self.random_state)
-        self.estimators_samples_ = self._draw_rows(n_rows(X), random)
-        members = [
-            seeded_clone(self.estimator, random, replace=True) for _ in self.estimators_samples_
-        ]
+        drawn = self._draw_rows(given.n, random)
+        members = [seeded_clone(self.estimator, random, replace=True) for _ in drawn]
         self.estimators_ = Parallel(n_jobs=self.n_jobs)(
-            delayed(_fit)(member, X, rows)
-            for member, rows in zip(members, self.estimators_samples_, strict=True)
+            delayed(_fit)(given, *task)
+            for task in zip(members, drawn, range(len(drawn)), strict=True)
         )
-        scores = np.stack([read_scores(member, X) for member in self.estimators_])
+        scores = np.stack([read_scores(member, given.X) for member in self.estimators_])
         self._warn_of_members(scores)
-        self.offset_ = self._offset(scores)
+        self.offset_ = self._offset(scores, drawn, given.weight)
+        self.estimators_samples_ = [given.kept[rows] for rows in drawn]
+        given.end()
         return self
 
     def score_samples(self, X):
@@ -297,7 +305,7 @@ class EnsembleDensity(DensityMixin, Detector):
             return [random.permutation(n)[:size] for _ in range(self.n_estimators)]
         rows = np.arange(n)
         if self.contamination == "auto":
-            rows = split_rows(rows, self.validation_fraction, random)[0]
+            rows = split_rows(n, self.validation_fraction, random)[0]
         return [rows] * self.n_estimators
 
     def _members_scores(self, X: Any) -> np.ndarray:
@@ -324,12 +332,13 @@ class EnsembleDensity(DensityMixin, Detector):
                 stacklevel=3,
             )
 
-    def _offset(self, scores: np.ndarray) -> float:
+    def _offset(
+        self, scores: np.ndarray, drawn: list[np.ndarray], weight: np.ndarray | None
+    ) -> float:
         if self.contamination != "auto":
-            scores = finite_scores(_log_mean(scores))
-            return float(np.percentile(scores, 100 * self.contamination))
+            return training_quantile(_log_mean(scores), self.contamination, weight)
         seen = np.zeros(scores.shape, dtype=bool)
-        for k, rows in enumerate(self.estimators_samples_):
+        for k, rows in enumerate(drawn):
             seen[k, rows] = True
         fresh = ~seen.all(axis=0)
         if not fresh.any():
@@ -337,14 +346,16 @@ class EnsembleDensity(DensityMixin, Detector):
                 f"rows must be unseen by some member for contamination='auto', got 0 of "
                 f"{scores.shape[1]}. Give more rows or set contamination to a number."
             )
-        offset = lower_quantile(_log_mean(scores[:, fresh], ~seen[:, fresh]), HELD_OUT_QUANTILE)
-        if np.count_nonzero(fresh) < FEW_HELD_OUT:
-            offset = min(offset, lower_quantile(_log_mean(scores), HELD_OUT_QUANTILE))
+        unseen = _log_mean(scores[:, fresh], ~seen[:, fresh])
+        own = None if weight is None else weight[fresh]
+        offset = lower_quantile(unseen, HELD_OUT_QUANTILE, own)
+        if effective(own, len(unseen)) < FEW_HELD_OUT:
+            offset = min(offset, lower_quantile(_log_mean(scores), HELD_OUT_QUANTILE, weight))
         return offset
 
 
-def _fit(member: Any, X: Any, rows: np.ndarray) -> Any:
-    return member.fit(take_rows(X, rows))
+def _fit(given: Given, member: Any, rows: np.ndarray, number: int) -> Any:
+    return given.take(rows).fit(member, number=number)
 
 
 def _log_mean(scores: np.ndarray, kept: np.ndarray | None = None) -> np.ndarray:

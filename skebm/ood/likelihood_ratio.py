@@ -10,10 +10,12 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_number
-from skebm._tables import n_rows, take_entries
+from skebm._tables import take_entries
+from skebm.estimators._callbacks import with_callbacks
 from skebm.inside import read_scores, without_tails
 from skebm.ood._base import Detector, atomic, check_prefit, read_rows
-from skebm.ood._quantiles import lower_quantile, warn_if_few
+from skebm.ood._fitting import Given
+from skebm.ood._quantiles import effective, lower_quantile, warn_if_few
 from skebm.ood._splits import check_split, own_random_state, seeded_clone, split_rows
 
 
@@ -95,6 +97,7 @@ class LikelihoodRatioDetector(Detector):
     """
 
     scores_are_log_densities = False
+    inner = ("foreground", "background")
 
     def __init__(
         self,
@@ -116,7 +119,8 @@ class LikelihoodRatioDetector(Detector):
         self.random_state = random_state
 
     @atomic
-    def fit(self, X, y=None, X_background=None):
+    @with_callbacks
+    def fit(self, X, y=None, X_background=None, **params):
         """Fit both densities and choose the threshold.
 
         Parameters
@@ -127,6 +131,13 @@ class LikelihoodRatioDetector(Detector):
             Ignored, labels too.
         X_background : array-like of shape (n_background, n_features), optional
             Rows of the background.
+        **params : dict
+            ``sample_weight``, an array-like of shape (n_samples,): nonnegative weights, for the
+            densities' own ``fit`` and for the threshold: a row counts in proportion to its weight,
+            and n weighted rows for as many as they are worth, the square of the weights' sum over
+            the sum of their squares. Values that are shuffled into a row of the background take
+            that row's weight. Further metadata is what scikit-learn's routing hands to the ``fit``
+            inside.
 
         Returns
         -------
@@ -136,10 +147,12 @@ class LikelihoodRatioDetector(Detector):
         check_number("alpha", self.alpha, low=0, high=0.5, open_low=True)
         check_number("mutation_rate", self.mutation_rate, low=0, high=1, open_low=True)
         check_split(self)
-        X = read_rows(self, X, reset=True, fewest=2)
-        held_out = self._take(X, X_background) if self.prefit else self._learn(X, X_background)
-        self.offset_ = lower_quantile(self._ratio(held_out), self.alpha)
-        warn_if_few(n_rows(held_out), "alpha", self.alpha)
+        given = Given.begin(self, X, params)
+        learn = self._take if self.prefit else self._learn
+        held_out = learn(given, X_background)
+        self.offset_ = lower_quantile(self._ratio(held_out.X), self.alpha, held_out.weight)
+        warn_if_few(effective(held_out.weight, held_out.n), "alpha", self.alpha)
+        given.end()
         return self
 
     def score_samples(self, X):
@@ -158,7 +171,7 @@ class LikelihoodRatioDetector(Detector):
         check_is_fitted(self, "offset_")
         return self._ratio(read_rows(self, X, reset=False))
 
-    def _take(self, X: Any, X_background: Any) -> Any:
+    def _take(self, given: Given, X_background: Any) -> Given:
         """Use both estimators as they are, and all rows for the threshold."""
         if self.background is None or X_background is not None:
             got = "None" if self.background is None else "X_background too"
@@ -169,20 +182,22 @@ class LikelihoodRatioDetector(Detector):
         check_prefit(self.foreground, "foreground")
         check_prefit(self.background, "background")
         self.foreground_, self.background_ = self.foreground, self.background
-        return X
+        return given
 
-    def _learn(self, X: Any, X_background: Any) -> Any:
+    def _learn(self, given: Given, X_background: Any) -> Given:
         """Fit copies of both estimators and return the rows held out from them."""
         random = own_random_state(self.random_state)
-        rows, held_out = split_rows(X, self.calibration_fraction, random)
+        rest, held_out = split_rows(given.n, self.calibration_fraction, random)
+        rows = shared = given.take(rest)
         if X_background is not None:
-            shared = read_rows(self, X_background, reset=False)
-        else:
-            shared = _mutated(rows, self.mutation_rate, random) if self.background is None else rows
-        background = self.foreground if self.background is None else self.background
-        self.foreground_ = seeded_clone(self.foreground, random).fit(rows)
-        self.background_ = seeded_clone(background, random).fit(shared)
-        return held_out
+            shared = given.others(read_rows(self, X_background, reset=False))
+        elif self.background is None:
+            shared = rows.replaced(_mutated(rows.X, self.mutation_rate, random))
+        name = "foreground" if self.background is None else "background"
+        copies = [seeded_clone(e, random) for e in (self.foreground, getattr(self, name))]
+        self.foreground_ = rows.fit(copies[0], "foreground")
+        self.background_ = shared.fit(copies[1], name, 1)
+        return given.take(held_out)
 
     def _ratio(self, X: Any) -> np.ndarray:
         densities = (without_tails(self.foreground_), without_tails(self.background_))

@@ -11,10 +11,12 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_number
-from skebm._tables import n_rows, take_rows
+from skebm._tables import n_rows, naming_columns, take_rows
+from skebm.estimators._callbacks import with_callbacks
 from skebm.inside import without_tails
 from skebm.ood._base import Detector, atomic, read_rows
-from skebm.ood._quantiles import lower_quantile, warn_if_few
+from skebm.ood._fitting import Given
+from skebm.ood._quantiles import effective, lower_quantile, warn_if_few
 from skebm.ood._splits import check_split, fit_and_hold_out
 from skebm.stein._scores import evaluate_score
 
@@ -96,7 +98,8 @@ class ScoreNormDetector(Detector):
         self.random_state = random_state
 
     @atomic
-    def fit(self, X, y=None):
+    @with_callbacks
+    def fit(self, X, y=None, **params):
         """Fit the density, and choose the threshold on rows held out.
 
         Parameters
@@ -105,6 +108,12 @@ class ScoreNormDetector(Detector):
             Normal rows.
         y : None
             Ignored, labels too.
+        **params : dict
+            ``sample_weight``, an array-like of shape (n_samples,): nonnegative weights, for the
+            estimator's own ``fit`` and for the threshold: a row counts in proportion to its weight,
+            and n weighted rows for as many as they are worth, the square of the weights' sum over
+            the sum of their squares. Further metadata is what scikit-learn's routing hands to the
+            ``fit`` inside.
 
         Returns
         -------
@@ -113,11 +122,15 @@ class ScoreNormDetector(Detector):
         """
         check_number("alpha", self.alpha, low=0, high=0.5, open_low=True)
         check_split(self)
-        X = read_rows(self, X, reset=True, fewest=2)
-        self.scale_ = check_array(X, dtype=np.float64).std(axis=0)
-        self.estimator_, held_out = fit_and_hold_out(self, X)
-        self.offset_ = lower_quantile(self._score(held_out), self.alpha)
-        warn_if_few(n_rows(held_out), "alpha", self.alpha)
+        given = Given.begin(self, X, params)
+        with naming_columns(given.X):
+            rows = check_array(given.X, dtype=np.float64)
+        mean = np.average(rows, axis=0, weights=given.weight)
+        self.scale_ = np.average(np.square(rows - mean), axis=0, weights=given.weight) ** 0.5
+        self.estimator_, held_out = fit_and_hold_out(self, given)
+        self.offset_ = lower_quantile(self._score(held_out.X), self.alpha, held_out.weight)
+        warn_if_few(effective(held_out.weight, held_out.n), "alpha", self.alpha)
+        given.end()
         return self
 
     def score_samples(self, X):

@@ -6,13 +6,20 @@ __all__ = ["ThresholdDetector"]
 
 from typing import Any
 
-import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
+from skebm.estimators._callbacks import with_callbacks
 from skebm.inside import read_scores
 from skebm.ood._base import Detector, atomic, check_prefit, read_rows
-from skebm.ood._quantiles import finite_scores, lower_quantile, tolerance_limit, warn_if_few
+from skebm.ood._fitting import Given
+from skebm.ood._quantiles import (
+    effective,
+    lower_quantile,
+    tolerance_limit,
+    training_quantile,
+    warn_if_few,
+)
 from skebm.ood._splits import check_split, fit_and_hold_out, own_random_state, seeded_clone
 
 METHODS = ("training", "held-out", "false-positive-rate")
@@ -117,7 +124,8 @@ class ThresholdDetector(Detector):
         self.random_state = random_state
 
     @atomic
-    def fit(self, X, y=None):
+    @with_callbacks
+    def fit(self, X, y=None, **params):
         """Fit the density and choose the threshold.
 
         Parameters
@@ -126,6 +134,12 @@ class ThresholdDetector(Detector):
             Normal rows.
         y : None
             Ignored, labels too.
+        **params : dict
+            ``sample_weight``, an array-like of shape (n_samples,): nonnegative weights, for the
+            estimator's own ``fit`` and for the threshold: a row counts in proportion to its weight,
+            and n weighted rows for as many as they are worth, the square of the weights' sum over
+            the sum of their squares. Further metadata is what scikit-learn's routing hands to the
+            ``fit`` inside.
 
         Returns
         -------
@@ -136,20 +150,21 @@ class ThresholdDetector(Detector):
         check_number("level", self.level, low=0, high=0.5, open_low=True)
         check_number("confidence", self.confidence, low=0, high=0.9999, open_low=True)
         check_split(self)
-        X = read_rows(self, X, reset=True, fewest=2)
+        given = Given.begin(self, X, params)
         if self.method == "training":
-            self.estimator_, rows = self._fit_to_all(X), X
+            self.estimator_, rows = self._fit_to_all(given), given
         else:
-            self.estimator_, rows = fit_and_hold_out(self, X)
-        scores = read_scores(self.estimator_, rows)
+            self.estimator_, rows = fit_and_hold_out(self, given)
+        scores = read_scores(self.estimator_, rows.X)
         if self.method == "false-positive-rate":
-            self.offset_ = tolerance_limit(scores, self.level, self.confidence)
+            self.offset_ = tolerance_limit(scores, self.level, self.confidence, rows.weight)
         elif self.method == "held-out":
-            self.offset_ = lower_quantile(scores, self.level)
-            warn_if_few(len(scores), "level", self.level)
+            self.offset_ = lower_quantile(scores, self.level, rows.weight)
+            warn_if_few(effective(rows.weight, rows.n), "level", self.level)
         else:
-            self.offset_ = float(np.quantile(finite_scores(scores), self.level))
+            self.offset_ = training_quantile(scores, self.level, rows.weight)
         self.n_calibration_ = len(scores)
+        given.end()
         return self
 
     def score_samples(self, X):
@@ -168,8 +183,8 @@ class ThresholdDetector(Detector):
         check_is_fitted(self, "offset_")
         return read_scores(self.estimator_, read_rows(self, X, reset=False))
 
-    def _fit_to_all(self, X: Any) -> Any:
+    def _fit_to_all(self, given: Given) -> Any:
         if self.prefit:
             check_prefit(self.estimator)
             return self.estimator
-        return seeded_clone(self.estimator, own_random_state(self.random_state)).fit(X)
+        return given.fit(seeded_clone(self.estimator, own_random_state(self.random_state)))

@@ -9,9 +9,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_number
 from skebm._tables import n_rows
+from skebm.estimators._callbacks import with_callbacks
 from skebm.inside import read_scores
 from skebm.ood._base import Detector, atomic, read_rows
-from skebm.ood._quantiles import finite_scores, lower_quantile, warn_if_few
+from skebm.ood._fitting import Given
+from skebm.ood._quantiles import effective, finite_scores, lower_quantile, warn_if_few
 from skebm.ood._splits import LARGEST_SEED, check_split, fit_and_hold_out, own_random_state
 
 BLOCK_VALUES = 2**20  # drawn rows at once: 8 MiB
@@ -124,7 +126,8 @@ class TypicalityDetector(Detector):
         self.random_state = random_state
 
     @atomic
-    def fit(self, X, y=None):
+    @with_callbacks
+    def fit(self, X, y=None, **params):
         """Fit the density, and take the entropy and the thresholds from rows held out.
 
         Parameters
@@ -133,6 +136,12 @@ class TypicalityDetector(Detector):
             Normal rows.
         y : None
             Ignored, labels too.
+        **params : dict
+            ``sample_weight``, an array-like of shape (n_samples,): nonnegative weights, for the
+            estimator's own ``fit`` and for the threshold: a row counts in proportion to its weight,
+            and n weighted rows for as many as they are worth, the square of the weights' sum over
+            the sum of their squares. Further metadata is what scikit-learn's routing hands to the
+            ``fit`` inside.
 
         Returns
         -------
@@ -148,15 +157,17 @@ class TypicalityDetector(Detector):
                 f"{self.n_bootstrap}. No p-value could be as low as alpha: raise one of the two."
             )
         check_split(self)
-        X = read_rows(self, X, reset=True, fewest=2)
+        given = Given.begin(self, X, params)
         self._seed = int(own_random_state(self.random_state).randint(LARGEST_SEED))
-        self.estimator_, held_out = fit_and_hold_out(self, X)
-        scores = finite_scores(read_scores(self.estimator_, held_out))
-        self.calibration_scores_ = scores
-        self.entropy_ = -float(scores.mean())
-        self.offset_ = lower_quantile(-np.abs(scores + self.entropy_), self.alpha)
+        self.estimator_, held_out = fit_and_hold_out(self, given)
+        scores = finite_scores(read_scores(self.estimator_, held_out.X))
+        self.calibration_scores_, self._weight = scores, held_out.weight
+        self.entropy_ = -float(np.average(scores, weights=self._weight))
+        distance = np.abs(scores + self.entropy_)
+        self.offset_ = lower_quantile(-distance, self.alpha, self._weight)
         self.batch_offset_ = self._batch_offset(self.batch_size)
-        warn_if_few(len(scores), "alpha", self.alpha)
+        warn_if_few(effective(self._weight, held_out.n), "alpha", self.alpha)
+        given.end()
         return self
 
     def score_samples(self, X):
@@ -241,6 +252,10 @@ class TypicalityDetector(Detector):
         random, known = np.random.RandomState(self._seed), self.calibration_scores_
         most = max(1, BLOCK_VALUES // n)
         sizes = [min(most, self.n_bootstrap - i) for i in range(0, self.n_bootstrap, most)]
-        draws = [known[random.randint(len(known), size=(size, n))].mean(axis=1) for size in sizes]
-        distance = np.abs(np.concatenate(draws) + self.entropy_)
-        return -distance * (1 + n / len(known)) ** 0.5
+        if self._weight is None:
+            rows = (random.randint(len(known), size=(size, n)) for size in sizes)
+        else:
+            chance = self._weight / self._weight.sum()
+            rows = (random.choice(len(known), size=(size, n), p=chance) for size in sizes)
+        distance = np.abs(np.concatenate([known[r].mean(axis=1) for r in rows]) + self.entropy_)
+        return -distance * (1 + n / effective(self._weight, len(known))) ** 0.5

@@ -21,7 +21,9 @@ import torch
 from sklearn.utils import check_array
 
 from skebm._components import check_choice
+from skebm._tables import naming_columns
 from skebm.data import Affine, find_degeneracy
+from skebm.data._degeneracy import listed
 from skebm.exceptions import DataDegeneracyWarning
 from skebm.stein._gradients import gradient_of, shown
 
@@ -86,7 +88,8 @@ def evaluate_score(score: Any, X: Any, name: str = "score") -> tuple[np.ndarray,
             f"X must be a table of rows (n, d), got {shown(X)}. Give the model first, then the "
             "rows."
         )
-    rows = check_array(X, dtype=np.float64, ensure_min_samples=4, input_name="X")
+    with naming_columns(X):
+        rows = check_array(X, dtype=np.float64, ensure_min_samples=4, input_name="X")
     function, takes_frames = gradient_of(score, name)
     found = function(deepcopy(X) if takes_frames else rows.copy())
     if np.iscomplexobj(found):
@@ -139,18 +142,12 @@ def check_continuous(X: Any, rows: np.ndarray, stacklevel: int = 3) -> None:
     reasons = find_degeneracy(standardizer.forward(rows, dtype=torch.float64).numpy()).reasons
     if not reasons:
         return
-    names = [str(name) for name in getattr(X, "columns", range(rows.shape[1]))]
-    parts = [
-        f"{reason} ({len(columns)}: "
-        + ", ".join(names[j] for j in columns[:8])
-        + (", ..." * (len(columns) > 8))
-        + ")"
-        for reason, columns in reasons
-    ]
+    known = getattr(X, "columns", [f"column {j}" for j in range(rows.shape[1])])
+    names = [str(name) for name in known]
+    parts = [f"{why} ({listed(columns, names, len(reasons))})" for why, columns in reasons]
     warnings.warn(
-        f"X must come from a continuous density, got {'; '.join(parts)}. A Stein discrepancy finds "
-        "any continuous model far from such rows, the right one too. Leave out these columns or "
-        "copies.",
+        f"X must come from a continuous density, got {'; '.join(parts)}. Any continuous model is "
+        "far from such rows, the right one too. Leave out these columns or copies.",
         DataDegeneracyWarning,
         stacklevel=stacklevel,
     )

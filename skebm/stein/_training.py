@@ -22,7 +22,9 @@ from skebm.stein.settings import CriticSettings
 RATE = 1e-3  # where the critic has no learning rate of its own
 FEWEST = 2  # rows of a part of the split
 BLOCK, DENSE_BLOCK = 4096, 256  # rows; the second where a dense Jacobian is multiplied out
+NEW, EARLY = 0.02, 2  # share of the last update in the mean of critics, larger at the start
 SPIKE, MEMORY = 5.0, 0.95  # gradients are clipped to SPIKE times their running norm
+FAR = 20.0  # interquartile ranges from the quartiles at which a row that chooses stops counting
 Part = tuple[torch.Tensor, torch.Tensor]  # rows and scores
 TINY = 1e-6  # added to a standard deviation that divides, as in the authors' program
 
@@ -155,21 +157,22 @@ def _train(
     power: bool,
     rng: torch.Generator,
 ) -> list[dict[str, float]]:
-    """Ascend; leave the network as it was at its best on the held-out rows."""
-    network, last = critic.network, settings.max_iter
+    """Ascend; leave the critic as the mean of the last updates was at its best on held-out rows."""
+    network, last = deepcopy(critic.network), settings.max_iter
     rate = settings.network.learning_rate or RATE
     decay = settings.weight_decay  # coupled, as published
     optimizer = torch.optim.Adam(network.parameters(), rate, weight_decay=decay, foreach=True)
     history: list[dict[str, float]] = []
-    best, best_statistic, n_worse = deepcopy(network.state_dict()), -np.inf, 0
+    best, best_statistic, n_worse = deepcopy(critic.network.state_dict()), -np.inf, 0
     typical: Any = np.inf  # norm of the gradient
     for iteration in range(last + 1):
         if iteration % settings.eval_every == 0 or iteration == last:
-            row = _assess(critic, train, held_out, settings.l2, power)
+            row = _assess(critic, train, held_out, settings)
             history.append({"iteration": iteration, **row})
             n_worse += 1
             if row["statistic"] > best_statistic:
-                best, best_statistic, n_worse = deepcopy(network.state_dict()), row["statistic"], 0
+                best = deepcopy(critic.network.state_dict())
+                best_statistic, n_worse = row["statistic"], 0
             if n_worse == settings.n_iter_no_change or iteration == last:
                 break
         loss = _loss(network, *_batch(train, settings.batch_size, rng), settings.l2, power, rng)
@@ -178,8 +181,18 @@ def _train(
         mean = MEMORY * typical + (1 - MEMORY) * norm.clamp(max=SPIKE * typical)
         typical = mean if iteration else norm
         network.constrain()
-    network.load_state_dict(best)
+        _average(critic.network, network, max(EARLY / (EARLY + iteration), NEW))
+    critic.network.load_state_dict(best)
     return history
+
+
+@torch.no_grad()
+def _average(mean: CriticNetwork, network: CriticNetwork, share: float) -> None:
+    """Move a running mean of networks toward the last: single steps of Adam go to and fro."""
+    for average, value in zip(mean.parameters(), network.parameters(), strict=True):
+        average.lerp_(value, share)
+    for kept, buffer in zip(mean.buffers(), network.buffers(), strict=True):
+        kept.copy_(buffer)
 
 
 def _loss(
@@ -200,20 +213,31 @@ def _loss(
 
 
 def _assess(
-    critic: FittedCritic, train: Part, held_out: Part, l2: float, power: bool
+    critic: FittedCritic, train: Part, held_out: Part, settings: CriticSettings
 ) -> dict[str, float]:
     """Exact Stein values: mean on (some) training rows, and the statistic that chooses."""
     fitted = critic.stein_and_norm(train[0][:BLOCK], train[1][:BLOCK])[0].mean()
     values, norms = critic.stein_and_norm(*held_out)
     mean, deviation = float(values.mean()), float(values.std())
-    statistic = mean / (deviation + TINY) if power else mean - deviation
+    penalty = settings.l2 * float(norms.mean())
+    by_rule = {
+        "penalized": float(_bounded(values - settings.l2 * norms).mean()),
+        "mean-sd": mean - deviation,
+        "power": mean / (deviation + TINY),
+    }
     return {
         "train": float(fitted),
         "validation": mean,
         "validation_sd": deviation,
-        "penalty": l2 * float(norms.mean()),
-        "statistic": statistic,
+        "penalty": penalty,
+        "statistic": by_rule[settings.selection],
     }
+
+
+def _bounded(values: torch.Tensor) -> torch.Tensor:
+    """Keep values (n,) near their quartiles: no wrong row alone chooses, as none alone trains."""
+    low, high = values.quantile(values.new_tensor([0.25, 0.75]))
+    return values.clamp(low - FAR * (high - low), high + FAR * (high - low))
 
 
 def _batch(rows: Part, size: int | None, rng: torch.Generator) -> Part:

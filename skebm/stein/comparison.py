@@ -76,7 +76,7 @@ def compare_models(
         Models by name, or a list of them, whose names are then 0, 1, ...; each as `score` in
         `learned_stein_discrepancy`. None fitted on the rows of X.
     X : array-like of shape (n, d)
-        Rows, independent draws, in any order; at least 18 for ``"lsd"`` with the default split,
+        Rows, independent draws, in any order; at least 17 for ``"lsd"`` with the default split,
         else 4.
     method : {"lsd", "ksd", "lksd"}, default="lsd"
         The discrepancy: learned; kernelized, over all pairs of different rows; kernelized, over

@@ -65,7 +65,7 @@ def learned_stein_discrepancy(
         GaussianMixture or BayesianGaussianMixture; a density of `skebm.datasets`; or a Pipeline of
         column scalers and one of these.
     X : array-like of shape (n, d)
-        Rows, independent draws from p; at least 18 with the default split.
+        Rows, independent draws from p; at least 17 with the default split.
     critic : CriticSettings or Critic, default=None
         The network and how it is trained, with the penalty :math:`\lambda`; a `Critic` alone is
         trained with the defaults of `CriticSettings`.
@@ -88,9 +88,9 @@ def learned_stein_discrepancy(
 
     Notes
     -----
-    Where the model is so near that no critic has a mean above its standard deviation, the choice of
-    `CriticSettings` prefers a small critic and the value stays near 0. With few rows the optimum is
-    approached from below in any case.
+    The critic is chosen by the penalized mean over the rows that choose, so for a model that no
+    critic can tell from the rows the value is 0 but for chance. With few rows the optimum is
+    approached from below.
 
     The value is no distance of probabilities: the score does not see the relative weights of modes
     that lie far apart, so a model with wrong weights, or one that lacks a mode which the rows do

@@ -193,7 +193,7 @@ class _Loop:
         ) as bar:
             try:
                 if state.best is None:
-                    self._validate(bar)
+                    stop = self._validate(bar)
                 while state.iteration < end and not stop:
                     self._update()
                     bar.update()
