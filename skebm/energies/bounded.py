@@ -75,6 +75,7 @@ class Limited(Around):
     No row, and no place without rows, then gets a mass that draws of the base would not show.
     """
 
+    module: FeedForward
     limit: torch.Tensor
 
     def __init__(self, module: torch.nn.Module, limit: torch.Tensor) -> None:
