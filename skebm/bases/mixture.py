@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
@@ -22,6 +23,7 @@ CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 36, 44, 52, 64)
 SHRINKAGES = (0.0, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
 LEAST_GAIN = 0.01  # held-out nats that a component has to bring: below, the energy does better
 N_TRIED, N_FINAL = 2, 3  # starts in the scan and of the last fit: one in four may end badly
+PULLED, EMPTY = 3.0, 1e-6  # standard deviations; share of all rows in each cluster of the start
 PATIENCE = 3  # candidates without gain before the scan stops
 FEWEST_ROWS = 20  # below: half shrunk, one component by "auto"; there is nothing to select on
 LARGEST_FLOOR, SMALLEST_FLOOR = 1e-8, 1e-14  # of variances, standardized units squared
@@ -170,21 +172,50 @@ def _held_out(
 def _fit_moments(
     rows: np.ndarray, k: int, floor: float, random_state: np.random.RandomState, n_init: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    n_init = n_init if k > 1 else 1
-    mixture = GaussianMixture(k, reg_covar=floor, n_init=n_init, random_state=random_state)
+    """Return weights, means and covariances of the best of several fits."""
+    fits = [_fit_mixture(rows, k, floor, random_state) for _ in range(n_init if k > 1 else 1)]
+    best = max(fits, key=lambda mixture: mixture.lower_bound_)
+    return best.weights_, best.means_, best.covariances_
+
+
+def _fit_mixture(
+    rows: np.ndarray, k: int, floor: float, random_state: np.random.RandomState
+) -> GaussianMixture:
+    highest = max(LARGEST_FLOOR_TRIED, rows.var(axis=0).max())
     with warnings.catch_warnings():
         # an unfinished EM, or k-means on copied rows, still gives a density to judge
         warnings.simplefilter("ignore", ConvergenceWarning)
         while True:
+            start = _start(rows, k, floor, random_state)
+            mixture = GaussianMixture(k, reg_covar=floor, random_state=random_state, **start)
             try:
-                mixture.fit(rows)
-                break
+                return mixture.fit(rows)
             except ValueError:  # a component's covariance lost rank
-                if floor >= max(LARGEST_FLOOR_TRIED, rows.var(axis=0).max()):
+                if floor >= highest:
                     raise
                 floor *= 100
-                mixture.set_params(reg_covar=floor)
-    return mixture.weights_, mixture.means_, mixture.covariances_
+
+
+def _start(
+    rows: np.ndarray, k: int, floor: float, random_state: np.random.RandomState
+) -> dict[str, np.ndarray]:
+    """Return where EM starts: at k-means of rows pulled in, or a few far ones take the centers."""
+    if k == 1:
+        return {}
+    std = rows.std(axis=0)
+    near = ((rows - rows.mean(axis=0)) / np.where(std > 0, std, 1)).clip(-PULLED, PULLED)
+    labels = KMeans(k, n_init=1, random_state=random_state).fit_predict(near)
+    share = np.eye(k)[labels] + EMPTY  # a cluster without rows starts as all of them
+    total = share.sum(axis=0)
+    means = share.T @ rows / total[:, None]
+    precisions = np.empty((k, rows.shape[1], rows.shape[1]))
+    for i in range(k):
+        centered = rows - means[i]
+        values, vectors = np.linalg.eigh((share[:, i] * centered.T) @ centered / total[i])
+        values = (values + floor).clip(min=max(floor, 1e-12 * values[-1]))
+        precisions[i] = (vectors / values) @ vectors.T
+    weights = total / total.sum()
+    return {"weights_init": weights, "means_init": means, "precisions_init": precisions}
 
 
 def _shrink(
