@@ -417,6 +417,8 @@ def test_scores_that_write_into_their_argument_leave_the_table(kind):
 
 def test_few_valued_columns_warn():
     X = np.column_stack([normal(100, 1), np.arange(100) % 3, np.ones(100)])
-    with pytest.warns(DataDegeneracyWarning, match=r"columns \(1: 2\); .* \(1: 1\)") as seen:
+    with pytest.warns(
+        DataDegeneracyWarning, match=r"columns \(1: column 2\); .* \(1: column 1\)"
+    ) as seen:
         found = learned_stein_discrepancy(lambda x: -x, X, critic=CriticSettings(max_iter=5))
     assert np.isfinite(found.value) and seen[0].filename == __file__

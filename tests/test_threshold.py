@@ -63,22 +63,32 @@ def test_held_out_rows_that_repeat_count_as_often():
     assert offset(trained, fresh, numbers=numbers) == 0.0  # more than 7.5 % score 0
 
 
-def test_a_fit_does_not_count_what_its_base_gained_on_training_rows():
-    trained, gained = normal(100, 10.0), np.linspace(0, 9, 100)
-    left_out = {
-        "log_prob": lambda x: x.new_tensor(gained),
+def unseen(gained):
+    """A base that its training rows gained so much from."""
+    return {
+        "log_prob": lambda x: x.new_tensor(gained.tolist()),
         "log_prob_left_out": lambda x, weight: x.new_zeros(len(x)),
     }
-    assert offset(trained, base=left_out) == pytest.approx(rank(trained - gained))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_training_rows_gained_from_the_base_does_not_count(sign):
+    """But where it flags few new rows the lowest of the table is flagged."""
+    trained, gained = normal(100, 10.0), np.linspace(0, 9, 100)[::sign]
+    left = trained - gained
+    most, between = np.quantile(left, 0.075, method=RANK), np.sort(trained)[:2].mean()
+    expected = max(rank(left), min(most, between))
+    assert offset(trained, base=unseen(gained)) == pytest.approx(expected)
     fresh = normal(50)
-    assert offset(trained, fresh, base=left_out) == pytest.approx(rank(fresh))
+    assert offset(trained, fresh, base=unseen(gained)) == pytest.approx(rank(fresh))
 
 
-def test_one_row_is_flagged_where_that_flags_few_new_ones():
-    trained, fresh = np.arange(300.0), normal(50)
-    assert offset(trained, fresh - 99) == pytest.approx(np.quantile(fresh - 99, 0.075, method=RANK))
-    close = np.arange(50.0) - 2.8
-    assert rank(close) < 0.0 < offset(trained + 0.01, close) < 0.6
+@pytest.mark.parametrize(("gain", "flagged"), [(0.3, 1), (50.0, 0)])
+def test_a_row_is_flagged_where_that_flags_few_new_ones(gain, flagged):
+    trained = np.arange(60.0)
+    gained = np.where(trained < 5, gain * 10, 0.0) if flagged else np.full(60, gain)
+    found = offset(trained, base=unseen(gained))
+    assert np.count_nonzero(trained < found) == flagged
 
 
 @pytest.mark.parametrize("n", [2, 3, 9])

@@ -139,7 +139,7 @@ class FittedDensity:
         if not isinstance(base, Defended):
             return self
         twin = copy.copy(self)
-        twin.model, twin._double = self.model._replace(base=base.core), None
+        vars(twin).update(model=self.model._replace(base=base.core), _double=None)
         return twin
 
     def pack(self) -> tuple[dict[str, Any], Tensors]:

@@ -83,7 +83,8 @@ def test_a_bad_value_is_named_at_fit_and_not_before(name, key, value, error):
         est.fit(cases.table())
     rule = re.escape("".join(cases.BAD[key][2:]))
     if key != "random_state":  # scikit-learn's own words
-        said = re.escape(f"got {value!r}")
+        said = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+        said = re.escape(f"got {said}")
         assert re.match(rf"{key} must .*{rule}(?![\d.]).*{said}", str(caught.value)), caught.value
         assert type(caught.value) is error
     with pytest.raises(NotFittedError):

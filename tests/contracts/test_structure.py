@@ -13,11 +13,13 @@ PACKAGE = Path(__file__).parents[2] / "skebm"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 OUTSIDE = [path for path in SOURCES if "estimators" not in path.relative_to(PACKAGE).parts]
 TUPLES = {"_replace", "_asdict", "_fields", "_field_defaults", "_make"}  # a NamedTuple's own
+# how torch converts modules, and scikit-learn's hooks for callbacks and metadata: no public door
+PROTOCOLS = {"_apply", "_init_callback_context", "_metadata_request", "_skl_callbacks"}
 LOOKS = {"getattr", "hasattr", "setattr", "delattr"}
 
 
 def is_private(name):
-    return name.startswith("_") and not name.startswith("__") and name not in TUPLES
+    return name.startswith("_") and not name.startswith("__") and name not in TUPLES | PROTOCOLS
 
 
 def root(node):

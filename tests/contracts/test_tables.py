@@ -35,7 +35,11 @@ TABLES = [
     (X[0], ValueError, "Expected 2D array, got 1D"),
     (X[None], ValueError, "dim 3"),
     (X.astype(complex), ValueError, "Complex data not supported"),
-    (np.array([["a", "b"], ["c", "d"]]), ValueError, "could not convert string"),
+    (
+        np.array([["a", "b"], ["c", "d"]]),
+        ValueError,
+        r"X must hold numbers, got text in column 0 \('a'\)",
+    ),
     (None, ValueError, "Expected 2D array"),
     (sparse.csr_matrix(X), TypeError, "[Ss]parse"),
 ]
