@@ -16,6 +16,7 @@ Run: python examples/benchmarks/log_z_coverage.py --fits 200 (or --quick for 40)
 from __future__ import annotations
 
 import math
+import sys
 import time
 import warnings
 
@@ -98,6 +99,7 @@ def shown(name: str, z: LogPartition, truth: LogPartition, warned: bool, seconds
     print(
         f"{name:50s} {z.method:10s} {z.value:9.4f} +- {z.stderr:.4f}  off {error:+.4f} +- "
         f"{truth.stderr:.4f}  k {z.pareto_k:5.2f}  {'warned' if warned else ''} {seconds:.0f} s",
+        file=sys.stderr,
         flush=True,
     )
 
