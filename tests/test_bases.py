@@ -302,6 +302,11 @@ def test_mixture_of_copies_and_of_a_narrow_line_is_regular():
     assert base.log_prob(x).isfinite().all()
 
 
+def test_mixture_does_not_choose_by_copies_of_rows_that_it_was_fitted_to():
+    x = torch.randn(60, 2, generator=gen(0))
+    assert len(Mixture(max_components=12).fit(x.repeat(6, 1), None, gen(1)).means) <= 2
+
+
 def test_mixture_keeps_the_number_that_was_asked_for():
     assert len(Mixture(n_components=2).fit(three_modes(15, 2), None, gen(0)).means) == 2
 

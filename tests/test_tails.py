@@ -12,6 +12,7 @@ from torch.distributions import Independent, Normal
 
 from skebm import EnergyDensity, HybridCDDensity, NCEDensity
 from skebm.bases import Gaussian, Kernel, Mixture, TorchDistribution, Uniform
+from skebm.bases.mixture import MixtureBase
 from skebm.bases.tails import DOF, Defended, fit_defended
 from skebm.data import Affine, copy_groups, spacing, trimmed_moments
 from skebm.data.table import split
@@ -89,7 +90,12 @@ def test_weights_say_what_is_a_few():
     x[:5] = 1e5
     weight[:5] = 1000.0  # now most of the table
     assert float(fit_defended(Gaussian(), x, weight, gen(0)).tail_location) > 1e4
+    weight[:500] = 9.0
     weight[:5] = 1e-3
+    tails, shown = fit_defended(Gaussian(), x, weight, gen(0)), x[5:].repeat_interleave(9, 0)[:4455]
+    shown = torch.cat([shown, x[500:]])
+    torch.testing.assert_close(tails.tail_location, shown.mean(0), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(tails.tail_scale, shown.std(0, correction=0), atol=1e-5, rtol=1e-5)
     assert float(fit_defended(Gaussian(), x, weight, gen(0)).tail_share) < 2e-3
 
 
@@ -133,6 +139,7 @@ def test_an_energy_is_limited_and_kept_to_the_rows():
     x = rows(200, 2)
     base = fit_defended(Mixture(n_components=2), x, None, gen(0))
     energy = bounded_by(perceptron(), base, x)
+    assert isinstance(energy.module, Limited)
     values = energy(1e3 * rows(500, 2, seed=2))
     assert values.abs().max() <= LIMIT and values.std() > 1
     low, high = x.amin(0), x.amax(0)
@@ -253,6 +260,17 @@ def test_a_thin_direction_is_resolved_or_told(eps, warned):
         truth = norm.logpdf(a).mean() + norm.logpdf(b).mean() - math.log(eps)
         assert float(base.log_prob(z).mean()) == pytest.approx(truth, abs=0.02)
         assert float(base.log_prob(z.float()).mean()) == pytest.approx(truth, abs=0.02)
+
+
+def test_a_narrow_component_is_computed_in_double_where_rows_are_float32():
+    width, mean = 1e-6, 1.5
+    base = MixtureBase.from_moments(
+        np.ones(1), np.array([[mean]]), np.array([[[width**2]]]), "cpu", floor=1e-14
+    )
+    x = (mean + width * rows(200, 1, seed=3).double()).float()
+    truth = norm.logpdf(x.double().numpy()[:, 0], mean, width)
+    np.testing.assert_allclose(base.log_prob(x), truth, atol=1e-5)
+    assert base.log_prob(x).dtype == base.sample(2, gen(0)).dtype == torch.float32
 
 
 def test_spacing_is_the_median_distance_to_another_row():
