@@ -124,7 +124,8 @@ def log_integral(est, X):
     centers = centers[np.linspace(0, len(centers) - 1, min(len(centers), 40)).astype(int)]
     scale = float(np.exp(-est.density_.transform.log_slope(X[:1])[0, 0]))
     steps = scale * np.logspace(-9, 5, 1500)
-    grid = np.unique(centers[:, None] + np.r_[-steps[::-1], 0.0, steps])
+    wide = np.linspace(2 * X.min() - X.max(), 2 * X.max() - X.min(), 6001)  # a uniform base's box
+    grid = np.unique(np.r_[(centers[:, None] + np.r_[-steps[::-1], 0.0, steps]).ravel(), wide])
     log_density = est.score_samples(grid[:, None])
     middle = np.logaddexp(log_density[1:], log_density[:-1]) - np.log(2)
     return np.logaddexp.reduce(middle + np.log(np.diff(grid)))
