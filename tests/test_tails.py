@@ -20,9 +20,9 @@ from skebm.energies import MLP, Model, Zero
 from skebm.energies.bounded import LIMIT, Bounded, Limited, bounded_by
 from skebm.exceptions import DataDegeneracyWarning
 from skebm.objectives import ImportanceLikelihood
-from skebm.partition import LogPartition
+from skebm.partition import LogPartition, Quadrature
 from skebm.train.judge import held_out_given
-from tests.closed_forms import assert_mean, autograd_score
+from tests.closed_forms import assert_estimate, assert_mean, autograd_score
 from tests.generators import gen
 
 
@@ -356,3 +356,34 @@ def test_false_alarms_on_few_rows_are_near_five_percent(base):
 def test_too_few_rows_say_what_their_ranks_promise():
     with pytest.warns(DataDegeneracyWarning, match="probability of about 1/13"):
         NCEDensity(max_iter=2, random_state=0).fit(normal(12, 1))
+
+
+# -- far away --------------------------------------------------------------------------------------
+
+
+def test_mass_beyond_the_grid_counts():
+    rare = 4e-4
+    weights, means = np.array([1 - rare, rare]), np.array([[0.0], [1000.0]])
+    base = MixtureBase.from_moments(weights, means, np.ones((2, 1, 1)), "cpu")
+    model = Model(Step(), base, 1.0)
+    found = Quadrature().estimate(model, base, gen(0))
+    truth = math.log1p(rare * math.expm1(5.0))
+    assert_estimate(found.value, found.stderr, truth, 0.02)
+    assert truth > 5 * found.stderr
+
+
+class Step(torch.nn.Module):
+    """E = -5 beyond 500."""
+
+    def forward(self, x):
+        return -5.0 * (x[:, 0] > 500)
+
+
+def test_far_rows_without_a_base_are_the_same_in_any_number():
+    energy = MLP(hidden_sizes=(8,), output="quadratic", n_frequencies=0)
+    est = HybridCDDensity(
+        base=None, energy=energy, max_iter=2, n_steps=1, log_partition=None, random_state=0
+    ).fit(normal(60, 2))
+    far = np.array([[3e13, -2e14], [1e6, 1e6], [5.0, 5.0]])
+    few, many = est.score_samples(far), est.score_samples(np.resize(far, (300, 2)))[:3]
+    np.testing.assert_allclose(many, few, rtol=1e-9)
