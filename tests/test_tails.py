@@ -273,6 +273,14 @@ def test_a_narrow_component_is_computed_in_double_where_rows_are_float32():
     assert base.log_prob(x).dtype == base.sample(2, gen(0)).dtype == torch.float32
 
 
+def test_one_row_alone_is_no_component_of_no_width():
+    x = torch.cat([rows(30, 1), torch.tensor([[40.0]])])
+    base = Mixture(n_components=2).fit(x, None, gen(0))
+    alone = int(base.means[:, 0].argmax())
+    assert float(base.means[alone]) == pytest.approx(40, abs=0.1)
+    assert float(1 / base.factors[alone]) == pytest.approx(float(x[:30].std()), rel=0.5)
+
+
 def test_spacing_is_the_median_distance_to_another_row():
     x = np.array([[0.0], [0.0], [1.0], [3.0], [7.0]])
     assert spacing(x) == 1.5  # 1, 1, 2, 4 for the different ones

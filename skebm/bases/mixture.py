@@ -23,6 +23,7 @@ CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 36, 44, 52, 64)
 SHRINKAGES = (0.0, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
 LEAST_GAIN = 0.01  # held-out nats that a component has to bring: below, the energy does better
 N_TRIED, N_FINAL = 2, 3  # starts in the scan and of the last fit: one in four may end badly
+HALF = 0.5  # of a row: responsibilities are not whole
 PULLED, EMPTY = 3.0, 1e-6  # standard deviations; share of all rows in each cluster of the start
 PATIENCE = 3  # candidates without gain before the scan stops
 FEWEST_ROWS = 20  # below: half shrunk, one component by "auto"; there is nothing to select on
@@ -175,7 +176,17 @@ def _fit_moments(
     """Return weights, means and covariances of the best of several fits."""
     fits = [_fit_mixture(rows, k, floor, random_state) for _ in range(n_init if k > 1 else 1)]
     best = max(fits, key=lambda mixture: mixture.lower_bound_)
-    return best.weights_, best.means_, best.covariances_
+    return best.weights_, best.means_, _without_spikes(best, *rows.shape)
+
+
+def _without_spikes(mixture: GaussianMixture, n: int, d: int) -> np.ndarray:
+    """Return the covariances; components of no more rows than d have that of all the others."""
+    few = mixture.weights_ * n < d + 1 + HALF
+    if not few.any() or few.all():
+        return mixture.covariances_
+    share = mixture.weights_ * ~few
+    pooled = np.einsum("k,kij->ij", share / share.sum(), mixture.covariances_)
+    return np.where(few[:, None, None], pooled, mixture.covariances_)
 
 
 def _fit_mixture(
