@@ -477,7 +477,7 @@ def test_the_defensive_base_s_wide_component_is_as_wide_as_asked_for(scale):
 
 
 def test_a_component_has_to_bring_a_hundredth_of_a_nat():
-    """More of them gain a little by chance on rows of one Gaussian: without the rule on six of 8."""
+    """More of them gain a little by chance on rows of one Gaussian: six of 8 times without it."""
     found = []
     for seed in range(8):
         x = torch.randn(1000, 2, generator=gen(seed))

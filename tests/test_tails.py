@@ -150,6 +150,15 @@ def test_an_energy_is_limited_and_kept_to_the_rows():
     assert isinstance(plain, Bounded) and not isinstance(plain.module, Limited)
 
 
+def test_tails_of_no_width_ask_for_double_precision():
+    """As where one row sets a scale, is left to them, and all others are alike beside it."""
+    core, share = Gaussian().fit(rows(100, 1), None, gen(0)), torch.tensor(0.01)
+    narrow = Defended(core, torch.zeros(1), torch.tensor([1e-7]), share)
+    assert narrow.inverse_width == pytest.approx(1e7)
+    wide = Defended(core, torch.zeros(1), torch.tensor([50.0]), share)
+    assert wide.inverse_width == core.inverse_width
+
+
 def test_rows_too_far_do_not_widen_the_box():
     x = rows(1000, 2)
     x[0] = 1e9

@@ -80,8 +80,8 @@ class Defended(Base):
 
     @property
     def inverse_width(self) -> float:
-        """That of the inner base."""
-        return self.core.inverse_width
+        """The larger of that of the inner base and of the tails."""
+        return max(self.core.inverse_width, 1 / float(self.tail_scale.min()))
 
     @property
     def near(self) -> tuple[torch.Tensor, torch.Tensor]:
