@@ -206,7 +206,7 @@ def test_trimmed_moments_leave_out_one_percent_at_each_end(weighted):
     np.testing.assert_allclose(trimmed_moments(X, weight)[1], inner.std(), rtol=0.02)
 
 
-@pytest.mark.parametrize("odd", [[1e9], [-9999.0] * 4, [1e300], [-1e12, 1e15]])
+@pytest.mark.parametrize("odd", [[1e9], [-9999.0] * 4, [1e300], [-1e12, 1e15], [-1.7e308]])
 def test_a_few_values_do_not_set_the_scale(odd):
     X = normal(1000, 2)
     clean = Affine.from_table(X)

@@ -162,4 +162,6 @@ def _of_vast(X: np.ndarray, weight: np.ndarray | None) -> Affine:
     unit = np.where(np.abs(X).max(axis=0) > VAST, 2.0**-60, 1.0)
     small = Affine.from_table(X * unit, weight)
     constant = (unit < 1) & (small.scale == 1)
-    return Affine(small.location / unit, np.where(constant, 1.0, small.scale / unit))
+    affine = Affine(small.location / unit, np.where(constant, 1.0, small.scale / unit))
+    affine.trimmed = small.trimmed
+    return affine
