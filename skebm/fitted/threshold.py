@@ -41,8 +41,8 @@ def threshold(density: FittedDensity, table: Table, contamination: float | str) 
     lowest = np.unique(scores)[:2]  # halfway between them: one row is flagged, none is on it
     if np.count_nonzero(scores == lowest[0]) > max(HELD_OUT_QUANTILE * len(scores), 1):
         return offset  # an atom: all of its rows or none
-    between = lowest.mean() if lowest.mean() > lowest[0] else lowest[-1]
-    return max(offset, min(float(between), most))
+    between = float(lowest.mean() if lowest.mean() > lowest[0] else lowest[-1])
+    return max(offset, between) if between <= most else offset
 
 
 def _unseen(
