@@ -1,5 +1,7 @@
 """``sample_weight`` and other metadata through detectors, to the inside and to the threshold."""
 
+import copy
+
 import numpy as np
 import pytest
 import sklearn
@@ -201,3 +203,18 @@ def test_what_the_estimator_takes_the_detector_takes(cls, kind):
     forest = IsolationForest(n_estimators=5, random_state=0)
     found = cls(forest, random_state=0).fit(table, sample_weight=WEIGHT).predict(table)
     assert found.shape == (200,) and set(found) <= {-1, 1}
+
+
+@pytest.mark.parametrize("method", ["held-out", "training", "false-positive-rate"])
+def test_a_threshold_counts_rows_by_their_weights(method):
+    """Scores are known: half of the rows score high, and hold nearly all of the weight."""
+    rows = np.r_[np.full(100, 3.0), np.zeros(100)][:, None] + 0.01 * np.arange(200)[:, None]
+    inner = KERNELS if method == "training" else KernelDensity(bandwidth=0.5).fit([[0.0], [0.5]])
+    prefit = method != "training"
+    detector = ThresholdDetector(inner, method=method, level=0.1, prefit=prefit, random_state=0)
+    weight = np.where(np.arange(200) < 100, 1e-3, 1.0)
+    plain = copy.copy(detector).fit(rows)
+    heavy = copy.copy(detector).fit(rows, sample_weight=weight)
+    scores = heavy.score_samples(rows)
+    below = weight[scores < heavy.offset_].sum() / weight.sum()
+    assert below <= 0.101 and abs(heavy.offset_ - plain.offset_) > 1e-3
