@@ -251,3 +251,17 @@ def test_a_forked_worker_fits_and_scores():
         [sys.executable, "-c", FORK], env=environment, capture_output=True, text=True, timeout=180
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_first_fit_loads_no_compiler_and_no_algebra():
+    """torch's optimizers import its compiler, its empty layers a computer algebra system."""
+    code = (
+        "import sys, numpy as np, skebm;"
+        "X = np.random.RandomState(0).randn(60, 2);"
+        "skebm.NCEDensity(max_iter=2).fit(X); skebm.HybridCDDensity(max_iter=2).fit(X);"
+        "print(sorted({'torch._dynamo', 'torch._inductor', 'sympy'} & set(sys.modules)))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True
+    )
+    assert out.stdout.strip() == "[]", out.stderr

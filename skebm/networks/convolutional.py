@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 from torch.nn.functional import avg_pool2d
 
+from skebm.networks._undrawn import Conv2d, Linear
 from skebm.networks.feed_forward import SLOPE, activation_of
 
 POOL = 2  # side and stride of an average pooling window
@@ -189,12 +190,13 @@ def _convolution(
     n_in: int, stage: tuple[int, ...], rng: torch.Generator, *, bias: bool = True
 ) -> torch.nn.Conv2d:
     device, fan_in = rng.device, n_in * stage[1] ** 2
-    layer = torch.nn.utils.skip_init(torch.nn.Conv2d, n_in, *stage, bias=bias, device=device)
+    n_out, size, stride, padding = stage
+    layer = Conv2d(n_in, n_out, size, stride, padding, bias=bias, device=device)
     with torch.no_grad():
         layer.weight.normal_(0, math.sqrt(2 / fan_in), generator=rng)
-        if bias:
+        if layer.bias is not None:
             layer.bias.zero_()
-    return layer.to(memory_format=_layout(device))
+    return layer.to(memory_format=_layout(device))  # type: ignore[call-overload]
 
 
 def _layout(device: torch.device) -> torch.memory_format:
@@ -203,7 +205,7 @@ def _layout(device: torch.device) -> torch.memory_format:
 
 
 def _linear(n_in: int, n_out: int, rng: torch.Generator) -> torch.nn.Linear:
-    layer = torch.nn.utils.skip_init(torch.nn.Linear, n_in, n_out, device=rng.device)
+    layer = Linear(n_in, n_out, device=rng.device)
     with torch.no_grad():
         layer.weight.normal_(0, LINEAR_STD, generator=rng)
         layer.bias.normal_(0, LINEAR_STD, generator=rng)

@@ -22,6 +22,8 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import leaky_relu, silu, softplus
 
+from skebm.networks._undrawn import Linear
+
 SPAN = 8.0  # ratio of the highest to the lowest initial frequency
 SLOPE = 0.05  # of leaky ReLU: SP section 5 and the networks it builds on
 CHUNK_BYTES = 1 << 19  # of one hidden layer: a few of them stay in a core's cache
@@ -104,10 +106,7 @@ def activation_of(name: str, negative_slope: float = SLOPE) -> Activation:
 
 def uniform_linear(sizes: tuple[int, ...], rng: torch.Generator) -> torch.nn.ModuleList:
     """Return linear layers between these widths, uniform in +-1/sqrt(fan in)."""
-    layers = [
-        torch.nn.utils.skip_init(torch.nn.Linear, a, b, device=rng.device)
-        for a, b in pairwise(sizes)
-    ]
+    layers = [Linear(a, b, device=rng.device) for a, b in pairwise(sizes)]
     with torch.no_grad():
         for layer in layers:
             bound = layer.in_features**-0.5

@@ -12,6 +12,7 @@ import torch
 
 from skebm._components import Component, check_choice, check_number
 from skebm.energies import Model
+from skebm.objectives._optimizers import SGD, AdamW
 
 
 class HeldOut(NamedTuple):
@@ -126,20 +127,20 @@ class Optimization(Component):
                 raise ValueError(
                     f"betas must be below 1, got {beta!r}. The usual are (0.9, 0.999)."
                 )
-        return torch.optim.AdamW(
+        return AdamW(
             module.parameters(),
             lr=self.learning_rate,
             betas=(float(self.betas[0]), float(self.betas[1])),
             weight_decay=self.weight_decay,
-            foreach=True,
+            fused=True,
         )
 
     def _sgd(self, module: torch.nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.SGD(
+        return SGD(
             module.parameters(),
             lr=self.learning_rate,
             weight_decay=self.weight_decay,
-            foreach=True,
+            fused=True,
         )
 
 

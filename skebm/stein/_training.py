@@ -16,6 +16,7 @@ from skebm._surroundings import own_settings
 from skebm.data import Affine
 from skebm.networks import CriticNetwork
 from skebm.objectives._base import descend
+from skebm.objectives._optimizers import Adam
 from skebm.stein._scores import Rows, evaluate_score, standardized
 from skebm.stein.settings import CriticSettings
 
@@ -161,7 +162,7 @@ def _train(
     network, last = deepcopy(critic.network), settings.max_iter
     rate = settings.network.learning_rate or RATE
     decay = settings.weight_decay  # coupled, as published
-    optimizer = torch.optim.Adam(network.parameters(), rate, weight_decay=decay, foreach=True)
+    optimizer = Adam(network.parameters(), rate, weight_decay=decay, fused=True)
     history: list[dict[str, float]] = []
     best, best_statistic, n_worse = deepcopy(critic.network.state_dict()), -np.inf, 0
     typical: Any = np.inf  # norm of the gradient
