@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
@@ -22,9 +21,11 @@ from skebm.exceptions import DataDegeneracyWarning
 CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 36, 44, 52, 64)
 SHRINKAGES = (0.0, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
 LEAST_GAIN = 0.01  # held-out nats that a component has to bring: below, the energy does better
-N_TRIED, N_FINAL = 2, 3  # starts in the scan and of the last fit: one in four may end badly
+MOST_ROWS = 20_000  # of the last fit
+ROUGH_TOL, TOL = 5e-3, 1e-3  # gains of an EM step at which the scan's and the last fit stop, nats
+APART = 0.8  # standard deviations from a component to its halves
+N_FOLDS_FROM = ((1000, 1), (400, 2), (0, 4))  # rows, folds
 HALF = 0.5  # of a row: responsibilities are not whole
-PULLED, EMPTY = 3.0, 1e-6  # standard deviations; share of all rows in each cluster of the start
 PATIENCE = 3  # candidates without gain before the scan stops
 FEWEST_ROWS = 20  # below: half shrunk, one component by "auto"; there is nothing to select on
 LARGEST_FLOOR, SMALLEST_FLOOR = 1e-8, 1e-14  # of variances, standardized units squared
@@ -35,14 +36,22 @@ N_FOLDS, LEAST_LEFT, TINY = 5, 0.05, 1e-300  # of what is left of a variance wit
 SHARP = 1e3  # inverse of a width below which float32 is too coarse
 
 
+class Shape(NamedTuple):
+    """Of a mixture: weights (k,), means (k, d) and covariances (k, d, d)."""
+
+    weights: np.ndarray
+    means: np.ndarray
+    covariances: np.ndarray
+
+
 class Mixture(BaseComponent):
     r"""Mixture of Gaussians with full, shrunk covariances.
 
-    scikit-learn's ``GaussianMixture`` is fitted for a growing number of components; each candidate
-    is shrunk, :math:`\Sigma_k \leftarrow (1 - a) \Sigma_k + a\, \mathrm{diag}(\bar\Sigma)` with
+    scikit-learn's ``GaussianMixture`` is fitted for a growing number of components, each time from
+    the last one with its heaviest components split along their longest axes [2]_; each is shrunk,
+    :math:`\Sigma_k \leftarrow (1 - a) \Sigma_k + a\, \mathrm{diag}(\bar\Sigma)` with
     :math:`\bar\Sigma` the average within-component covariance, and the pair of component number and
-    a with the best held-out likelihood is refitted on all rows, the best of three starts (two in
-    the scan).
+    a with the best held-out likelihood goes on from there on at most 20,000 rows.
 
     Parameters
     ----------
@@ -51,8 +60,8 @@ class Mixture(BaseComponent):
         three candidates without a gain of 0.01 nats per component.
     max_components : int, default=30
         Upper end of the scan; also bounded by rows / (columns + 1).
-    max_selection_rows : int, default=4000
-        Rows used for selection; the final fit sees all rows.
+    max_selection_rows : int, default=2000
+        Rows used for selection.
 
     Raises
     ------
@@ -68,6 +77,8 @@ class Mixture(BaseComponent):
     References
     ----------
     .. [1] C. Bishop, "Pattern Recognition and Machine Learning", 2006. Section 9.2.
+    .. [2] N. Vlassis and A. Likas, "A Greedy EM Algorithm for Gaussian Mixture Learning", Neural
+       Processing Letters 15, 2002. They try many splits of each component; here it is one.
 
     Examples
     --------
@@ -84,7 +95,7 @@ class Mixture(BaseComponent):
         self,
         n_components: int | str = "auto",
         max_components: int = 30,
-        max_selection_rows: int = 4000,
+        max_selection_rows: int = 2000,
     ) -> None:
         self.n_components = n_components
         self.max_components = max_components
@@ -102,37 +113,51 @@ class Mixture(BaseComponent):
         seed = int(torch.randint(2**31, (1,), generator=rng, device=rng.device))
         random_state = np.random.RandomState(seed)
         floor = _floor(rows)
-        n_components, shrinkage = self._select(rows, floor, random_state)
-        moments = _fit_moments(rows, n_components, floor, random_state, N_FINAL)
-        base = MixtureBase.from_moments(*_shrink(*moments, shrinkage), x.device, floor=floor)
+        start, shrinkage = self._select(rows, floor, random_state)
+        if len(rows) > MOST_ROWS:
+            rows = rows[random_state.permutation(len(rows))[:MOST_ROWS]]
+        shape = _shrink(_fitted(rows, start, floor, TOL), shrinkage)
+        base = MixtureBase.from_moments(*shape, x.device, floor=floor)
         base.floor = floor
         return base
 
     def _select(
         self, rows: np.ndarray, floor: float, random_state: np.random.RandomState
-    ) -> tuple[int, float]:
-        n, d = rows.shape
-        if n < FEWEST_ROWS:
-            return 1 if self.n_components == "auto" else min(int(self.n_components), n // 2), 0.5
-        if self.n_components == "auto":
-            most = min(self.max_components, max(1, n // (d + 1)))
-            candidates = [k for k in CANDIDATES if k <= most]
-        else:
-            candidates = [min(int(self.n_components), n // 2)]
+    ) -> tuple[Shape, float]:
+        """Return the likeliest mixture of unseen rows, where the last fit starts, and its a."""
+        if len(rows) < FEWEST_ROWS:
+            k = 1 if self.n_components == "auto" else min(int(self.n_components), len(rows) // 2)
+            return _split(_whole(rows), k), 0.5
         folds = _folds(rows, self.max_selection_rows, random_state)
-        best, best_value, losses = (candidates[0], 0.5), -math.inf, 0
-        for k in candidates:
-            values = np.mean(
-                [_held_out(rows, fold, k, floor, random_state) for fold in folds], axis=0
+        shapes = [_whole(rows[train]) for train, _ in folds]
+        best, best_value, best_k, losses = (shapes[0], 0.5), -math.inf, 0, 0
+        for k in self._sizes(*rows.shape):
+            shapes = [
+                _fitted(rows[train], _split(shape, min(k, len(train))), floor, ROUGH_TOL)
+                for shape, (train, _) in zip(shapes, folds, strict=True)
+            ]
+            values = np.array(
+                [
+                    _held_out(rows[test], shape, floor)
+                    for shape, (_, test) in zip(shapes, folds, strict=True)
+                ]
             )
-            if values.max() > best_value + LEAST_GAIN * (k - best[0]):
-                best, best_value = (k, SHRINKAGES[int(values.argmax())]), values.max()
-                losses = 0
-            else:
-                losses += 1
+            i = int(values.mean(0).argmax())
+            value, losses = values.mean(0)[i], losses + 1
+            if self.n_components != "auto" or value > best_value + LEAST_GAIN * (k - best_k):
+                best = shapes[int(values[:, i].argmax())], SHRINKAGES[i]
+                best_value, best_k, losses = value, k, 0
             if losses == PATIENCE:
                 break
         return best
+
+    def _sizes(self, n: int, d: int) -> list[int]:
+        """Return the numbers of components that a mixture of n rows grows through."""
+        if self.n_components == "auto":
+            most = min(self.max_components, max(1, n // (d + 1)))
+            return [k for k in CANDIDATES if k <= most]
+        k = min(int(self.n_components), n // 2)
+        return [i for i in CANDIDATES if i < k] + [k]
 
 
 def _floor(rows: np.ndarray) -> float:
@@ -145,7 +170,7 @@ def _floor(rows: np.ndarray) -> float:
 
 
 def _folds(rows: np.ndarray, most: int, random_state: np.random.RandomState) -> list[tuple]:
-    """One 75/25 split where rows abound, else four folds of all rows; copies stay together."""
+    """One 75/25 split where rows abound, else two or four folds of all; copies stay together."""
     order = random_state.permutation(len(rows))[:most]
     group = copy_groups(rows[order])
     if group is None or group.max() < FEWEST_ROWS:  # of so few different ones none can be spared
@@ -153,35 +178,77 @@ def _folds(rows: np.ndarray, most: int, random_state: np.random.RandomState) -> 
     else:
         parts = [order[group % 4 == i] for i in range(4)]
     pairs = [(np.concatenate(parts[:i] + parts[i + 1 :]), parts[i]) for i in range(4)]
-    return pairs[:1] if len(order) >= 1000 else pairs
+    return pairs[: next(n for rows_from, n in N_FOLDS_FROM if len(order) >= rows_from)]
 
 
-def _held_out(
-    rows: np.ndarray, fold: tuple, k: int, floor: float, random_state: np.random.RandomState
-) -> np.ndarray:
-    """Mean held-out log density for each shrinkage."""
-    train, test = (rows[part] for part in fold)
-    moments = _fit_moments(train, min(k, len(train)), floor, random_state, N_TRIED)
-    x = torch.from_numpy(test)
+def _held_out(rows: np.ndarray, shape: Shape, floor: float) -> np.ndarray:
+    """Mean log density of rows for each shrinkage."""
+    x = torch.from_numpy(rows)
     tried = [
-        MixtureBase.from_moments(*_shrink(*moments, a), "cpu", torch.float64, floor=floor)
+        MixtureBase.from_moments(*_shrink(shape, a), "cpu", torch.float64, floor=floor)
         for a in SHRINKAGES
     ]
     return np.array([mixture.log_prob(x).mean() for mixture in tried])
 
 
-def _fit_moments(
-    rows: np.ndarray, k: int, floor: float, random_state: np.random.RandomState, n_init: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return weights, means and covariances of the best of several fits."""
-    fits = [_fit_mixture(rows, k, floor, random_state) for _ in range(n_init if k > 1 else 1)]
-    best = max(fits, key=lambda mixture: mixture.lower_bound_)
-    return best.weights_, best.means_, _without_spikes(best, *rows.shape)
+def _whole(rows: np.ndarray) -> Shape:
+    """Return one component: the moments of all rows."""
+    covariance = np.atleast_2d(np.cov(rows.T, bias=True))
+    return Shape(np.ones(1), rows.mean(axis=0)[None], covariance[None])
 
 
-def _without_spikes(mixture: GaussianMixture, n: int, d: int) -> np.ndarray:
-    """Return the covariances; components of no more rows than d have that of all the others."""
-    few = mixture.weights_ * n < d + 1 + HALF
+def _split(shape: Shape, k: int) -> Shape:
+    """Return k components: again and again the heaviest in two, along its longest axis."""
+    weights, means, covariances = (list(part) for part in shape)
+    while len(weights) < k:
+        i = int(np.argmax(weights))
+        values, vectors = np.linalg.eigh(covariances[i])
+        step = APART * np.sqrt(values[-1].clip(min=0)) * vectors[:, -1]
+        weights[i] /= 2
+        covariances[i] = covariances[i] - np.outer(step, step)
+        weights.append(weights[i])
+        covariances.append(covariances[i])
+        means.append(means[i] + step)
+        means[i] = means[i] - step
+    return Shape(np.array(weights), np.array(means), np.array(covariances))
+
+
+def _fitted(rows: np.ndarray, start: Shape, floor: float, tol: float) -> Shape:
+    """Return where EM goes from a start, with a higher floor where a component loses rank."""
+    highest = max(LARGEST_FLOOR_TRIED, rows.var(axis=0).max())
+    weights, means, covariances = start
+    while True:
+        values, vectors = np.linalg.eigh(covariances)
+        values = (values + floor).clip(min=np.maximum(floor, 1e-12 * values[:, -1:]))
+        mixture = GaussianMixture(
+            len(weights),
+            tol=tol,
+            reg_covar=floor,
+            weights_init=weights / weights.sum(),
+            means_init=means,
+            precisions_init=(vectors / values[:, None]) @ vectors.transpose(0, 2, 1),
+        )
+        try:
+            with warnings.catch_warnings():
+                # an unfinished EM still gives a density to judge
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                mixture.fit(rows)
+            return Shape(mixture.weights_, mixture.means_, _without_spikes(mixture, rows))
+        except ValueError:  # a component's covariance lost rank
+            if floor >= highest:
+                raise
+            floor *= 100
+
+
+def _without_spikes(mixture: GaussianMixture, rows: np.ndarray) -> np.ndarray:
+    """Return the covariances; components of no more rows than d have that of all the others.
+
+    Copies count once: what they share with no other row has no width.
+    """
+    n_rows, group = mixture.weights_ * len(rows), copy_groups(rows)
+    if group is not None:
+        n_rows = mixture.predict_proba(rows).T @ (1 / np.bincount(group)[group])
+    few = n_rows < rows.shape[1] + 1 + HALF
     if not few.any() or few.all():
         return mixture.covariances_
     share = mixture.weights_ * ~few
@@ -189,51 +256,9 @@ def _without_spikes(mixture: GaussianMixture, n: int, d: int) -> np.ndarray:
     return np.where(few[:, None, None], pooled, mixture.covariances_)
 
 
-def _fit_mixture(
-    rows: np.ndarray, k: int, floor: float, random_state: np.random.RandomState
-) -> GaussianMixture:
-    highest = max(LARGEST_FLOOR_TRIED, rows.var(axis=0).max())
-    with warnings.catch_warnings():
-        # an unfinished EM, or k-means on copied rows, still gives a density to judge
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        while True:
-            start = _start(rows, k, floor, random_state)
-            mixture = GaussianMixture(k, reg_covar=floor, random_state=random_state, **start)
-            try:
-                return mixture.fit(rows)
-            except ValueError:  # a component's covariance lost rank
-                if floor >= highest:
-                    raise
-                floor *= 100
-
-
-def _start(
-    rows: np.ndarray, k: int, floor: float, random_state: np.random.RandomState
-) -> dict[str, np.ndarray]:
-    """Return where EM starts: at k-means of rows pulled in, or a few far ones take the centers."""
-    if k == 1:
-        return {}
-    std = rows.std(axis=0)
-    near = ((rows - rows.mean(axis=0)) / np.where(std > 0, std, 1)).clip(-PULLED, PULLED)
-    labels = KMeans(k, n_init=1, random_state=random_state).fit_predict(near)
-    share = np.eye(k)[labels] + EMPTY  # a cluster without rows starts as all of them
-    total = share.sum(axis=0)
-    means = share.T @ rows / total[:, None]
-    precisions = np.empty((k, rows.shape[1], rows.shape[1]))
-    for i in range(k):
-        centered = rows - means[i]
-        values, vectors = np.linalg.eigh((share[:, i] * centered.T) @ centered / total[i])
-        values = (values + floor).clip(min=max(floor, 1e-12 * values[-1]))
-        precisions[i] = (vectors / values) @ vectors.T
-    weights = total / total.sum()
-    return {"weights_init": weights, "means_init": means, "precisions_init": precisions}
-
-
-def _shrink(
-    weights: np.ndarray, means: np.ndarray, covariances: np.ndarray, shrinkage: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    target = np.diag(np.einsum("k,kjj->j", weights, covariances))
-    return weights, means, (1 - shrinkage) * covariances + shrinkage * target
+def _shrink(shape: Shape, shrinkage: float) -> Shape:
+    target = np.diag(np.einsum("k,kjj->j", shape.weights, shape.covariances))
+    return shape._replace(covariances=(1 - shrinkage) * shape.covariances + shrinkage * target)
 
 
 def repeat_by_weight(
