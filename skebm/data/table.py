@@ -16,6 +16,7 @@ from skebm.data._systematic import systematic_rows
 from skebm.data.transform import Transform
 
 FEWEST_FOR_VALIDATION = 20  # rows below which nothing is held out
+MOST_JUDGED = 5000  # held-out rows that models are judged by
 
 
 class Rows(NamedTuple):
@@ -82,7 +83,8 @@ class Table(ABC):
     n_rows : int
         Training rows.
     held_out : Tensor of shape (m, d) or None
-        Rows that are never drawn, with their share of the noise, standardized space.
+        Rows that are never drawn, with their share of the noise, standardized space; of many,
+        5,000.
     noise : ndarray of shape (d,)
         Standard deviation of the noise on each column, standardized units.
     """
@@ -176,7 +178,7 @@ class ArrayTable(Table):
         if weight is not None and len(held_out):  # judge in proportion to the weights
             shares = torch.from_numpy(weight[held_out]).to(rng.device)
             held_out = held_out[systematic_rows(shares, len(held_out), rng).cpu().numpy()]
-        fresh = x[torch.from_numpy(held_out).to(x.device)] if len(held_out) else None
+        fresh = x[_some(held_out, rng)] if len(held_out) else None
         return cls(
             x[torch.from_numpy(keep).to(x.device)],
             w,
@@ -214,6 +216,14 @@ class ArrayTable(Table):
             return x
         scale = torch.from_numpy(self.noise).to(x)
         return x + scale * torch.empty_like(x).normal_(generator=rng)
+
+
+def _some(rows: np.ndarray, rng: torch.Generator) -> torch.Tensor:
+    """Return row numbers, of many some at random."""
+    every = torch.from_numpy(rows).to(rng.device)
+    if len(rows) <= MOST_JUDGED:
+        return every
+    return every[torch.randperm(len(rows), generator=rng, device=rng.device)[:MOST_JUDGED]]
 
 
 def split(z: np.ndarray, fraction: float, rng: torch.Generator) -> np.ndarray:

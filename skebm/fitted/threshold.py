@@ -13,6 +13,7 @@ from skebm.exceptions import DataDegeneracyWarning
 from skebm.fitted.density import FittedDensity
 
 HELD_OUT_QUANTILE, MOST_FLAGGED, FEW_HELD_OUT = 0.05, 0.075, 40
+MOST_HELD_OUT = 20_000  # held-out rows that are scored
 MOST_ROWS = 5000  # training rows up to which the base is judged without each of them
 FEWEST_ROWS = int(1 / HELD_OUT_QUANTILE) - 1  # below: not even the least score is rare enough
 
@@ -21,21 +22,23 @@ def threshold(density: FittedDensity, table: Table, contamination: float | str) 
     """Return the log density below which a row is a novelty.
 
     A number is the share of the training rows, by weight, that is flagged. ``"auto"`` is the score
-    of rank 0.05 (m + 1) among m held-out ones, so that a new row falls below it with a probability
-    of 5 %; where fewer than 40 are held out, training rows count too, scored by a base that has not
-    seen them. It is moved up so that at least one row of the table is flagged, unless that would
-    flag more than 7.5 % of new ones.
+    of rank 0.05 (m + 1) among m held-out ones (of many, 20,000), so that a new row falls below it
+    with a probability of 5 %. Where fewer than 40 are held out, training rows count too, scored by
+    a base that has not seen them, and it is moved up so that at least one row of the table is
+    flagged, unless that would flag more than 7.5 % of new ones.
     """
-    X, weight, *_ = table.originals()
-    scores = density.log_density(X)
+    X, weight, _, held_out = table.originals()
     if not isinstance(contamination, str):
-        return quantile(scores, weight, contamination)
-    unseen, share = _unseen(density, table, scores)
+        return quantile(density.log_density(X), weight, contamination)
+    if len(held_out) >= FEW_HELD_OUT:  # weighted by repetition; some of them are flagged
+        some = held_out[:: -(-len(held_out) // MOST_HELD_OUT)]
+        return quantile(density.log_density(X[some]), None, HELD_OUT_QUANTILE, of_unseen=True)
+    scores = density.log_density(X)
+    unseen = _unseen(density, table, scores)
     offset, most = (
-        quantile(unseen, share, q, of_unseen=True) for q in (HELD_OUT_QUANTILE, MOST_FLAGGED)
+        quantile(unseen, weight, q, of_unseen=True) for q in (HELD_OUT_QUANTILE, MOST_FLAGGED)
     )
-    held_out = table.originals().held_out
-    if density.model.base is None and 0 < len(held_out) < FEW_HELD_OUT:
+    if density.model.base is None and len(held_out):
         # nothing tells how much training rows gain: a few unseen ones may lower it
         offset = min(offset, quantile(scores[held_out], None, HELD_OUT_QUANTILE))
     lowest = np.unique(scores)[:2]  # halfway between them: one row is flagged, none is on it
@@ -45,13 +48,9 @@ def threshold(density: FittedDensity, table: Table, contamination: float | str) 
     return max(offset, between) if between <= most else offset
 
 
-def _unseen(
-    density: FittedDensity, table: Table, scores: np.ndarray
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return scores (m,) as those of rows that the fit has not seen, and their weights."""
-    _, weight, trained, held_out = table.originals()
-    if len(held_out) >= FEW_HELD_OUT:
-        return scores[held_out], None  # weighted by repetition
+def _unseen(density: FittedDensity, table: Table, scores: np.ndarray) -> np.ndarray:
+    """Return the scores of all rows (m,) as those of rows that the fit has not seen."""
+    trained = table.originals().trained
     if len(scores) < FEWEST_ROWS:
         warnings.warn(
             f"offset_ flags a new row with a probability of about 1/{len(scores) + 1}: the ranks "
@@ -62,7 +61,7 @@ def _unseen(
     pooled = scores.copy()
     if len(trained) <= MOST_ROWS:
         pooled[trained] -= _optimism(density, table)
-    return pooled, weight
+    return pooled
 
 
 def _optimism(density: FittedDensity, table: Table) -> np.ndarray:

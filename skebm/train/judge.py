@@ -15,7 +15,7 @@ from skebm.objectives.importance_likelihood import relative_log_prob
 from skebm.partition._base import LogPartition, from_log_weights
 from skebm.partition.auto import exact_log_partition
 
-N_REFERENCE = 16384
+N_REFERENCE = 8192
 BLOCK = 4096  # rows at a time: convolutions of all of them would not fit
 FEWEST_EFFECTIVE = 50  # effective draws below which log Z, and so the value, means nothing
 
@@ -52,6 +52,8 @@ class HeldOutLikelihood:
     def __init__(
         self, model: Model, rows: torch.Tensor, rng: torch.Generator, proposal: Base | None = None
     ) -> None:
+        self._rows: torch.Tensor | None = None
+        self._of_base = 0.0
         near = proposal or _near(model, rows, rng)
         source = model.base if near is None else near
         self._draws = None if source is None else source.sample(N_REFERENCE, rng)
@@ -65,7 +67,11 @@ class HeldOutLikelihood:
         log_z = exact_log_partition(model)
         if log_z is None and self._draws is not None:
             log_z = self._log_partition(model, self._draws)
-        return None if log_z is None else held_out_given(model, log_z, rows)
+        if log_z is None:
+            return None
+        if rows is not self._rows:  # no energy changes what its base says of them
+            self._rows, self._of_base = rows, mean_of_base(model, rows)
+        return held_out_given(model, log_z, rows, self._of_base)
 
     def _log_partition(self, model: Model, draws: torch.Tensor) -> LogPartition:
         blocks = draws.split(BLOCK)
@@ -76,8 +82,10 @@ class HeldOutLikelihood:
 
 
 @torch.no_grad()
-def held_out_given(model: Model, log_z: LogPartition, rows: torch.Tensor) -> HeldOut:
-    """Return the mean log density of rows (n, ...) under this log Z.
+def held_out_given(
+    model: Model, log_z: LogPartition, rows: torch.Tensor, of_base: float | None = None
+) -> HeldOut:
+    """Return the mean log density of rows (n, ...) under this log Z; `of_base` is the base's.
 
     No row gains more on a base than the next best one: a single row far out must not make an
     energy.
@@ -88,10 +96,15 @@ def held_out_given(model: Model, log_z: LogPartition, rows: torch.Tensor) -> Hel
     gain = float(lift.mean()) - log_z.value
     spread = float(lift.var()) / len(lift) if len(lift) > 1 else math.inf
     stderr = math.sqrt(spread + log_z.stderr**2)
-    base = 0.0 if model.base is None else float(model.base.log_prob(rows).double().mean())
+    base = mean_of_base(model, rows) if of_base is None else of_base
     trusted = math.isfinite(gain) and log_z.ess >= FEWEST_EFFECTIVE
     value = base + gain - log_z.stderr if trusted else -math.inf
     return HeldOut(value, gain if trusted else -math.inf, stderr, log_z.ess)
+
+
+def mean_of_base(model: Model, rows: torch.Tensor) -> float:
+    """Return the mean of log p0 at rows (n, ...), nats; 0 without a base."""
+    return 0.0 if model.base is None else float(model.base.log_prob(rows).double().mean())
 
 
 def _near(model: Model, rows: torch.Tensor, rng: torch.Generator) -> Base | None:
