@@ -183,7 +183,14 @@ def made(X, weight=None, fraction=0.25, noise=0.0, transform=None, seed=0):
     held_out = split(X, fraction, rng)
     transform = transform or Affine.identity(X.shape[1])
     noise = np.full(X.shape[1], noise)
-    return ArrayTable.of(X, weight, transform, noise=noise, held_out=held_out, rng=rng)
+    return ArrayTable.of(
+        X,
+        weight,
+        transform.forward(X, dtype=torch.float64),
+        noise=noise,
+        held_out=held_out,
+        rng=rng,
+    )
 
 
 def test_training_and_held_out_rows_are_all_rows_and_no_row_is_both():

@@ -286,7 +286,9 @@ def test_held_out_likelihood_of_a_gaussian(with_base, temperature, near):
     model = Model(Quadratic(tilt * temperature), normal_base(D) if with_base else None, temperature)
     held_out = judged(model, x, proposal=near)
     gain = exact - log_base if with_base else exact
-    by_draws = math.sqrt(1 / held_out.ess - 1 / N_REFERENCE)  # the same rows: log Z is all the error
+    by_draws = math.sqrt(
+        1 / held_out.ess - 1 / N_REFERENCE
+    )  # the same rows: log Z is all the error
     assert_estimate(held_out.gain, by_draws + 1e-5, float(gain.mean()), 0.01)
     known = float(log_base.mean()) if with_base else 0.0
     assert known + held_out.gain - held_out.value == pytest.approx(by_draws, rel=0.02, abs=1e-5)
@@ -305,7 +307,9 @@ def test_draws_of_a_proposal_are_used():
 def test_held_out_of_the_base_itself_is_exact():
     base, x = normal_base(D), rows(200, dtype=torch.float32)
     held_out = judged(Model(Zero(), base, 1.0), x)
-    assert held_out.gain == 0 and held_out.stderr == 0 and held_out.ess == pytest.approx(N_REFERENCE)
+    assert (
+        held_out.gain == 0 and held_out.stderr == 0 and held_out.ess == pytest.approx(N_REFERENCE)
+    )
     assert held_out.value == pytest.approx(float(base.log_prob(x).mean()), rel=1e-5)
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 __all__ = ["copy_groups"]
 
+from collections.abc import Iterable
+
 import numpy as np
 
 FEWEST_COPIES = 0.01  # share of the rows below which copies are let be
 
 
-def copy_groups(z: np.ndarray) -> np.ndarray | None:
+def copy_groups(z: np.ndarray, columns: Iterable[int] | None = None) -> np.ndarray | None:
     """Return the number of the group of equal rows that each row is in; None with hardly any copy.
 
     Parameters
     ----------
     z : ndarray of shape (n, d)
         Finite rows.
+    columns : iterable of int, optional
+        Those in which rows are compared; None is all.
 
     Returns
     -------
@@ -30,8 +34,9 @@ def copy_groups(z: np.ndarray) -> np.ndarray | None:
     array([0, 1, 0])
     """
     key, random = np.zeros(len(z)), np.random.RandomState(0)
-    for column in z.T:  # one after the other: a matrix product may round equal rows apart
-        key += random.standard_normal() * column
+    for j in range(z.shape[1]) if columns is None else columns:
+        # one after the other: a matrix product may round equal rows apart
+        key += random.standard_normal() * z[:, j]
     _, first, group = np.unique(key, return_index=True, return_inverse=True)
     if len(first) > (1 - FEWEST_COPIES) * len(z):
         return None

@@ -101,10 +101,10 @@ def find_degeneracy(z: np.ndarray) -> Degeneracy:
         noise[atoms] = np.clip(GAP * gaps, NARROW, WIDE)
         reasons.append(("columns with repeated values", [int(j) for j in atoms]))
     sound = np.flatnonzero(noise == 0)
-    if len(sound) and copy_groups(z[:, sound]) is not None:
+    if len(sound) and copy_groups(z, sound) is not None:
         reasons.append(("copied rows", [int(j) for j in sound]))
         distinct = np.unique(z, axis=0)
-        if copy_groups(distinct[:, sound]) is not None:  # not whole rows, which are weights
+        if copy_groups(distinct, sound) is not None:  # not whole rows, which are weights
             noise[sound] = min(COPIES, GAP * spacing(distinct[:, sound]))
     dependent = _dependent_columns(z, noise)
     if dependent:

@@ -13,9 +13,9 @@ import torch
 from skebm.data._copies import copy_groups
 from skebm.data._degeneracy import has_atoms
 from skebm.data._systematic import systematic_rows
-from skebm.data.transform import Transform
 
 FEWEST_FOR_VALIDATION = 20  # rows below which nothing is held out
+MOST_LOOKED_AT = 200_000  # rows in which atoms and dependent columns show
 MOST_JUDGED = 5000  # held-out rows that models are judged by
 
 
@@ -164,16 +164,16 @@ class ArrayTable(Table):
         cls,
         X: np.ndarray,
         weight: np.ndarray | None,
-        transform: Transform,
+        z: torch.Tensor,
         *,
         noise: np.ndarray,
         held_out: np.ndarray,
         rng: torch.Generator,
     ) -> ArrayTable:
-        """Split rows (n, d) in the units of X; `held_out` are row numbers (see `split`)."""
+        """Split rows X (n, d), standardized z; `held_out` are row numbers (see `split`)."""
         keep = np.ones(len(X), dtype=bool)
         keep[held_out] = False
-        x = transform.forward(X, rng.device)
+        x = z.float().to(rng.device)
         w = None if weight is None else torch.from_numpy(weight[keep]).to(rng.device)
         if weight is not None and len(held_out):  # judge in proportion to the weights
             shares = torch.from_numpy(weight[held_out]).to(rng.device)
@@ -235,8 +235,9 @@ def split(z: np.ndarray, fraction: float, rng: torch.Generator) -> np.ndarray:
     n = len(z)
     if fraction == 0 or n < FEWEST_FOR_VALIDATION:
         return np.arange(0)
-    sound = [j for j in range(z.shape[1]) if not has_atoms(z[:, j])]
-    group = copy_groups(z[:, sound]) if sound else None
+    some = z[:: -(-n // MOST_LOOKED_AT)]
+    sound = [j for j in range(z.shape[1]) if not has_atoms(some[:, j])]
+    group = copy_groups(z, sound) if sound else None
     units = n if group is None else int(group.max()) + 1
     order = torch.randperm(units, generator=rng, device=rng.device).cpu().numpy()
     chosen = order[: min(max(int(np.ceil(fraction * units)), 2), units - 2)]

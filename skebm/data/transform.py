@@ -92,14 +92,10 @@ class Affine(Transform):
             X, weight = X[weight > 0], weight[weight > 0]
         if (np.abs(X).max(axis=0) > VAST).any():
             return _of_vast(X, weight)
-        shift = X[0]  # differences first: exact for large offsets
-        mean = np.average(X - shift, axis=0, weights=weight)
-        centered = (X - shift) - mean
-        largest = np.abs(centered).max(axis=0)
-        spread = largest > 1e-12 * np.abs(X).max(axis=0)  # below: rounding noise of a constant
-        unit = np.where(spread, largest, 1.0)  # so that squares neither overflow nor vanish
-        scale = unit * np.sqrt(np.average((centered / unit) ** 2, axis=0, weights=weight))
-        affine = cls(mean + shift, np.where(spread & (scale > 0), scale, 1.0))
+        moments = [_moments(column, weight) for column in X.T]  # one by one: copies stay small
+        mean, scale, largest = np.array(moments).T
+        spread = scale > 0
+        affine = cls(mean, np.where(spread, scale, 1.0))
         suspects = np.flatnonzero(spread & (largest > SUSPECT * affine.scale))
         if len(X) >= FEWEST_TO_TRIM and len(suspects):
             mean, std = trimmed_moments(X[:, suspects], weight)
@@ -155,6 +151,18 @@ class Affine(Transform):
     def state(self) -> dict[str, np.ndarray]:
         """Return location and scale."""
         return {"location": self.location, "scale": self.scale}
+
+
+def _moments(x: np.ndarray, weight: np.ndarray | None) -> tuple[float, float, float]:
+    """Return mean, standard deviation and largest deviation of values (n,); 0 of a constant."""
+    centered = x - x[0]  # differences first: exact for large offsets
+    mean = np.average(centered, weights=weight)
+    centered -= mean
+    largest = np.abs(centered).max()
+    if largest <= 1e-12 * np.abs(x).max():  # rounding noise
+        return x[0] + mean, 0.0, largest
+    centered /= largest  # so that squares neither overflow nor vanish
+    return x[0] + mean, largest * np.sqrt(np.average(centered**2, weights=weight)), largest
 
 
 def _of_vast(X: np.ndarray, weight: np.ndarray | None) -> Affine:

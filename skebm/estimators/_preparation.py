@@ -11,7 +11,7 @@ import torch
 
 from skebm.data import Affine, ArrayTable, Transform, find_degeneracy
 from skebm.data._degeneracy import listed
-from skebm.data.table import split
+from skebm.data.table import MOST_LOOKED_AT, split
 from skebm.estimators._run import Run
 from skebm.exceptions import DataDegeneracyWarning
 
@@ -49,14 +49,16 @@ def prepare(
     names: list[str],
 ) -> ArrayTable:
     """Hold rows out, decide on the noise, and return the table."""
-    z = transform.forward(X, dtype=torch.float64).numpy()
-    held_out = split(z, run.params.validation_fraction, run.rng)
+    z = transform.forward(X, dtype=torch.float64)
+    held_out = split(z.numpy(), run.params.validation_fraction, run.rng)
     noise = np.zeros(X.shape[1])
     if run.params.data_noise == "auto":
-        degeneracy = find_degeneracy(np.delete(z, held_out, axis=0))
+        trained = np.delete(np.arange(len(z)), held_out)
+        some = trained[:: -(-len(trained) // MOST_LOOKED_AT)]
+        degeneracy = find_degeneracy(z.numpy()[some])
         noise = degeneracy.noise
         if noise.any():
             warnings.warn(degeneracy.message(names), DataDegeneracyWarning, stacklevel=5)
     else:
         noise += float(run.params.data_noise)
-    return ArrayTable.of(X, weight, transform, noise=noise, held_out=held_out, rng=run.rng)
+    return ArrayTable.of(X, weight, z, noise=noise, held_out=held_out, rng=run.rng)
