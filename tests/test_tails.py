@@ -14,7 +14,7 @@ from skebm import EnergyDensity, HybridCDDensity, NCEDensity
 from skebm.bases import Gaussian, Kernel, Mixture, TorchDistribution, Uniform
 from skebm.bases.mixture import MixtureBase
 from skebm.bases.tails import DOF, Defended, fit_defended
-from skebm.data import Affine, copy_groups, spacing, trimmed_moments
+from skebm.data import Affine, ArrayTable, copy_groups, spacing, trimmed_moments
 from skebm.data.table import split
 from skebm.energies import MLP, Model, Zero
 from skebm.energies.bounded import LIMIT, Bounded, Limited, bounded_by
@@ -404,3 +404,23 @@ def test_far_rows_without_a_base_are_the_same_in_any_number():
     far = np.array([[3e13, -2e14], [1e6, 1e6], [5.0, 5.0]])
     few, many = est.score_samples(far), est.score_samples(np.resize(far, (300, 2)))[:3]
     np.testing.assert_allclose(many, few, rtol=1e-9)
+
+
+@pytest.mark.parametrize("seed", [4, 10, 11])
+def test_a_heavy_row_makes_no_component_of_no_width(seed):
+    """It is repeated in proportion to its weight; EM would put a spike on it."""
+    rng = gen(seed)
+    x = (torch.rand(25, 1, generator=rng) < 0.5).float() + 0.2 * torch.randn(25, 1, generator=rng)
+    weight = torch.randn(25, generator=rng).exp()
+    assert Mixture().fit(x, weight, rng).inverse_width < 100
+
+
+def test_of_many_held_out_rows_some_are_judged_and_scored():
+    X = np.random.RandomState(0).standard_normal((60_000, 1))
+    z, rng = torch.from_numpy(X), gen(0)
+    held_out = split(X, 0.2, rng)
+    table = ArrayTable.of(X, None, z, noise=np.zeros(1), held_out=held_out, rng=rng)
+    assert len(held_out) == 12_000 and len(table.held_out) == 5000
+    assert set(table.held_out.flatten().tolist()) < set(z[held_out].float().flatten().tolist())
+    assert np.isin(np.float32(X[:1000]), table.held_out.numpy()).any()  # not the first alone
+    assert np.isin(np.float32(X[-1000:]), table.held_out.numpy()).any()
