@@ -28,6 +28,7 @@ from skebm.train import TrainState
 Box = tuple[torch.Tensor, torch.Tensor]
 REPULSION = "n_active n_neighbors n_inner n_maximize n_repel combine step_maximize step_repel"
 METHODS = ("importance", "ps-usp", "usp")
+N_POINTS, N_AFRESH = 2000, 500  # by "auto": that go on, or in a box; drawn afresh near the rows
 IMAGE_SHARE = 5  # points in the sum per row of a batch of images: the paper's 625 to 125
 
 
@@ -47,8 +48,10 @@ class USPDensity(DensityEstimator):
         uniformly from the box: exact in the limit of many points. ``"ps-usp"`` moves a random part
         of persistent points at each update, ``"usp"`` all of them. `epsilon` to
         `init` are for these two.
-    n_points : int, default=2000
-        n: points in the sum, at least 2; more lower the noise of the gradient.
+    n_points : int or "auto", default="auto"
+        n: points in the sum, at least 2; more lower the noise of the gradient. ``"auto"`` is 2,000,
+        but 500 where they are drawn afresh from a base near the rows: their noise then is less than
+        the batch's.
     epsilon : float or "auto", default="auto"
         Distance that points keep, standardized units; smaller is finer and needs more points.
         ``"auto"`` takes it from the nearest-neighbor distances of the rows, see
@@ -145,7 +148,7 @@ class USPDensity(DensityEstimator):
         self,
         *,
         method="importance",
-        n_points=2000,
+        n_points="auto",
         epsilon="auto",
         repulsion="auto",
         n_integration=None,
@@ -155,7 +158,7 @@ class USPDensity(DensityEstimator):
         base="mixture",
         standardize=True,
         data_noise="auto",
-        max_iter=1500,
+        max_iter=1000,
         batch_size=256,
         learning_rate=8e-3,
         optimizer="adam",
@@ -200,7 +203,8 @@ class USPDensity(DensityEstimator):
 
     def _learn(self, table: Table, transform: Transform, run: Run) -> Learned:
         check_choice("method", self.method, METHODS)
-        check_number("n_points", self.n_points, low=2, integer=True)
+        if self.n_points != "auto":
+            check_number("n_points", self.n_points, low=2, integer=True)
         box = self._box(table, transform, run)
         objective = self._objective(box, transform, run)
         learned = run.train(self._model(box, table, run), [objective], table)
@@ -208,7 +212,7 @@ class USPDensity(DensityEstimator):
         if isinstance(objective, PartitionLikelihood):
             points, log_weight, epsilon, corners = _partition(model, objective, state)
         else:
-            points, log_weight, corners = _drawn(model, self.n_points, run.local_rng)
+            points, log_weight, corners = _drawn(model, self._n_points, run.local_rng)
             epsilon = math.nan
         info = support_diagnostics(points, log_weight, table.rows(MOST_ROWS).x, epsilon)
         if math.isnan(epsilon):  # no distance is kept
@@ -230,9 +234,16 @@ class USPDensity(DensityEstimator):
         draws = FromPoints(points, weights, run.is_near(learned.model))
         return learned._replace(draws=draws, extras=extras)
 
+    @property
+    def _n_points(self) -> int:
+        if self.n_points != "auto":
+            return int(self.n_points)
+        afresh = self.method == "importance" and not isinstance(resolved(self, "base"), Uniform)
+        return N_AFRESH if afresh else N_POINTS
+
     def _objective(self, box: Box | None, transform: Transform, run: Run) -> Objective:
         if self.method == "importance":
-            return ImportanceLikelihood(self.n_points, run.optimization)
+            return ImportanceLikelihood(self._n_points, run.optimization)
         repulsion = resolved(self, "repulsion").with_params(epsilon=self.epsilon)
         if self.method == "usp":
             repulsion = repulsion.with_params(n_active=None, n_neighbors=None)
@@ -242,7 +253,7 @@ class USPDensity(DensityEstimator):
         if n_integration is None and self.image_shape is not None:
             n_integration = IMAGE_SHARE * self.batch_size
         return PartitionLikelihood(
-            self.n_points,
+            self._n_points,
             repulsion,
             n_integration=n_integration,
             start=places("init", self.init, transform, run.device),

@@ -23,7 +23,7 @@ class ImportanceLikelihood(Objective):
 
     Parameters
     ----------
-    n_points : int, default=1024
+    n_points : int, default=500
         Fresh base draws per update; more lowers the gradient's variance and bias.
     optimization : Optimization, default=None
         Optimizer settings; None means the defaults.
@@ -49,13 +49,13 @@ class ImportanceLikelihood(Objective):
     Examples
     --------
     >>> from skebm.objectives import ImportanceLikelihood
-    >>> ImportanceLikelihood(n_points=512)
-    ImportanceLikelihood(n_points=512)
+    >>> ImportanceLikelihood(n_points=1024)
+    ImportanceLikelihood(n_points=1024)
     """
 
     def __init__(
         self,
-        n_points: int = 1024,
+        n_points: int = 500,
         optimization: Optimization | None = None,
         proposal: Base | None = None,
     ) -> None:
