@@ -20,11 +20,19 @@ from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
+from narwhals.exceptions import DuplicateError
 
 
 def as_frame(X: Any) -> Any:
     """Return a data frame (of pandas, polars, pyarrow ...) as narwhals sees it, None for others."""
-    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    try:
+        frame = nw.from_native(X, eager_only=True, pass_through=True)
+    except DuplicateError as error:
+        lines = [line[2:] for line in str(error).splitlines() if line.startswith("- ")]
+        raise ValueError(
+            f"column names must be unique, got {', '.join(lines[:3]) or 'copies'}. Rename those "
+            "columns, or give an array."
+        ) from error
     return frame if isinstance(frame, nw.DataFrame) else None
 
 
@@ -72,7 +80,11 @@ def _texts(X: Any) -> list[tuple[str, str]]:
     """Return columns that hold text which is no number, with the first such text."""
     frame = as_frame(X)
     if frame is not None:
-        columns = {f"column {n!r}": frame[n].to_list() for n in frame.columns}
+        # by place: a number in brackets is a row
+        columns = {
+            f"column {name!r}": series.to_list()
+            for name, series in zip(frame.columns, frame.iter_columns(), strict=True)
+        }
     elif isinstance(X, np.ndarray | list | tuple) and len(np.shape(X)) == 2:
         columns = {f"column {j}": list(c) for j, c in enumerate(zip(*X, strict=True))}
     else:
@@ -171,7 +183,7 @@ def with_column(X: Any, j: int, values: np.ndarray) -> Any:
         return X
     name = frame.columns[j]
     series = nw.new_series(name, values.tolist(), backend=frame.implementation)
-    was = frame[name].dtype
+    was = frame[:, int(j)].dtype
     if isinstance(was, nw.Categorical | nw.Enum | nw.Boolean | nw.String | nw.Datetime):
         series = series.cast(was)
     return frame.with_columns(series).to_native()

@@ -1,6 +1,7 @@
 """Messages that name what the user knows: columns, classes, devices, what became of a fit."""
 
 import datetime
+import re
 import warnings
 
 import numpy as np
@@ -60,6 +61,30 @@ def test_a_column_of_text_is_named(call, table):
     message = r"X must hold numbers, got text in column 'city' \('Ulm'\)\. .*OneHotEncoder"
     with pytest.raises(ValueError, match=message):
         call(table)
+
+
+@pytest.mark.parametrize("names", [[0, 1], [1, 0], ["7", 7], [("a", 1), ("b", 2)]])
+def test_a_column_of_text_is_named_by_whatever_names_it(names):
+    frame = pd.DataFrame(TEXT)
+    frame.columns = names
+    with pytest.raises(ValueError, match=re.escape(f"got text in column {names[1]!r} (")):
+        tiny().fit(frame)
+
+
+def test_names_of_several_kinds_are_refused_in_clear_words():
+    for names in ([1, "b"], [None, "a"], [("a", 1), "b"]):
+        frame = pd.DataFrame(X)
+        frame.columns = pd.Index(names, tupleize_cols=False)
+        with pytest.raises(TypeError, match="only supported if all input features have string"):
+            tiny().fit(frame)
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_names_that_repeat_are_refused_in_our_words(call):
+    frame = pd.DataFrame(X, columns=["a", "a"])
+    message = r"column names must be unique, got 'a' 2 times\. Rename"
+    with pytest.raises(ValueError, match=message):
+        call(frame)
 
 
 @pytest.mark.filterwarnings("ignore:X has feature names")
