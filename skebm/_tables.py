@@ -8,9 +8,11 @@ __all__ = [
     "n_rows",
     "naming_columns",
     "one_per_row",
+    "row_weights",
     "table_like",
     "take_entries",
     "take_rows",
+    "weighted_mean",
     "with_column",
 ]
 
@@ -145,15 +147,10 @@ def one_per_row(
     Raises
     ------
     ValueError
-        If there are not n of them (None: at least 1), or NaN or plus infinity is among them; the
-        message calls them `name` and ends in `remedy`.
+        If there are not n of them (None: at least 1), or NaN or plus infinity is among them, or
+        what is no number; the message calls them `name` and ends in `remedy`.
     """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or len(values) != (n or len(values) or -1):
-        rule = f"of shape ({n},)" if n else "one-dimensional and not empty"
-        raise ValueError(
-            f"{name} must be {rule}, got shape {values.shape}. It needs one number per row."
-        )
+    values = _in_a_row(name, values, n)
     n_bad = np.count_nonzero(~np.isfinite(values) if finite else ~(values < np.inf))
     if n_bad:
         rule = "finite" if finite else "numbers below infinity"
@@ -162,6 +159,55 @@ def one_per_row(
             f"({np.count_nonzero(np.isnan(values))} NaN). {remedy}"
         )
     return values
+
+
+def _in_a_row(name: str, values: Any, n: int | None) -> np.ndarray:
+    """Return n numbers (None: at least 1) as float64."""
+    try:
+        values = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        shown = " ".join(repr(values).split())
+        raise ValueError(
+            f"{name} must hold numbers, got {shown:.60}. It needs one number per row."
+        ) from error
+    if values.ndim != 1 or len(values) != (n or len(values) or -1):
+        rule = f"of shape ({n},)" if n else "one-dimensional and not empty"
+        raise ValueError(
+            f"{name} must be {rule}, got shape {values.shape}. It needs one number per row."
+        )
+    return values
+
+
+def row_weights(sample_weight: Any, n: int, *, fewest: int = 2) -> np.ndarray:
+    """Return weights (n,) relative to the largest; a single number is that of every row.
+
+    Raises
+    ------
+    ValueError
+        If they are not n numbers from 0 to infinity, or fewer than `fewest` are positive.
+    """
+    single = np.ndim(sample_weight) == 0 and not isinstance(sample_weight, str)
+    weight = _in_a_row("sample_weight", [sample_weight] * n if single else sample_weight, n)
+    n_bad = np.count_nonzero(~((weight >= 0) & (weight < np.inf)))
+    if n_bad:
+        raise ValueError(
+            f"sample_weight must be finite and >= 0, got {n_bad} values that are not. Leave rows "
+            "out by a weight of 0."
+        )
+    if np.count_nonzero(weight) < fewest:
+        raise ValueError(
+            f"sample_weight must be positive for at least {fewest} row{'s' * (fewest > 1)}, got "
+            f"{np.count_nonzero(weight)} above zero. Leave it out to weight all rows alike."
+        )
+    return weight / weight.max()  # only ratios count
+
+
+def weighted_mean(values: np.ndarray, sample_weight: Any) -> float:
+    """Return the mean of values (n,) by weight; rows of weight 0 may be infinite."""
+    if sample_weight is None:
+        return float(values.mean())
+    weight = row_weights(sample_weight, len(values), fewest=1)
+    return float(np.average(values[weight > 0], weights=weight[weight > 0]))
 
 
 def column_of(X: Any, j: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skebm._components import check_number, resolve
 from skebm._surroundings import own_settings, threads
-from skebm._tables import naming_columns, take_rows
+from skebm._tables import naming_columns, row_weights, take_rows, weighted_mean
 from skebm.data import Table, Transform, torch_generator
 from skebm.data.transform import LARGEST
 from skebm.energies import Model, Zero
@@ -239,7 +239,7 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         y : None
             Ignored.
         sample_weight : array-like of shape (n_samples,), optional
-            Weights of the mean.
+            Nonnegative weights of the mean, in any unit.
 
         Returns
         -------
@@ -255,7 +255,7 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
                 NormalizationWarning,
                 stacklevel=2,
             )
-        return float(np.average(values, weights=sample_weight))
+        return weighted_mean(values, sample_weight)
 
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the fitted density.
@@ -550,24 +550,6 @@ def _weighted_rows(X: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, np.nd
     """Check the weights and leave out rows of weight 0."""
     if sample_weight is None:
         return X, None
-    weight = np.asarray(sample_weight, dtype=np.float64)
-    if weight.ndim == 0:
-        weight = np.full(len(X), weight)
-    if weight.shape != (len(X),):
-        raise ValueError(
-            f"sample_weight must have shape ({len(X)},), got {weight.shape}. Give a weight a row."
-        )
-    if not (np.isfinite(weight).all() and (weight >= 0).all()):
-        n_bad = np.count_nonzero(~(weight >= 0) | np.isinf(weight))
-        raise ValueError(
-            f"sample_weight must be finite and >= 0, got {n_bad} values that are not. Leave rows "
-            "out by a weight of 0."
-        )
-    weight = weight / (weight.max() or 1.0)  # only ratios count
-    if np.count_nonzero(weight) < 2:
-        raise ValueError(
-            "sample_weight must be positive for at least 2 rows, got "
-            f"{np.count_nonzero(weight)} above zero. Leave it out to weight all rows alike."
-        )
+    weight = row_weights(sample_weight, len(X))
     X, weight = X[weight > 0], weight[weight > 0]
     return X, None if (weight == 1).all() else weight  # equal weights are no weights

@@ -15,6 +15,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
+from skebm._tables import weighted_mean
 from skebm.estimators._callbacks import with_callbacks
 from skebm.exceptions import EnsembleWarning, NormalizationWarning
 from skebm.inside import is_normalized, read_scores
@@ -185,7 +186,7 @@ class EnsembleDensity(DensityMixin, Detector):
         """
         return _log_mean(self._members_scores(X))
 
-    def score(self, X, y=None):
+    def score(self, X, y=None, sample_weight=None):
         """Return the mean log density of the rows.
 
         Parameters
@@ -194,6 +195,8 @@ class EnsembleDensity(DensityMixin, Detector):
             Rows.
         y : None
             Ignored.
+        sample_weight : array-like of shape (n_samples,), optional
+            Nonnegative weights of the mean, in any unit.
 
         Returns
         -------
@@ -213,7 +216,7 @@ class EnsembleDensity(DensityMixin, Detector):
                 NormalizationWarning,
                 stacklevel=2,
             )
-        return float(values.mean())
+        return weighted_mean(values, sample_weight)
 
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the mixture: a member at random for each, then a draw from it.
