@@ -136,3 +136,28 @@ def test_a_detector_tears_down_its_callbacks_after_a_failure():
     with pytest.raises(ValueError, match="NaN"):
         ThresholdDetector(EnergyDensity()).set_callbacks(callback).fit(np.full((40, 2), np.nan))
     assert callback.heard[-1] == "teardown"
+
+
+class Keeping(Propagated):
+    """Saves the model as it is at each validation and at the end."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder, self.scores = folder, []
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+        if fitted_estimator is not None:
+            fitted_estimator.save(self.folder / f"{len(self.scores)}")
+            self.scores.append(fitted_estimator.score_samples(X))
+
+
+@pytest.mark.parametrize("wrap", [False, True], ids=["alone", "inside"])
+@pytest.mark.parametrize("cls", [EnergyDensity, HybridCDDensity])
+def test_the_model_that_a_callback_is_given_can_be_saved(cls, wrap, tmp_path):
+    callback = Keeping(tmp_path)
+    est = cls(energy=MLP((8,)), base="gaussian", max_iter=2, random_state=0)
+    est = ThresholdDetector(est, calibration_fraction=0.5) if wrap else est
+    est.set_callbacks(callback).fit(X)
+    assert len(callback.scores) >= 3
+    for i, scores in enumerate(callback.scores):
+        np.testing.assert_array_equal(cls.load(tmp_path / f"{i}").score_samples(X), scores)
