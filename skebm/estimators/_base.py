@@ -24,15 +24,16 @@ from skebm.estimators._callbacks import CallbackSupportMixin, with_callbacks
 from skebm.estimators._files import Saved
 from skebm.estimators._preparation import choose_transform, prepare
 from skebm.estimators._run import Before, Learned, Run
-from skebm.estimators._shared import ALIASES, check_shared, resolved
+from skebm.estimators._shared import ALIASES, check_shared, optimization_of, resolved
 from skebm.exceptions import NormalizationWarning
 from skebm.fitted import FittedDensity
 from skebm.fitted.normalization import normalize
 from skebm.fitted.threshold import threshold
+from skebm.objectives import Optimization
 from skebm.partition import PartitionMethod
 from skebm.train import TrainState
 
-STRUCTURE = ("energy", "base", "image_shape", "generator", "entropy", "critic")
+STRUCTURE = ("energy", "base", "image_shape", "generator", "entropy", "critic", "temperature")
 
 
 class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
@@ -98,7 +99,7 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         Fits that run at the same time share no state.
     warm_start : bool
         Continue from the last fit, with its scaling and base, for `max_iter` more updates; the
-        networks must be the same.
+        networks, temperature and optimizer (but for its rate) must be the same.
     verbose : int
         1 shows a progress bar.
     random_state : int, RandomState instance or None
@@ -443,6 +444,11 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         params = self.get_params(deep=False)
         names = [name for name in STRUCTURE if name in params]
         found = {n: resolved(self, n) if isinstance(params[n], str) else params[n] for n in names}
+        found["standardize"] = bool(self.standardize)  # "affine" is True
+        free = Optimization()  # its rate and whether parameters are averaged may be others
+        found["optimizer"] = optimization_of(self).with_params(
+            learning_rate=free.learning_rate, averaging=free.averaging
+        )
         return copy.deepcopy(found)
 
     def _method(self, model: Model) -> PartitionMethod | None:
