@@ -121,7 +121,7 @@ def test_detectors_hand_callbacks_on(cls, params, fits):
     callback, inner = Propagated(stop_after=2), {"energy": MLP((8,)), "base": "gaussian"}
     est = EnergyDensity(**inner, max_iter=500, random_state=0)
     detector = cls(est, **params, random_state=0).set_callbacks(callback)
-    detector.fit(np.random.RandomState(1).randn(150, 2))
+    detector.fit(np.random.RandomState(1).randn(200, 2))
     assert callback.heard[:2] == ["setup", ("begin", "fit")]
     assert callback.heard[-2:] == [("end", "fit"), "teardown"]
     assert callback.heard.count(("end", "validation")) == fits + 1  # the second one stops

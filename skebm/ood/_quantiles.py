@@ -24,17 +24,18 @@ ROUNDING = 1e-9  # 1 / level may lie just above a whole number
 TIE = 1e-12  # relative; binomial probabilities are exact to less
 
 
-def warn_if_few(n: float, name: str, level: float) -> None:
+def warn_if_few(n: float, name: str, level: float, remedy: str = "") -> None:
     """Warn, for ``fit``, if a new row is below all n held-out scores more often than `level`.
 
-    The parameter with the level is called `name`.
+    The parameter with the level is called `name`; `remedy` is what helps beside more rows.
     """
     needed = math.ceil(1 / level - 1 - ROUNDING)
     if n < needed:
+        remedy = remedy or f"raise calibration_fraction or {name}"
         warnings.warn(
             f"held-out rows must be at least {needed} for {name} {level:g}, got {n:.4g}: a share "
             f"of {1 / (n + 1):.2g} of normal rows is below all of them and flagged. Give more "
-            f"rows, or raise calibration_fraction or {name}.",
+            f"rows, or {remedy}.",
             CalibrationWarning,
             stacklevel=3,
         )
