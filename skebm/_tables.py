@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "as_frame",
     "column_of",
+    "effective",
     "n_rows",
     "naming_columns",
     "one_per_row",
@@ -200,6 +201,11 @@ def row_weights(sample_weight: Any, n: int, *, fewest: int = 2) -> np.ndarray:
             f"{np.count_nonzero(weight)} above zero. Leave it out to weight all rows alike."
         )
     return weight / weight.max()  # only ratios count
+
+
+def effective(weight: np.ndarray | None, n: int) -> float:
+    """Return how many equal rows n weighted ones are worth (Kish)."""
+    return float(n) if weight is None else float(weight.sum() ** 2 / np.square(weight).sum())
 
 
 def weighted_mean(values: np.ndarray, sample_weight: Any) -> float:

@@ -85,9 +85,9 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         ``"auto"``: ``offset_`` is the score of rank 0.05 (m + 1) among m held-out ones, below which
         a new row falls with a probability of 5 %; with fewer than 40 of them all rows count,
         training rows as scored without their part in the base. It is moved up to flag a row of X
-        where that flags at most 7.5 % of new ones. Below 19 rows the ranks promise less, which a
-        warning says. A float in (0, 0.5]: that fraction of the training rows, by weight, is
-        flagged.
+        where that flags at most 7.5 % of new ones. Rows worth less than 19 equal ones promise
+        less, which a warning says. A float in (0, 0.5]: that fraction of the training rows, by
+        weight, is flagged.
     image_shape : tuple of int, optional
         (channels, height, width) of flattened rows; one global affine map to [-1, 1] then replaces
         the scaling of columns, and ``log_partition="auto"`` means None.

@@ -17,7 +17,7 @@ import warnings
 import numpy as np
 from scipy.stats import quantile_test
 
-from skebm._tables import one_per_row
+from skebm._tables import effective, one_per_row
 from skebm.exceptions import CalibrationWarning
 
 ROUNDING = 1e-9  # 1 / level may lie just above a whole number
@@ -99,11 +99,6 @@ def training_quantile(scores: np.ndarray, level: float, weight: np.ndarray | Non
     if weight is None:
         return float(np.quantile(scores, level))
     return float(np.quantile(scores, level, weights=weight, method="inverted_cdf"))
-
-
-def effective(weight: np.ndarray | None, n: int) -> float:
-    """Return how many equal rows n weighted ones are worth (Kish)."""
-    return float(n) if weight is None else float(weight.sum() ** 2 / np.square(weight).sum())
 
 
 def _ranked(scores: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
