@@ -6,7 +6,7 @@ from sklearn.metrics import make_scorer
 
 from skebm import EnergyDensity, HybridCDDensity
 from skebm.energies import MLP
-from skebm.exceptions import ConvergenceError
+from skebm.exceptions import ConvergenceError, DataDegeneracyWarning
 from skebm.objectives import Optimization
 from skebm.ood import (
     ConformalNoveltyDetector,
@@ -161,3 +161,26 @@ def test_the_model_that_a_callback_is_given_can_be_saved(cls, wrap, tmp_path):
     assert len(callback.scores) >= 3
     for i, scores in enumerate(callback.scores):
         np.testing.assert_array_equal(cls.load(tmp_path / f"{i}").score_samples(X), scores)
+
+
+@pytest.mark.parametrize("fraction", [0, 0.2])
+@pytest.mark.parametrize("averaging", [True, False])
+def test_the_model_after_the_last_update_is_what_the_fit_leaves(fraction, averaging, tmp_path):
+    """Without validation that is the mean of the second half of the updates, if there is one."""
+    callback = Keeping(tmp_path)
+    est = EnergyDensity(energy=MLP((8,)), base="gaussian", log_partition=None, random_state=0)
+    est.set_params(max_iter=60, validation_fraction=fraction)
+    est.set_params(optimizer=Optimization(0.05, averaging=averaging))
+    scores = est.set_callbacks(callback).fit(X).score_samples(X)
+    *_, half, last, end = callback.scores
+    np.testing.assert_array_equal(end, scores)
+    np.testing.assert_array_equal(last, scores)
+    assert fraction or np.abs(half - last).max() > 1e-3
+
+
+def test_what_the_end_warns_of_is_not_said_at_each_validation(tmp_path):
+    est = EnergyDensity(energy=MLP((8,)), base="gaussian", log_partition=None, random_state=0)
+    est.set_params(max_iter=50).set_callbacks(Keeping(tmp_path))
+    with pytest.warns(DataDegeneracyWarning, match="offset_ flags") as said:
+        est.fit(X[:15])
+    assert len(said) == 1

@@ -25,7 +25,7 @@ from skebm.estimators._files import Saved
 from skebm.estimators._preparation import choose_transform, prepare
 from skebm.estimators._run import Before, Learned, Run
 from skebm.estimators._shared import ALIASES, check_shared, optimization_of, resolved
-from skebm.exceptions import NormalizationWarning
+from skebm.exceptions import DataDegeneracyWarning, NormalizationWarning
 from skebm.fitted import FittedDensity
 from skebm.fitted.normalization import normalize
 from skebm.fitted.threshold import threshold
@@ -465,20 +465,20 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
 
         A game's proposal takes no part: callbacks may come at every validation.
         """
-        energy, best = copy.deepcopy(state.model.energy), state.best
-        if best is not None and best.held_out is not None:
-            energy.load_state_dict(best.energy)
-        held_out = None if best is None else best.held_out
+        energy = copy.deepcopy(state.model.energy)
+        energy.load_state_dict(state.leaves())
+        held_out = None if state.best is None else state.best.held_out
         learned = Learned(state.model._replace(energy=energy), [state], held_out, True)
         model, rng = learned.model_or_base(), torch_generator(0, run.device)
         proposal = learned.proposal_for(model, table, rng)
         with warnings.catch_warnings():  # the end says it
             warnings.simplefilter("ignore", NormalizationWarning)
+            warnings.simplefilter("ignore", DataDegeneracyWarning)
             log_z = normalize(model, proposal, self._method(model), rng)
-        density = FittedDensity(
-            model, transform, proposal, log_z, None, source=run.source, device=run.device
-        )
-        offset = threshold(density, table, self.contamination)
+            density = FittedDensity(
+                model, transform, proposal, log_z, None, source=run.source, device=run.device
+            )
+            offset = threshold(density, table, self.contamination)
         return self._found(density, learned, offset, table.noise, columns)
 
     def _found(
