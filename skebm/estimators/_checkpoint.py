@@ -20,9 +20,8 @@ import joblib
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from sklearn.utils import check_random_state
 
-from skebm._components import Component
+from skebm._components import Component, check_random_state
 from skebm.bases import Base
 from skebm.exceptions import CheckpointWarning
 from skebm.fitted.pack import pack, unpack

@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import process_routing
 
 from skebm._tables import n_rows, row_weights, take_rows
+from skebm.inside import check_scorer
 from skebm.ood._base import Detector, read_rows
 
 
@@ -46,6 +47,9 @@ class Given:
     @classmethod
     def begin(cls, detector: Detector, X: Any, params: dict, *, fewest: int = 2) -> Given:
         """Check the table and the weights, leave out rows of weight 0, tell the callbacks."""
+        for name in detector.inner:
+            if name == detector.inner[0] or getattr(detector, name) is not None:
+                check_scorer(getattr(detector, name), name)
         X = read_rows(detector, X, reset=True, fewest=fewest)
         params = dict(params)
         weight = params.pop("sample_weight", None)
