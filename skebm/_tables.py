@@ -164,19 +164,23 @@ def one_per_row(
 
 def _in_a_row(name: str, values: Any, n: int | None) -> np.ndarray:
     """Return n numbers (None: at least 1) as float64."""
-    try:
-        values = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        shown = " ".join(repr(values).split())
-        raise ValueError(
-            f"{name} must hold numbers, got {shown:.60}. It needs one number per row."
-        ) from error
+    values = _as_numbers(name, values)
     if values.ndim != 1 or len(values) != (n or len(values) or -1):
         rule = f"of shape ({n},)" if n else "one-dimensional and not empty"
         raise ValueError(
             f"{name} must be {rule}, got shape {values.shape}. It needs one number per row."
         )
     return values
+
+
+def _as_numbers(name: str, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        shown = " ".join(repr(values).split())
+        raise ValueError(
+            f"{name} must hold numbers, got {shown:.60}. It needs one number per row."
+        ) from error
 
 
 def row_weights(sample_weight: Any, n: int, *, fewest: int = 2) -> np.ndarray:
@@ -187,8 +191,8 @@ def row_weights(sample_weight: Any, n: int, *, fewest: int = 2) -> np.ndarray:
     ValueError
         If they are not n numbers from 0 to infinity, or fewer than `fewest` are positive.
     """
-    single = np.ndim(sample_weight) == 0 and not isinstance(sample_weight, str)
-    weight = _in_a_row("sample_weight", [sample_weight] * n if single else sample_weight, n)
+    weight = _as_numbers("sample_weight", sample_weight)
+    weight = _in_a_row("sample_weight", np.full(n, weight) if weight.ndim == 0 else weight, n)
     n_bad = np.count_nonzero(~((weight >= 0) & (weight < np.inf)))
     if n_bad:
         raise ValueError(
