@@ -6,18 +6,19 @@ __all__ = ["Mixture", "MixtureBase", "repeat_by_weight"]
 
 import math
 import warnings
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 
 from skebm._components import check_number
 from skebm.bases._base import Base, BaseComponent
 from skebm.data import copy_groups, spacing, systematic_rows
 from skebm.exceptions import DataDegeneracyWarning
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
 
 CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 36, 44, 52, 64)
 SHRINKAGES = (0.0, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
@@ -192,6 +193,8 @@ def _without_spikes(mixture: GaussianMixture, n: int, d: int) -> np.ndarray:
 def _fit_mixture(
     rows: np.ndarray, k: int, floor: float, random_state: np.random.RandomState
 ) -> GaussianMixture:
+    from sklearn.mixture import GaussianMixture
+
     highest = max(LARGEST_FLOOR_TRIED, rows.var(axis=0).max())
     with warnings.catch_warnings():
         # an unfinished EM, or k-means on copied rows, still gives a density to judge
@@ -215,6 +218,8 @@ def _start(
         return {}
     std = rows.std(axis=0)
     near = ((rows - rows.mean(axis=0)) / np.where(std > 0, std, 1)).clip(-PULLED, PULLED)
+    from sklearn.cluster import KMeans
+
     labels = KMeans(k, n_init=1, random_state=random_state).fit_predict(near)
     share = np.eye(k)[labels] + EMPTY  # a cluster without rows starts as all of them
     total = share.sum(axis=0)
