@@ -116,7 +116,8 @@ class Tree:
     def _answer(self) -> Any:
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"The process ended with status {self.process.wait()}; see above.")
+            self.__exit__()
+            raise RuntimeError(f"The process ended with status {self.process.returncode}.")
         return json.loads(line)
 
     def _megabytes(self) -> float:

@@ -17,7 +17,7 @@ how many times as fast ours is where it reads ">=". Measurements, to be named wi
   loop, the bare matrix products of one gradient, torchebm and ebmkit where they are installed;
 - import: what skebm adds to the import of scikit-learn and torch.
 
-With --before PATH, another checkout, which a second process imports; only where named or with --all:
+With --before PATH, another checkout, which a second process imports (where named, or with --all):
 
 - tables: default fits of tables (SKEBM_DATA, or those that ship with scikit-learn): the median
   over tables of the ratio, and held-out log likelihood (tables and noise of tabular_density.py) and
@@ -189,7 +189,7 @@ def file(args: argparse.Namespace) -> Iterator[Line]:
         tree("load", str(path))
         size, grown = tree.peak("score")
     name = f"memory of scores of {n:,} rows of a file"
-    yield limited(name, grown - size / 1e6, "MB", FILE_MEGABYTES)
+    yield limited(name, max(grown - size / 1e6, 0.0), "MB", FILE_MEGABYTES)
 
 
 def sample(args: argparse.Namespace) -> Iterator[Line]:
@@ -200,16 +200,12 @@ def sample(args: argparse.Namespace) -> Iterator[Line]:
         draws = (partial(est.sample, n, random_state=1), partial(peer.sample, n))
         pairs = interleaved(*draws, n=args.rounds)
         yield compared(described(est, f": {n:,} draws"), "GaussianMixture", pairs)
-    if args.before is None:
-        return
-    with ExitStack() as stack:
-        trees = both(stack, args)
-        for name in chosen(args, ESTIMATORS[:4]):
-            for tree in trees:
-                tree("rows", len(X), 10)
-                tree("fit", name, max_iter=5 if args.smoke else UPDATES)
-            pairs = np.array([[tree("sample", n) for tree in trees] for _ in range(args.rounds)])
-            yield compared(f"{name}: {n:,} draws", "before", pairs, ">= 20")
+    for name in chosen(args, ESTIMATORS[:4]) if args.trees else ():
+        for tree in args.trees:
+            tree("rows", len(X), 10)
+            tree("fit", name, max_iter=5 if args.smoke else UPDATES)
+        pairs = np.array([[tree("sample", n) for tree in args.trees]])  # one round tells 20 times
+        yield compared(f"{name}: {n:,} draws", "before", pairs, ">= 20")
 
 
 def langevin(args: argparse.Namespace) -> Iterator[Line]:
@@ -234,7 +230,9 @@ def imports(args: argparse.Namespace) -> Iterator[Line]:
 
 
 def both(stack: ExitStack, args: argparse.Namespace) -> list[Tree]:
-    """Start a process of this tree and one of the earlier; say what they imported."""
+    """Start a process of this tree and one of the earlier, if asked; say what they imported."""
+    if args.before is None:
+        return []
     trees = [stack.enter_context(Tree(root)) for root in (HERE, args.before)]
     for tree in trees:
         print(f"imported {tree.imported}", file=sys.stderr, flush=True)
@@ -243,13 +241,11 @@ def both(stack: ExitStack, args: argparse.Namespace) -> list[Tree]:
 
 def wide(args: argparse.Namespace) -> Iterator[Line]:
     size = (100, 20) if args.smoke else (2_000, 1_000)
-    with ExitStack() as stack:
-        trees = both(stack, args)
-        for tree in trees:
-            tree("rows", *size)
-        for name in chosen(args, ("HybridCDDensity", "USPDensity")):
-            pairs = np.array([[tree("fit", name, **fewer(args)) for tree in trees]])
-            yield compared(f"fit of {size[0]:,} x {size[1]:,}, {name}", "before", pairs, "<= 0.2")
+    for tree in args.trees:
+        tree("rows", *size)
+    for name in chosen(args, ("HybridCDDensity", "USPDensity")):
+        pairs = np.array([[tree("fit", name, **fewer(args)) for tree in args.trees]])
+        yield compared(f"fit of {size[0]:,} x {size[1]:,}, {name}", "before", pairs, "<= 0.2")
 
 
 def splits(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, bool, Path, Path]]:
@@ -270,16 +266,15 @@ def splits(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, bool, 
 
 
 def tables(args: argparse.Namespace) -> Iterator[Line]:
-    with ExitStack() as stack:
-        trees = both(stack, args)
-        found = list(splits(args, Path(stack.enter_context(tempfile.TemporaryDirectory()))))
+    with tempfile.TemporaryDirectory() as folder:
+        found = list(splits(args, Path(folder)))
         for name in chosen(args, ESTIMATORS if args.all else ESTIMATORS[:5]):
             seconds, judged = [], {True: [], False: []}
             for table, labelled, train, test in found:
-                for tree in trees:
+                for tree in args.trees:
                     tree("load", str(train))
-                seconds.append([tree("fit", name, **fewer(args)) for tree in trees])
-                values = [tree("judge", str(test))[int(labelled)] for tree in trees]
+                seconds.append([tree("fit", name, **fewer(args)) for tree in args.trees])
+                values = [tree("judge", str(test))[int(labelled)] for tree in args.trees]
                 judged[labelled].append(values)
                 print(name, table, *seconds[-1], *values, sep="\t", file=sys.stderr, flush=True)
             at = f"{len(found)} tables, {name}: "
@@ -290,7 +285,8 @@ def tables(args: argparse.Namespace) -> Iterator[Line]:
 
 def not_lower(name: str, pairs: np.ndarray) -> Line:
     """Compare means over tables; the difference may be a standard error below 0."""
-    mean, stderr = paired(np.diff(pairs[:, ::-1])[:, 0]) if len(pairs) > 1 else (0.0, 0.0)
+    gains = pairs[:, 0] - pairs[:, 1]
+    mean, stderr = paired(gains) if len(gains) > 1 else (float(gains.mean()), 0.0)
     now, before = (f"{value:.3f}" for value in pairs.mean(axis=0))
     met = yes(mean >= -stderr)
     return Line(name, "before", now, before, plus_minus((mean, stderr)), ">= - 1 stderr", met)
@@ -348,10 +344,12 @@ def main() -> None:
         "What skebm costs, beside its peers" + (", and before" if args.before else ""), args
     )
     lines = []
-    for name in names:
-        for line in MEASUREMENTS[name](args):
-            print(*line, sep="\t", file=sys.stderr, flush=True)
-            lines.append(line)
+    with ExitStack() as stack:
+        args.trees = both(stack, args)
+        for name in names:
+            for line in MEASUREMENTS[name](args):
+                print(*line, sep="\t", file=sys.stderr, flush=True)
+                lines.append(line)
     columns = ["measured", "peer", "ours", "peer's", "ratio", "bar", "met"]
     print_table(columns, lines)
     if args.rst is not None:
