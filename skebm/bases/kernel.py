@@ -8,8 +8,6 @@ import math
 
 import numpy as np
 import torch
-from sklearn.covariance import OAS
-from sklearn.neighbors import NearestNeighbors
 
 from skebm._components import check_number
 from skebm.bases._base import Base, BaseComponent
@@ -137,6 +135,8 @@ def _shapes(centers: torch.Tensor) -> dict[str, torch.Tensor | None]:
     n, d = centers.shape
     if d == 1:
         return {"round": None}
+    from sklearn.neighbors import NearestNeighbors
+
     rows = centers.cpu().numpy()
     whole = _whitening(rows - rows.mean(0))
     y = rows @ whole
@@ -153,6 +153,8 @@ def _shapes(centers: torch.Tensor) -> dict[str, torch.Tensor | None]:
 
 def _whitening(differences: np.ndarray) -> np.ndarray:
     """Return W (d, d) with W W' the inverse of the differences' shrunk second moments."""
+    from sklearn.covariance import OAS
+
     covariance = OAS(assume_centered=True).fit(differences).covariance_
     values, vectors = np.linalg.eigh(covariance)
     floor = np.finfo(np.float32).eps ** 2 * values[-1] + np.finfo(float).tiny

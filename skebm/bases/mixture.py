@@ -6,17 +6,19 @@ __all__ = ["Mixture", "MixtureBase", "repeat_by_weight"]
 
 import math
 import warnings
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 
 from skebm._components import check_number
 from skebm.bases._base import Base, BaseComponent
 from skebm.data import copy_groups, spacing, systematic_rows
 from skebm.exceptions import DataDegeneracyWarning
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
 
 CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 36, 44, 52, 64)
 SHRINKAGES = (0.0, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
@@ -215,6 +217,8 @@ def _split(shape: Shape, k: int) -> Shape:
 
 def _fitted(rows: np.ndarray, start: Shape, floor: float, tol: float) -> Shape:
     """Return where EM goes from a start, with a higher floor where a component loses rank."""
+    from sklearn.mixture import GaussianMixture
+
     highest = max(LARGEST_FLOOR_TRIED, rows.var(axis=0).max())
     weights, means, covariances = start
     while True:

@@ -13,7 +13,6 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 
 from skebm.bases import Gaussian
 from skebm.bases.mixture import CANDIDATES, PATIENCE, MixtureBase
@@ -86,6 +85,8 @@ def calibrate(
 
 def _by_criterion(rows: torch.Tensor, rng: torch.Generator) -> MixtureBase:
     """Return the mixture with the lowest Bayesian information criterion."""
+    from sklearn.mixture import GaussianMixture
+
     x = rows.double().cpu().numpy()
     seed = int(torch.randint(2**31, (1,), generator=rng, device=rng.device))
     most = min(MOST_COMPONENTS, max(1, len(x) // (x.shape[1] + 1)))
