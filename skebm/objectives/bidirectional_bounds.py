@@ -91,10 +91,12 @@ class BidirectionalBounds(Objective):
 
     Notes
     -----
-    No chain and no normalizer. An update generates two batches and takes one directional derivative
-    of the energy; Jv and the density's slope are constants in it. Jacobians are computed for at
-    most 4096 columns per update: with many latent dimensions a random part of the batch carries the
-    entropy and the penalty, which leaves their expectation.
+    No chain and no normalizer. An update takes one directional derivative of the energy; Jv and the
+    density's slope are constants in it. With ``"logdet"``, p = 2, `MLPGenerator` without batch
+    normalization and no noise both players move by one batch of generated rows: the backward pass
+    for the entropy brings the density's slope too. Otherwise each has its own, as in the paper.
+    Jacobians are computed for at most 1024 columns per update: with many latent dimensions a random
+    part of the batch carries the entropy and the penalty, which leaves their expectation.
 
     The history holds, on training batches: ``lower_bound`` (nats, standardized space), ``penalty``
     (the mean of which P is the limit), ``hinge_open`` (of ``"bidirectional"``: share of updates in
