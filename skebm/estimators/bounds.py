@@ -44,6 +44,7 @@ BLOCK = 1024  # rows
 FOLD_COLUMNS = 1 << 18  # of Jacobians above 64 latents
 REFINE = Optimization()
 METHODS = ("auto", "generator", "mala")
+MOST_PASSES = 150  # of a game over the rows
 MOST_REFINED = 2000  # updates that refine=True stands for at most
 
 
@@ -479,7 +480,12 @@ class BoundsEBM(DensityEstimator):
 
     def _play(self, game: BidirectionalBounds, model: Model, table: Table, run: Run) -> TrainState:
         """Play the game, again while it folds; return the best outcome."""
-        settings = run.settings(average=False)  # of a game's parameters: it did worse
+        most = self.max_iter
+        if self.n_iter_no_change is not None:  # few rows are learnt by heart
+            n_batches = table.n_rows / self.batch_size
+            most = min(most, math.ceil(MOST_PASSES * max(n_batches, 1)))
+        # no average of a game's parameters: it did worse
+        settings = run.settings(max_iter=most, average=False)
         played: list[tuple[float, TrainState]] = []  # the smaller the better
         for i in range(1 if run.before is not None else self.n_restarts):
             if i > 0:
@@ -495,7 +501,8 @@ class BoundsEBM(DensityEstimator):
     ) -> list[TrainState]:
         """Go on by importance likelihood, where there are draws to refine with."""
         model = chosen.model
-        most = min(self.max_iter, MOST_REFINED) if self.refine is True else int(self.refine)
+        played = chosen.iteration - chosen.start
+        most = min(played, MOST_REFINED) if self.refine is True else int(self.refine)
         critic = resolved(self, "bound").is_wasserstein
         if most == 0 or critic or self.image_shape is not None or (near or model.base) is None:
             return []
