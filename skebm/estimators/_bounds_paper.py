@@ -59,6 +59,7 @@ def paper_settings(name: str, changes: dict[str, Any]) -> dict[str, Any]:
         "entropy": GeneratorEntropy("singular-value", fold_penalty=0.0, n_lobpcg=2),
         "margin": 1.0,
         "n_restarts": 1,
+        "n_iter_no_change": None,
         "refine": False,
         "base": None,
     }

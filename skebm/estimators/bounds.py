@@ -81,13 +81,14 @@ class BoundsEBM(DensityEstimator):
     n_restarts : int, default=2
         Trainings at most: another is made while the last one folds.
     refine : bool or int, default=True
-        Go on by importance likelihood for at most so many updates (True: as many as `max_iter`, at
-        most 2,000; False or 0: none),
+        Go on by importance likelihood for at most so many updates (True: as many as the training had,
+        at most 2,000; False or 0: none),
         with draws from a mixture that is fitted to training rows and generated ones (above 32
         columns from the base; not at all there without a base, nor for images).
     max_iter : int, default=500
-        Updates of energy and generator in a training. Narrow modes take more: the 25 Gaussians of
-        the paper 6000.
+        Updates of energy and generator in a training; at most 150 for each batch that the rows
+        fill, unless `n_iter_no_change` is None. Narrow modes take more: the 25 Gaussians of the
+        paper 6000.
     learning_rate : float, default=0.0005
         Step of the energy's optimizer (dimensionless), with half a cosine of decay to 0. The
         refinement has its own, 0.002.
@@ -99,7 +100,7 @@ class BoundsEBM(DensityEstimator):
         carry the bounds. With 0 the training rows carry them.
     n_iter_no_change : int or None, default=12
         Validations without a gain of `tol` after which the refinement stops; None never stops it
-        early.
+        early, and lets few rows have all of `max_iter`.
 
     Attributes
     ----------

@@ -72,9 +72,7 @@ def jacobian_term(
         smallest = (volume.detach() / d).exp()  # of "singular-value"
         if method == "hutchinson":
             smallest = _followed(value_and_jacobian(generator, z[: max(SHOWN_COLUMNS // d, 1)])[1])
-        return EntropyTerm(
-            -volume.mean(), volume.detach(), none, smallest, torch.ones_like(volume)
-        )
+        return EntropyTerm(-volume.mean(), volume.detach(), none, smallest, torch.ones_like(volume))
     return logdet_term(value_and_jacobian(generator, z)[1], fold_penalty)
 
 

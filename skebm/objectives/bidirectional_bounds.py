@@ -336,9 +336,7 @@ class BidirectionalBounds(Objective):
         known = (look.z * v).sum(1) + (look.by_z * v).sum(1) + (pull[:m] * along).sum(1)
         penalty = self._squared(model, fake[:m], along, known, v).mean()
         weighted = self.weight(d) * penalty
-        descend(
-            state.optimizers["energy"], at_data - at_fake + (weighted - self.margin).relu()
-        )
+        descend(state.optimizers["energy"], at_data - at_fake + (weighted - self.margin).relu())
         score = energy_and_score(model.energy, fake)[1] / model.temperature + pull
         _follow(state.optimizers["generator"], -(score * look.x).sum(1).mean(), look.slopes)
         low, median = look.term.smallest.quantile(fake.new_tensor([0.05, 0.5])).unbind()
