@@ -517,7 +517,7 @@ def test_one_look_serves_both_players_as_two_do(rows, d, probe, weight, fold_pen
         state, before = game.init(model, x, gen(0)), flat(energy.parameters())
         same = itertools.cycle([torch.empty(30, d).normal_(generator=gen(7))])
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(game.__class__, "_latents", lambda *args: next(same).clone())
+            patch.setattr(game.__class__, "_latents", lambda *args, same=same: next(same).clone())
             _, row = game.step(model, state, lambda: x, gen(9))
         moves = flat(energy.parameters()) - before, flat(generator.parameters())
         found.append((*moves, row["penalty"], row["fold"]))

@@ -81,10 +81,10 @@ class BoundsEBM(DensityEstimator):
     n_restarts : int, default=2
         Trainings at most: another is made while the last one folds.
     refine : bool or int, default=True
-        Go on by importance likelihood for at most so many updates (True: as many as the training had,
-        at most 2,000; False or 0: none),
-        with draws from a mixture that is fitted to training rows and generated ones (above 32
-        columns from the base; not at all there without a base, nor for images).
+        Go on by importance likelihood for at most so many updates (True: as many as the training
+        had, at most 2,000; False or 0: none), with draws from a mixture that is fitted to training
+        rows and generated ones (above 32 columns from the base; not at all there without a base,
+        nor for images).
     max_iter : int, default=500
         Updates of energy and generator in a training; at most 150 for each batch that the rows
         fill, unless `n_iter_no_change` is None. Narrow modes take more: the 25 Gaussians of the
