@@ -21,6 +21,7 @@ from torch.autograd import forward_ad
 
 CHUNK_BYTES = 1 << 19  # of one hidden layer: a few of them stay in a core's cache
 MOST_KEPT = 4  # sizes of scratch memory per thread
+MOST_LENT = 1 << 23  # bytes of one training pass whose memory is used again
 _MEMORY = threading.local()  # scratch for hidden layers, one set per thread
 
 Plain = Callable[..., torch.Tensor]  # rows, frequencies or None, weights and biases -> value
@@ -61,11 +62,12 @@ def run_alone(
 ) -> torch.Tensor:
     """Return the one output (n,) at rows x (n, d), without a graph; `activate` is in place."""
     *inner, (weight, bias) = layers
-    value = x.new_empty(len(x))
-    size = _chunk_rows(x, inner)
+    value = x.new_empty(x.shape[0])
+    widths = tuple(w.shape[0] for w, _ in inner)
+    size = _even_size(x, max(widths))
     for rows, out in zip(x.split(size), value.split(size), strict=True):
         a = with_waves(rows, frequencies)
-        scratch = _scratch(rows, tuple(len(w) for w, _ in inner))
+        scratch = _scratch(rows, widths)
         for (w, b), z in zip(inner, scratch, strict=True):
             a = torch.addmm(b, a, w.T, out=z)
             activate(a)
@@ -90,70 +92,49 @@ class TrainingPass(torch.autograd.Function):
     ) -> torch.Tensor:
         """Return the output (n,), and keep each hidden layer's values and derivatives."""
         *inner, (weight, bias) = pairs(parameters)
-        features, value = with_waves(x, frequencies), x.new_empty(len(x))
-        kept = [x.new_empty(len(x), len(w)) for w, _ in inner for _ in range(2)]
-        size = _chunk_rows(x, inner)
-        pieces = zip(*(t.split(size) for t in (value, features, *kept)), strict=True)
-        for out, a, *memory in pieces:
-            for (w, b), (z, derivative) in zip(inner, pairs(memory), strict=True):
-                a = torch.addmm(b, a, w.T, out=z)
-                activate(a, derivative)
-            torch.addmv(bias, a, weight[0], out=out)
-        ctx.plain, ctx.n_kept = plain, len(kept)
-        ctx.save_for_backward(x, features, *kept, frequencies, *parameters)
-        return value
+        a = features = with_waves(x, frequencies)
+        memory = _Loan(x, tuple(w.shape[0] for w, _ in inner for _ in range(2)))
+        for (w, b), (z, derivative) in zip(inner, pairs(memory.layers), strict=True):
+            a = torch.addmm(b, a, w.T, out=z)
+            activate(a, derivative)
+        ctx.plain, ctx.memory = plain, memory
+        ctx.save_for_backward(x, features, frequencies, *parameters)
+        return torch.addmv(bias, a, weight[0])
 
     @staticmethod
     def backward(ctx: Any, seed: torch.Tensor) -> Any:  # type: ignore[override]
         """Return the gradient with respect to every parameter from that at the output (n,)."""
-        x, features, *rest = ctx.saved_tensors
-        kept, (frequencies, *parameters) = rest[: ctx.n_kept], rest[ctx.n_kept :]
+        x, features, frequencies, *parameters = ctx.saved_tensors
+        kept = ctx.memory.layers
         if torch.is_grad_enabled():
             return None, None, None, *_with_graph(ctx.plain, seed, x, frequencies, parameters)
-        by_frequency = None if frequencies is None else torch.zeros_like(frequencies)
-        gradients = [torch.zeros_like(p) for p in parameters]
-        size = _chunk_rows(x, pairs(parameters)[:-1])
-        pieces = zip(*(t.split(size) for t in (seed, x, features, *kept)), strict=True)
-        for piece in pieces:
-            _accumulate(*piece[:3], pairs(piece[3:]), pairs(parameters), gradients, by_frequency)
-        return None, None, None, by_frequency, *_unfolded(gradients, parameters[-2], seed)
+        *inner, (last, _) = pairs(parameters)
+        weights = [w for w, _ in inner]
+        weights[-1] = weights[-1] * last.T  # cheaper than to multiply each row
+        by_output = torch.mv(kept[-2].T, seed)[None]
+        g = kept[-1] * seed[:, None]
+        first, gradients = _by_layers(g, weights, features, pairs(kept))
+        for gradient in gradients[-2:]:
+            gradient.mul_(last.view(-1, *[1] * (gradient.ndim - 1)))
+        by_frequency = None
+        if frequencies is not None:
+            d = x.shape[1]
+            by_phase = phase_gradient(features[:, d:], first @ weights[0][:, d:])
+            by_frequency = x.T @ by_phase
+        return None, None, None, by_frequency, *gradients, by_output, seed.sum().view(1)
 
 
-def _accumulate(
-    seed: torch.Tensor,
-    x: torch.Tensor,
-    features: torch.Tensor,
-    kept: list,
-    layers: Layers,
-    gradients: list[torch.Tensor],
-    by_frequency: torch.Tensor | None,
-) -> None:
-    """Add what rows contribute to the gradient, before the last layer's weights multiply it."""
-    *inner, (last, _) = layers
-    weights = [w for w, _ in inner]
-    weights[-1] = weights[-1] * last.T  # cheaper than to multiply each row
-    memory = _scratch(x, tuple(len(w) for w in weights))
-    gradients[-2].addmm_(seed[None], kept[-1][0])
-    g = torch.mul(kept[-1][1], seed[:, None], out=memory[-1])
-    for i in range(len(inner) - 1, -1, -1):
-        gradients[2 * i].addmm_(g.T, kept[i - 1][0] if i else features)
-        gradients[2 * i + 1].add_(g.sum(0))
-        if i:
-            g = torch.mm(g, weights[i], out=memory[i - 1]).mul_(kept[i - 1][1])
-    if by_frequency is not None:
-        d = x.shape[1]
-        by_phase = phase_gradient(features[:, d:], g @ weights[0][:, d:])
-        by_frequency.addmm_(x.T, by_phase)
-
-
-def _unfolded(
-    gradients: list[torch.Tensor], last: torch.Tensor, seed: torch.Tensor
-) -> list[torch.Tensor]:
-    """Multiply the gradient of the last hidden layer by the output's weights; add its bias."""
-    gradients[-4].mul_(last.T)
-    gradients[-3].mul_(last[0])
-    gradients[-1].add_(seed.sum())
-    return gradients
+def _by_layers(
+    g: torch.Tensor, weights: list[torch.Tensor], features: torch.Tensor, kept: Layers
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Take the gradient before the last activation to that before the first, and to parameters."""
+    gradients: list[torch.Tensor] = []
+    for i in range(len(weights) - 1, 0, -1):
+        gradients[:0] = g.T @ kept[i - 1][0], g.sum(0)
+        g = (g @ weights[i]).mul_(kept[i - 1][1])
+    # with few columns this product is fast one way round only
+    gradients[:0] = (features.T @ g).T, g.sum(0)
+    return g, gradients
 
 
 def _with_graph(
@@ -183,7 +164,7 @@ def in_chunks(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Apply to rows (n, d) in pieces of which a layer of the widest width stays in a cache."""
     size = _even_size(x, widest)
-    if size >= len(x):
+    if size >= x.shape[0]:
         return value_and_gradient(x)
     values, gradients = zip(*map(value_and_gradient, x.split(size)), strict=True)
     return torch.cat(values), torch.cat(gradients)
@@ -193,7 +174,7 @@ def run_hidden(
     a: torch.Tensor, layers: Layers, activate: Activate
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Return each hidden layer's values and derivatives (n, width), in scratch memory."""
-    memory = _scratch(a, tuple(len(w) for w, _ in layers for _ in range(2)))
+    memory = _scratch(a, tuple(w.shape[0] for w, _ in layers for _ in range(2)))
     hidden, derivatives = memory[::2], memory[1::2]
     for (w, b), z, derivative in zip(layers, hidden, derivatives, strict=True):
         a = torch.addmm(b, a, w.T, out=z)
@@ -214,14 +195,34 @@ def run_back(
     return gradient @ weights[0]
 
 
-def _chunk_rows(x: torch.Tensor, layers: Layers) -> int:
-    return _even_size(x, max(len(w) for w, _ in layers))
-
-
 def _even_size(x: torch.Tensor, widest: int) -> int:
     """Return how many rows each piece has."""
-    n_chunks = -(-len(x) * widest * x.element_size() // CHUNK_BYTES)
-    return max(len(x), 1) if x.device.type != "cpu" else -(-len(x) // max(n_chunks, 1)) or 1
+    n = x.shape[0]
+    n_chunks = -(-n * widest * x.element_size() // CHUNK_BYTES) if x.device.type == "cpu" else 1
+    return -(-n // max(n_chunks, 1)) or 1
+
+
+class _Loan:
+    """Memory for an (n, width) tensor per width, handed back when the graph that holds it is gone.
+
+    Fresh memory makes a forward pass a quarter slower.
+    """
+
+    def __init__(self, x: torch.Tensor, widths: tuple[int, ...]) -> None:
+        n = x.shape[0]
+        self._free: list[list[torch.Tensor]] = []  # of no other loan: large ones are not kept
+        if n * sum(widths) * x.element_size() <= MOST_LENT:
+            pool: dict = _MEMORY.__dict__.setdefault("lent", {})
+            key = (n, widths, x.dtype)
+            if key not in pool and len(pool) == MOST_KEPT:
+                pool.clear()
+            self._free = pool.setdefault(key, self._free)
+        fresh = not self._free
+        self.layers = [x.new_empty(n, w) for w in widths] if fresh else self._free.pop()
+
+    def __del__(self) -> None:
+        if len(self._free) < MOST_KEPT:
+            self._free.append(self.layers)
 
 
 def _scratch(x: torch.Tensor, widths: tuple[int, ...]) -> list[torch.Tensor]:
@@ -229,10 +230,12 @@ def _scratch(x: torch.Tensor, widths: tuple[int, ...]) -> list[torch.Tensor]:
 
     Fresh memory of this size would be handed back to the system and paid for again at each step.
     """
+    n = x.shape[0]
     kept: dict = _MEMORY.__dict__.setdefault("layers", {}) if x.device.type == "cpu" else {}
     key = (widths, x.dtype, torch.is_inference_mode_enabled())  # such tensors stay in their mode
-    if key not in kept or len(kept[key][0]) < len(x):
+    if key not in kept or kept[key][0].shape[0] < n:
         if len(kept) == MOST_KEPT:
             kept.clear()
-        kept[key] = [x.new_empty(len(x), width) for width in widths]
-    return [memory[: len(x)] for memory in kept[key]]
+        kept[key] = [x.new_empty(n, width) for width in widths]
+    memory = kept[key]
+    return memory if memory[0].shape[0] == n else [layer[:n] for layer in memory]

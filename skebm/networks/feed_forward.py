@@ -218,7 +218,7 @@ class FeedForward(torch.nn.Module):
         graph = torch.is_grad_enabled()
         if not is_ordinary(x) or (graph and x.requires_grad):
             return plain(x, frequencies, *parameters)
-        if graph and any(p.requires_grad for p in self.parameters()):
+        if graph and any(p.requires_grad for p in (*parameters, frequencies) if p is not None):
             pass_ = TrainingPass.apply
             return pass_(plain, activation.with_derivative, x, frequencies, *parameters)
         return run_alone(x, frequencies, pairs(parameters), activation.in_place)
