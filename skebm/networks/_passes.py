@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-CHUNK_BYTES = 1 << 19  # of one hidden layer: a few of them stay in a core's cache
+CHUNK_BYTES = 1 << 20  # of one hidden layer: smaller pieces pay more calls than they save
 MOST_KEPT = 4  # sizes of scratch memory per thread
 NARROW = 64  # columns below which a product is faster transposed
 MOST_LENT = 1 << 23  # bytes of one training pass whose memory is used again
