@@ -22,7 +22,7 @@ from torch.autograd import forward_ad
 CHUNK_BYTES = 1 << 20  # of one hidden layer: smaller pieces pay more calls than they save
 MOST_KEPT = 4  # sizes of scratch memory per thread
 NARROW = 64  # columns below which a product is faster transposed
-MOST_LENT = 1 << 23  # bytes of one training pass whose memory is used again
+MOST_LENT = 1 << 24  # bytes of one training pass whose memory is used again
 _MEMORY = threading.local()  # scratch for hidden layers, one set per thread
 
 Plain = Callable[..., torch.Tensor]  # rows, frequencies or None, weights and biases -> value
@@ -113,8 +113,9 @@ class TrainingPass(torch.autograd.Function):
         weights = [w for w, _ in inner]
         weights[-1] = weights[-1] * last.T  # cheaper than to multiply each row
         by_output = torch.mv(kept[-2].T, seed)[None]
-        g = kept[-1] * seed[:, None]
-        first, gradients = _by_layers(g, weights, features, pairs(kept))
+        memory = _Loan(x, tuple(w.shape[0] for w in weights))
+        torch.mul(kept[-1], seed[:, None], out=memory.layers[-1])
+        first, gradients = _by_layers(memory.layers, weights, features, pairs(kept))
         for gradient in gradients[-2:]:
             gradient.mul_(last.view(-1, *[1] * (gradient.ndim - 1)))
         by_frequency = None
@@ -126,16 +127,20 @@ class TrainingPass(torch.autograd.Function):
 
 
 def _by_layers(
-    g: torch.Tensor, weights: list[torch.Tensor], features: torch.Tensor, kept: Layers
+    flow: list[torch.Tensor], weights: list[torch.Tensor], features: torch.Tensor, kept: Layers
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Take the gradient before the last activation to that before the first, and to parameters."""
+    """Return the gradient before the first activation, and those with respect to parameters.
+
+    The last entry of `flow` holds the one before the last activation; the rest is memory.
+    """
     gradients: list[torch.Tensor] = []
     for i in range(len(weights) - 1, 0, -1):
-        gradients[:0] = g.T @ kept[i - 1][0], g.sum(0)
-        g = (g @ weights[i]).mul_(kept[i - 1][1])
+        value, derivative = kept[i - 1]
+        gradients[:0] = flow[i].T @ value, flow[i].sum(0)
+        torch.mm(flow[i], weights[i], out=flow[i - 1]).mul_(derivative)
     # with few columns this product is fast one way round only
-    gradients[:0] = (features.T @ g).T, g.sum(0)
-    return g, gradients
+    gradients[:0] = (features.T @ flow[0]).T, flow[0].sum(0)
+    return flow[0], gradients
 
 
 def _with_graph(
