@@ -35,9 +35,14 @@ def is_ordinary(x: torch.Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.ndim == 2
-        and not torch._C._are_functorch_transforms_active()
+        and not transforming()
         and forward_ad.unpack_dual(x).tangent is None
     )
+
+
+def transforming() -> bool:
+    """Whether one of torch's function transforms, vmap say, is at work: it wants no ``out=``."""
+    return torch._C._are_functorch_transforms_active()
 
 
 def with_waves(x: torch.Tensor, frequencies: torch.Tensor | None) -> torch.Tensor:
@@ -79,7 +84,7 @@ def run_alone(
 class TrainingPass(torch.autograd.Function):
     """Output of a perceptron, whose gradient with respect to its parameters is written out.
 
-    The rows get no gradient. A backward pass with a graph is left to autograd.
+    The rows get no gradient. A backward pass that is to be differentiated is left to autograd.
     """
 
     @staticmethod
@@ -107,7 +112,7 @@ class TrainingPass(torch.autograd.Function):
         """Return the gradient with respect to every parameter from that at the output (n,)."""
         x, features, frequencies, *parameters = ctx.saved_tensors
         kept = ctx.memory.layers
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or transforming():
             return None, None, None, *_with_graph(ctx.plain, seed, x, frequencies, parameters)
         *inner, (last, _) = pairs(parameters)
         weights = [w for w, _ in inner]
@@ -116,8 +121,8 @@ class TrainingPass(torch.autograd.Function):
         memory = _Loan(x, tuple(w.shape[0] for w in weights))
         torch.mul(kept[-1], seed[:, None], out=memory.layers[-1])
         first, gradients = _by_layers(memory.layers, weights, features, pairs(kept))
-        for gradient in gradients[-2:]:
-            gradient.mul_(last.view(-1, *[1] * (gradient.ndim - 1)))
+        gradients[-2].mul_(last.T)
+        gradients[-1].mul_(last[0])
         by_frequency = None
         if frequencies is not None:
             d = x.shape[1]
@@ -139,7 +144,7 @@ def _by_layers(
         gradients[:0] = flow[i].T @ value, flow[i].sum(0)
         torch.mm(flow[i], weights[i], out=flow[i - 1]).mul_(derivative)
     # with few columns this product is fast one way round only
-    gradients[:0] = (features.T @ flow[0]).T, flow[0].sum(0)
+    gradients[:0] = (features.T @ flow[0]).T.contiguous(), flow[0].sum(0)
     return flow[0], gradients
 
 
@@ -153,8 +158,10 @@ def _with_graph(
     """Return the gradient by autograd, which can be differentiated again."""
     tensors = (frequencies, *parameters)
     wanted = [t for t in tensors if t is not None and t.requires_grad]
-    value = plain(x, frequencies, *parameters)
-    found = iter(torch.autograd.grad(value, wanted, seed, create_graph=True))
+    graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        value = plain(x, frequencies, *parameters)
+    found = iter(torch.autograd.grad(value, wanted, seed, create_graph=graph))
     return [next(found) if t is not None and t.requires_grad else None for t in tensors]
 
 
@@ -223,6 +230,7 @@ class _Loan:
 
     def __init__(self, x: torch.Tensor, widths: tuple[int, ...]) -> None:
         n = x.shape[0]
+        self.layers: list[torch.Tensor] = []
         self._free: list[list[torch.Tensor]] = []  # of no other loan: large ones are not kept
         if n * sum(widths) * x.element_size() <= MOST_LENT:
             pool: dict = _MEMORY.__dict__.setdefault("lent", {})
@@ -230,11 +238,10 @@ class _Loan:
             if key not in pool and len(pool) == MOST_KEPT:
                 pool.clear()
             self._free = pool.setdefault(key, self._free)
-        fresh = not self._free
-        self.layers = [x.new_empty(n, w) for w in widths] if fresh else self._free.pop()
+        self.layers = self._free.pop() if self._free else [x.new_empty(n, w) for w in widths]
 
     def __del__(self) -> None:
-        if len(self._free) < MOST_KEPT:
+        if self.layers and len(self._free) < MOST_KEPT:
             self._free.append(self.layers)
 
 
