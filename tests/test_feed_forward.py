@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from skebm.energies import MLP
 from skebm.networks import FeedForward, _passes
+from skebm.networks.jacobian import load_forward_rules
 from tests.generators import gen, randn, randomized
 
 ACTIVATIONS = {
@@ -91,17 +92,16 @@ def test_graphs_that_live_together_do_not_share_memory(kept, monkeypatch):
 
 
 def test_memory_is_used_again_and_does_not_pile_up():
-    net, x = network(), randn(8, 3)
+    net, x = network(), randn(12, 3)
     lent = _passes._MEMORY.__dict__.setdefault("lent", {})
     lent.clear()
+    places = [[z.data_ptr() for z in net(x).grad_fn.memory.layers] for _ in range(2)]
+    assert places[0] == places[1]
     for n in range(1, 12):
-        values = [net(x[:n].contiguous() if n < 8 else x) for _ in range(n)]
+        values = [net(x[:n]) for _ in range(n)]
         del values
-    assert len(lent) <= _passes.MOST_KEPT
-    assert max(map(len, lent.values())) <= _passes.MOST_KEPT
-    at = {id(free) for sets in lent.values() for free in sets}
-    by_parameters(net(x), net)
-    assert {id(free) for sets in lent.values() for free in sets} >= at
+    assert 0 < len(lent) <= _passes.MOST_KEPT
+    assert max(map(len, lent.values())) == _passes.MOST_KEPT
 
 
 def test_frozen_parameters_get_no_gradient():
@@ -153,6 +153,7 @@ def test_the_same_step_gives_the_same_bits():
 
 
 def test_transforms_and_batched_gradients_take_the_plain_network():
+    load_forward_rules()
     net, x, v = network(), randn(5, 3), randn(5, 3, seed=2)
     _, score = net.value_and_gradient(x)
     along = (score * v).sum(1)

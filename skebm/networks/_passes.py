@@ -35,14 +35,14 @@ def is_ordinary(x: torch.Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.ndim == 2
-        and not transforming()
+        and not torch._C._are_functorch_transforms_active()
         and forward_ad.unpack_dual(x).tangent is None
     )
 
 
-def transforming() -> bool:
-    """Whether one of torch's function transforms, vmap say, is at work: it wants no ``out=``."""
-    return torch._C._are_functorch_transforms_active()
+def is_batched(x: torch.Tensor) -> bool:
+    """Whether this is many tensors to autograd or vmap, which then want no ``out=``."""
+    return "Batched" in str(torch._C._dispatch_keys(x))
 
 
 def with_waves(x: torch.Tensor, frequencies: torch.Tensor | None) -> torch.Tensor:
@@ -77,7 +77,7 @@ def run_alone(
         for (w, b), z in zip(inner, scratch, strict=True):
             a = torch.addmm(b, a, w.T, out=z)
             activate(a)
-        torch.addmv(bias, a, weight[0], out=out)
+        torch.mv(a, weight[0], out=out).add_(bias)
     return value
 
 
@@ -105,14 +105,14 @@ class TrainingPass(torch.autograd.Function):
             activate(a, derivative)
         ctx.plain, ctx.memory = plain, memory
         ctx.save_for_backward(x, features, frequencies, *parameters)
-        return torch.addmv(bias, a, weight[0])
+        return torch.mv(a, weight[0]).add_(bias)
 
     @staticmethod
-    def backward(ctx: Any, seed: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, seed: torch.Tensor) -> Any:
         """Return the gradient with respect to every parameter from that at the output (n,)."""
         x, features, frequencies, *parameters = ctx.saved_tensors
         kept = ctx.memory.layers
-        if torch.is_grad_enabled() or transforming():
+        if torch.is_grad_enabled() or is_batched(seed):
             return None, None, None, *_with_graph(ctx.plain, seed, x, frequencies, parameters)
         *inner, (last, _) = pairs(parameters)
         weights = [w for w, _ in inner]

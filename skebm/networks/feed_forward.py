@@ -260,7 +260,7 @@ class FeedForward(torch.nn.Module):
         activate = activation_of(self.activation, self.negative_slope).with_derivative
         features = with_waves(x, frequencies)
         hidden, derivatives = run_hidden(features, inner, activate)
-        output = torch.addmv(bias, hidden[-1], last[0])
+        output = torch.mv(hidden[-1], last[0]).add_(bias)
         weights = [weight for weight, _ in inner]
         weights[-1] = weights[-1] * last.T  # cheaper than to multiply each row
         gradient = run_back(derivatives[-1], weights, hidden, derivatives)
