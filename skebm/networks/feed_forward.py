@@ -159,7 +159,8 @@ class FeedForward(torch.nn.Module):
     ``forward`` costs ``2 n sum(a * b)`` floating-point operations over the weight shapes (a, b);
     ``value_and_gradient`` costs twice that and builds no autograd graph. ``directional_derivative``
     costs twice that too and keeps its graph, so that training on it takes one ordinary backward
-    pass.
+    pass. On the CPU, where the rows want no gradient, the backward pass to the parameters is
+    written out too, and a pass without a graph goes through pieces of rows that stay in a cache.
 
     References
     ----------
