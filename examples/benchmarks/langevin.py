@@ -157,8 +157,8 @@ def main() -> None:
                     f"{other:.0f}",
                     median,
                     f"{ratio.min():.2f}-{ratio.max():.2f}",
-                    "-" if bar is None else f">= {bar:.2f}",
-                    "-" if bar is None else yes(median >= bar),
+                    f">= {bar:.2f}",
+                    yes(median >= bar),
                 ]
             )
     columns = ["network", "against", "skebm us", "other us", "ratio", "min-max", "bar", "met"]
