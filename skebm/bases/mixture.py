@@ -45,6 +45,59 @@ class Shape(NamedTuple):
     means: np.ndarray
     covariances: np.ndarray
 
+    @classmethod
+    def whole(cls, rows: np.ndarray) -> Shape:
+        """Return one component: the moments of all rows."""
+        covariance = np.atleast_2d(np.cov(rows.T, bias=True))
+        return cls(np.ones(1), rows.mean(axis=0)[None], covariance[None])
+
+    def split(self, k: int) -> Shape:
+        """Return k components: again and again the heaviest in two, along its longest axis."""
+        weights, means, covariances = (list(part) for part in self)
+        while len(weights) < k:
+            i = int(np.argmax(weights))
+            values, vectors = np.linalg.eigh(covariances[i])
+            step = APART * np.sqrt(values[-1].clip(min=0)) * vectors[:, -1]
+            weights[i] /= 2
+            covariances[i] = covariances[i] - np.outer(step, step)
+            weights.append(weights[i])
+            covariances.append(covariances[i])
+            means.append(means[i] + step)
+            means[i] = means[i] - step
+        return Shape(np.array(weights), np.array(means), np.array(covariances))
+
+    def fitted(self, rows: np.ndarray, floor: float, tol: float) -> Shape:
+        """Return where EM goes from here, with a higher floor where a component loses rank."""
+        from sklearn.mixture import GaussianMixture
+
+        highest = max(LARGEST_FLOOR_TRIED, rows.var(axis=0).max())
+        while True:
+            values, vectors = np.linalg.eigh(self.covariances)
+            values = (values + floor).clip(min=np.maximum(floor, 1e-12 * values[:, -1:]))
+            mixture = GaussianMixture(
+                len(self.weights),
+                tol=tol,
+                reg_covar=floor,
+                weights_init=self.weights / self.weights.sum(),
+                means_init=self.means,
+                precisions_init=(vectors / values[:, None]) @ vectors.transpose(0, 2, 1),
+            )
+            try:
+                with warnings.catch_warnings():
+                    # an unfinished EM still gives a density to judge
+                    warnings.simplefilter("ignore", ConvergenceWarning)
+                    mixture.fit(rows)
+                return Shape(mixture.weights_, mixture.means_, _without_spikes(mixture, rows))
+            except ValueError:  # a component's covariance lost rank
+                if floor >= highest:
+                    raise
+                floor *= 100
+
+    def shrunk(self, shrinkage: float) -> Shape:
+        """Return covariances drawn toward the diagonal of their average."""
+        target = np.diag(np.einsum("k,kjj->j", self.weights, self.covariances))
+        return self._replace(covariances=(1 - shrinkage) * self.covariances + shrinkage * target)
+
 
 class Mixture(BaseComponent):
     r"""Mixture of Gaussians with full, shrunk covariances.
@@ -118,7 +171,7 @@ class Mixture(BaseComponent):
         start, shrinkage = self._select(rows, floor, random_state)
         if len(rows) > MOST_ROWS:
             rows = rows[random_state.permutation(len(rows))[:MOST_ROWS]]
-        shape = _shrink(_fitted(rows, start, floor, TOL), shrinkage)
+        shape = start.fitted(rows, floor, TOL).shrunk(shrinkage)
         base = MixtureBase.from_moments(*shape, x.device, floor=floor)
         base.floor = floor
         return base
@@ -129,13 +182,13 @@ class Mixture(BaseComponent):
         """Return the likeliest mixture of unseen rows, where the last fit starts, and its a."""
         if len(rows) < FEWEST_ROWS:
             k = 1 if self.n_components == "auto" else min(int(self.n_components), len(rows) // 2)
-            return _split(_whole(rows), k), 0.5
+            return Shape.whole(rows).split(k), 0.5
         folds = _folds(rows, self.max_selection_rows, random_state)
-        shapes = [_whole(rows[train]) for train, _ in folds]
+        shapes = [Shape.whole(rows[train]) for train, _ in folds]
         best, best_value, best_k, losses = (shapes[0], 0.5), -math.inf, 0, 0
         for k in self._sizes(*rows.shape):
             shapes = [
-                _fitted(rows[train], _split(shape, min(k, len(train))), floor, ROUGH_TOL)
+                shape.split(min(k, len(train))).fitted(rows[train], floor, ROUGH_TOL)
                 for shape, (train, _) in zip(shapes, folds, strict=True)
             ]
             values = np.array(
@@ -187,61 +240,10 @@ def _held_out(rows: np.ndarray, shape: Shape, floor: float) -> np.ndarray:
     """Mean log density of rows for each shrinkage."""
     x = torch.from_numpy(rows)
     tried = [
-        MixtureBase.from_moments(*_shrink(shape, a), "cpu", torch.float64, floor=floor)
+        MixtureBase.from_moments(*shape.shrunk(a), "cpu", torch.float64, floor=floor)
         for a in SHRINKAGES
     ]
     return np.array([mixture.log_prob(x).mean() for mixture in tried])
-
-
-def _whole(rows: np.ndarray) -> Shape:
-    """Return one component: the moments of all rows."""
-    covariance = np.atleast_2d(np.cov(rows.T, bias=True))
-    return Shape(np.ones(1), rows.mean(axis=0)[None], covariance[None])
-
-
-def _split(shape: Shape, k: int) -> Shape:
-    """Return k components: again and again the heaviest in two, along its longest axis."""
-    weights, means, covariances = (list(part) for part in shape)
-    while len(weights) < k:
-        i = int(np.argmax(weights))
-        values, vectors = np.linalg.eigh(covariances[i])
-        step = APART * np.sqrt(values[-1].clip(min=0)) * vectors[:, -1]
-        weights[i] /= 2
-        covariances[i] = covariances[i] - np.outer(step, step)
-        weights.append(weights[i])
-        covariances.append(covariances[i])
-        means.append(means[i] + step)
-        means[i] = means[i] - step
-    return Shape(np.array(weights), np.array(means), np.array(covariances))
-
-
-def _fitted(rows: np.ndarray, start: Shape, floor: float, tol: float) -> Shape:
-    """Return where EM goes from a start, with a higher floor where a component loses rank."""
-    from sklearn.mixture import GaussianMixture
-
-    highest = max(LARGEST_FLOOR_TRIED, rows.var(axis=0).max())
-    weights, means, covariances = start
-    while True:
-        values, vectors = np.linalg.eigh(covariances)
-        values = (values + floor).clip(min=np.maximum(floor, 1e-12 * values[:, -1:]))
-        mixture = GaussianMixture(
-            len(weights),
-            tol=tol,
-            reg_covar=floor,
-            weights_init=weights / weights.sum(),
-            means_init=means,
-            precisions_init=(vectors / values[:, None]) @ vectors.transpose(0, 2, 1),
-        )
-        try:
-            with warnings.catch_warnings():
-                # an unfinished EM still gives a density to judge
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                mixture.fit(rows)
-            return Shape(mixture.weights_, mixture.means_, _without_spikes(mixture, rows))
-        except ValueError:  # a component's covariance lost rank
-            if floor >= highest:
-                raise
-            floor *= 100
 
 
 def _without_spikes(mixture: GaussianMixture, rows: np.ndarray) -> np.ndarray:
@@ -258,11 +260,6 @@ def _without_spikes(mixture: GaussianMixture, rows: np.ndarray) -> np.ndarray:
     share = mixture.weights_ * ~few
     pooled = np.einsum("k,kij->ij", share / share.sum(), mixture.covariances_)
     return np.where(few[:, None, None], pooled, mixture.covariances_)
-
-
-def _shrink(shape: Shape, shrinkage: float) -> Shape:
-    target = np.diag(np.einsum("k,kjj->j", shape.weights, shape.covariances))
-    return shape._replace(covariances=(1 - shrinkage) * shape.covariances + shrinkage * target)
 
 
 def repeat_by_weight(
