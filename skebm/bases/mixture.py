@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from skebm._components import check_number
-from skebm.bases._base import Base, BaseComponent
+from skebm.bases._base import LEAST, Base, BaseComponent, log_sum_exp
 from skebm.data import copy_groups, spacing, systematic_rows
 from skebm.exceptions import DataDegeneracyWarning
 
@@ -325,9 +325,19 @@ class MixtureBase(Base):
         y = torch.addmm(self._shift, x, self._wide, beta=-1).unflatten(1, self.means.shape)
         return y, self._constant - 0.5 * y.square().sum(-1)
 
+    def _across(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what `_parts` does, rows along the last axis: (k, d, n) and (k, n).
+
+        Sums over columns and components then add whole vectors.
+        """
+        rows = x.to(self.means.dtype).T
+        y = torch.addmm(self._shift[:, None], self._wide.T, rows, beta=-1)
+        y = y.unflatten(0, self.means.shape)
+        return y, self._constant[:, None] - 0.5 * y.square().sum(1)
+
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Return log p0(x), shape (n,), nats."""
-        return self._parts(x)[1].logsumexp(-1).to(x.dtype)
+        return log_sum_exp(self._across(x)[1]).to(x.dtype)
 
     def log_prob_left_out(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
         """Return log p0 of rows (n, d), a fifth at a time, after one step of EM without them."""
@@ -359,10 +369,11 @@ class MixtureBase(Base):
 
     def log_prob_and_score(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return log p0(x) (n,) and its gradient (n, d)."""
-        y, joint = self._parts(x)
-        log_prob = joint.logsumexp(-1)
-        y *= (joint - log_prob[:, None]).exp_()[:, :, None]  # responsibilities
-        return log_prob.to(x.dtype), -(y.flatten(1) @ self._wide.T).to(x.dtype)
+        y, joint = self._across(x)
+        log_prob = log_sum_exp(joint)
+        y *= (joint - log_prob).clamp_(min=LEAST).exp_()[:, None]  # responsibilities
+        score = (self._wide @ y.flatten(0, 1)).T.contiguous().neg_()
+        return log_prob.to(x.dtype), score.to(x.dtype)
 
     def responsibilities(self, x: torch.Tensor) -> torch.Tensor:
         """Return each component's share of each row, (n, k)."""
