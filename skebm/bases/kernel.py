@@ -49,8 +49,8 @@ class Kernel(BaseComponent):
     -----
     Density and score of n rows take ``4 n m d`` floating-point operations for m centers, in blocks
     of about 260,000 terms. Exponents are in double, for they are small differences of squares;
-    exponentials are in the precision of the rows. Where training rows exceed `n_centers`, a systematic sample in proportion to the
-    weights carries the kernels.
+    exponentials are in the precision of the rows. Where training rows exceed `n_centers`, a
+    systematic sample in proportion to the weights carries the kernels.
 
     References
     ----------
