@@ -127,8 +127,8 @@ class Affine(Transform):
     ) -> torch.Tensor:
         """Map rows (n, d) in the units of X to rows of standardized space."""
         # torch runs along short rows several times as fast as numpy does
-        z = torch.from_numpy(np.array(X, dtype=np.float64, order="C"))
-        location, scale = torch.tensor(self.location), torch.tensor(self.scale)
+        arrays = (X, self.location, self.scale)
+        z, location, scale = (torch.from_numpy(np.array(a, np.float64, order="C")) for a in arrays)
         if (scale > VAST).any():
             unit = torch.where(scale > VAST, 0.25, 1.0)  # powers of two: the same bits
             z, location, scale = z * unit, location * unit, scale * unit

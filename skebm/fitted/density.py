@@ -236,19 +236,16 @@ class FittedDensity:
     def _coarsely(
         self, X: np.ndarray, function: Callable[[Model, torch.Tensor], torch.Tensor]
     ) -> np.ndarray:
-        """Apply a function in float32, but to rows far out; a narrow base computes in double."""
-        if self._is_narrow and self.device.type != "mps":
-            z = self.transform.forward(X, self.device, torch.float64)
-            model = self._doubled()._replace(energy=InSingle(self.model.energy))
-        else:
-            z, model = self.transform.forward(X, self.device), self.model
-        out = function(model, z).cpu().numpy()
+        """Apply a function in float32, unless rows are far out; a narrow base stays in double."""
+        z = self.transform.forward(X, self.device)
         low, high = z.aminmax()
         if max(-low, high) > FAR:
-            far = (z.abs().amax(1) > FAR).cpu().numpy()
-            out = out.astype(np.float64)
-            out[far] = self._exactly(X[far], function)
-        return out
+            return self._exactly(X, function)
+        model = self.model
+        if self._is_narrow and self.device.type != "mps":
+            z = self.transform.forward(X, self.device, torch.float64)
+            model = self._doubled()._replace(energy=InSingle(model.energy))
+        return function(model, z).cpu().numpy()
 
     @cached_property
     def _is_narrow(self) -> bool:
