@@ -272,9 +272,6 @@ class MixtureBase(Base):
     log_weights: torch.Tensor
     means: torch.Tensor
     factors: torch.Tensor
-    _wide: torch.Tensor
-    _shift: torch.Tensor
-    _constant: torch.Tensor
 
     def __init__(
         self, log_weights: torch.Tensor, means: torch.Tensor, factors: torch.Tensor
@@ -284,15 +281,15 @@ class MixtureBase(Base):
         self.register_buffer("log_weights", log_weights)
         self.register_buffer("means", means)
         self.register_buffer("factors", factors)
-        k, d = means.shape
-        log_det = factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        derived = {  # of the tensors above: one matrix product then whitens for every component
-            "_wide": factors.permute(1, 0, 2).reshape(d, k * d),
-            "_shift": torch.einsum("kj,kjl->kl", means, factors).reshape(-1),
-            "_constant": log_weights + log_det - 0.5 * d * math.log(2 * math.pi),
-        }
-        for name, tensor in derived.items():
-            self.register_buffer(name, tensor.contiguous(), persistent=False)
+        self._derive()
+
+    def _derive(self) -> None:
+        """Lay the factors out so that one matrix product whitens for every component."""
+        k, d = self.means.shape
+        self._wide = self.factors.permute(1, 0, 2).reshape(d, k * d).contiguous()
+        self._shift = torch.einsum("kj,kjl->kl", self.means, self.factors).reshape(-1)
+        log_det = self.factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        self._constant = self.log_weights + log_det - 0.5 * d * math.log(2 * math.pi)
 
     @classmethod
     def from_moments(
