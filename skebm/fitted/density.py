@@ -55,7 +55,7 @@ class FittedDensity:
     -----
     The same call gives the same bits on one machine. Up to 256 rows are computed in double
     precision, so that a row's value in two such calls agrees to 1e-9 (1 + \|value\|); more rows in
-    float32, but for rows far out and narrow bases, and in blocks, and any two calls agree to 1e-5
+    float32, but for rows far out and a narrow base, and in blocks, and any two calls agree to 1e-5
     (1 + \|value\|). Memory beyond the result is that of one block.
 
     Examples
