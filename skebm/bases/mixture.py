@@ -13,7 +13,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from skebm._components import check_number
-from skebm.bases._base import Base, BaseComponent
+from skebm.bases._base import LEAST, Base, BaseComponent, log_sum_exp
 from skebm.data import copy_groups, spacing, systematic_rows
 from skebm.exceptions import DataDegeneracyWarning
 
@@ -298,9 +298,6 @@ class MixtureBase(Base):
     log_weights: torch.Tensor
     means: torch.Tensor
     factors: torch.Tensor
-    _wide: torch.Tensor
-    _shift: torch.Tensor
-    _constant: torch.Tensor
 
     def __init__(
         self, log_weights: torch.Tensor, means: torch.Tensor, factors: torch.Tensor
@@ -310,15 +307,15 @@ class MixtureBase(Base):
         self.register_buffer("log_weights", log_weights)
         self.register_buffer("means", means)
         self.register_buffer("factors", factors)
-        k, d = means.shape
-        log_det = factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        derived = {  # of the tensors above: one matrix product then whitens for every component
-            "_wide": factors.permute(1, 0, 2).reshape(d, k * d),
-            "_shift": torch.einsum("kj,kjl->kl", means, factors).reshape(-1),
-            "_constant": log_weights + log_det - 0.5 * d * math.log(2 * math.pi),
-        }
-        for name, tensor in derived.items():
-            self.register_buffer(name, tensor.contiguous(), persistent=False)
+        self._derive()
+
+    def _derive(self) -> None:
+        """Lay the factors out so that one matrix product whitens for every component."""
+        k, d = self.means.shape
+        self._wide = self.factors.permute(1, 0, 2).reshape(d, k * d).contiguous()
+        self._shift = torch.einsum("kj,kjl->kl", self.means, self.factors).reshape(-1)
+        log_det = self.factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        self._constant = self.log_weights + log_det - 0.5 * d * math.log(2 * math.pi)
 
     @classmethod
     def from_moments(
@@ -351,9 +348,19 @@ class MixtureBase(Base):
         y = torch.addmm(self._shift, x, self._wide, beta=-1).unflatten(1, self.means.shape)
         return y, self._constant - 0.5 * y.square().sum(-1)
 
+    def _across(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what `_parts` does, rows along the last axis: (k, d, n) and (k, n).
+
+        Sums over columns and components then add whole vectors.
+        """
+        rows = x.to(self.means.dtype).T
+        y = torch.addmm(self._shift[:, None], self._wide.T, rows, beta=-1)
+        y = y.unflatten(0, self.means.shape)
+        return y, self._constant[:, None] - 0.5 * y.square().sum(1)
+
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Return log p0(x), shape (n,), nats."""
-        return self._parts(x)[1].logsumexp(-1).to(x.dtype)
+        return log_sum_exp(self._across(x)[1]).to(x.dtype)
 
     def log_prob_left_out(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
         """Return log p0 of rows (n, d), a fifth at a time, after one step of EM without them."""
@@ -385,10 +392,11 @@ class MixtureBase(Base):
 
     def log_prob_and_score(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return log p0(x) (n,) and its gradient (n, d)."""
-        y, joint = self._parts(x)
-        log_prob = joint.logsumexp(-1)
-        y *= (joint - log_prob[:, None]).exp_()[:, :, None]  # responsibilities
-        return log_prob.to(x.dtype), -(y.flatten(1) @ self._wide.T).to(x.dtype)
+        y, joint = self._across(x)
+        log_prob = log_sum_exp(joint)
+        y *= (joint - log_prob).clamp_(min=LEAST).exp_()[:, None]  # responsibilities
+        score = (self._wide @ y.flatten(0, 1)).T.contiguous().neg_()
+        return log_prob.to(x.dtype), score.to(x.dtype)
 
     def responsibilities(self, x: torch.Tensor) -> torch.Tensor:
         """Return each component's share of each row, (n, k)."""
