@@ -298,6 +298,7 @@ class MixtureBase(Base):
     log_weights: torch.Tensor
     means: torch.Tensor
     factors: torch.Tensor
+    _nominal: torch.Tensor
 
     def __init__(
         self, log_weights: torch.Tensor, means: torch.Tensor, factors: torch.Tensor
@@ -307,6 +308,10 @@ class MixtureBase(Base):
         self.register_buffer("log_weights", log_weights)
         self.register_buffer("means", means)
         self.register_buffer("factors", factors)
+        # narrow components are in double where all else, and what is drawn, is not
+        self.register_buffer(
+            "_nominal", factors.new_empty(0, dtype=torch.float32), persistent=False
+        )
         self._derive()
 
     def _derive(self) -> None:
@@ -316,6 +321,7 @@ class MixtureBase(Base):
         self._shift = torch.einsum("kj,kjl->kl", self.means, self.factors).reshape(-1)
         log_det = self.factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         self._constant = self.log_weights + log_det - 0.5 * d * math.log(2 * math.pi)
+        self._spread: torch.Tensor | None = None  # the factors' inverses, once rows are drawn
 
     @classmethod
     def from_moments(
@@ -412,16 +418,19 @@ class MixtureBase(Base):
 
     def sample(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Draw (n, d) rows."""
-        k, d = self.means.shape
         component = torch.multinomial(self.log_weights.exp(), n, replacement=True, generator=rng)
-        z = torch.empty(n, d, device=self.means.device, dtype=self.means.dtype)
-        z.normal_(generator=rng)
-        scale = torch.linalg.inv(self.factors.double()).to(z.dtype)
+        order = component.argsort(stable=True)
+        z = torch.empty(n, self.n_features, device=self.means.device, dtype=self.means.dtype)
+        parts = z.normal_(generator=rng).split(
+            component.bincount(minlength=len(self.means)).tolist()
+        )
+        if self._spread is None:
+            self._spread = torch.linalg.inv(self.factors.double()).to(z)
         out = torch.empty_like(z)
-        for i in range(k):  # (n, k, d) at once would not fit wide tables
-            rows = component == i
-            out[rows] = self.means[i] + z[rows] @ scale[i]
-        return out.float()
+        out[order] = torch.cat(
+            [torch.addmm(*of) for of in zip(self.means, parts, self._spread, strict=True)]
+        )
+        return out.to(self._nominal.dtype)
 
     def warn_if_narrow(self) -> None:
         """Warn where components that hold much of the mass are as narrow as they may be."""

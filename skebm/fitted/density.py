@@ -17,7 +17,7 @@ from skebm._surroundings import own_settings, threads
 from skebm.bases import Base
 from skebm.bases.tails import Defended
 from skebm.data import Transform, resolve_device, torch_generator
-from skebm.energies import Energy, Model, as_energy
+from skebm.energies import Energy, Model, Zero, as_energy
 from skebm.fitted.draws import Draws, SampleInfo
 from skebm.fitted.energy import EnergySource, pack_energy, unpack_energy
 from skebm.fitted.pack import Packable, Tensors, pack_all, prefixed, unpack_all, within
@@ -124,8 +124,16 @@ class FittedDensity:
 
     def draw(self, n: int, rng: torch.Generator) -> tuple[np.ndarray, SampleInfo]:
         """Return rows (n, d) in the units of X, and how their drawing went."""
+        model, proposal = self.model, self.proposal
+        if self._is_narrow and self.draws.by_weights and self.device.type != "mps":
+            # float32 rows would be few places side by side
+            model = self._narrow()
+            if proposal is self.model.base:
+                proposal = model.base or proposal
+            else:
+                proposal = copy.deepcopy(proposal).double()
         with own_settings(), threads(self.model.multiply_adds(n)):
-            z, info = self.draws.sample(self.model, self.proposal, n, rng)
+            z, info = self.draws.sample(model, proposal, n, rng)
             return self.transform.inverse(z), info
 
     def noise(self, n: int, rng: torch.Generator) -> torch.Tensor:
@@ -244,7 +252,7 @@ class FittedDensity:
         model = self.model
         if self._is_narrow and self.device.type != "mps":
             z = self.transform.forward(X, self.device, torch.float64)
-            model = self._doubled()._replace(energy=InSingle(model.energy))
+            model = self._narrow()
         return function(model, z).cpu().numpy()
 
     @cached_property
@@ -257,6 +265,12 @@ class FittedDensity:
     def _per_row(self) -> float:
         """Multiply-adds that a row takes."""
         return self.model.multiply_adds(1)
+
+    def _narrow(self) -> Model:
+        """Return the model with its base alone in double precision."""
+        energy = self.model.energy
+        known = isinstance(energy, Zero)  # models that are their base are drawn from as such
+        return self._doubled()._replace(energy=energy if known else InSingle(energy))
 
     def _doubled(self) -> Model:
         if self._double is None:
