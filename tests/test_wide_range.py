@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from skebm import NCEDensity
+from skebm import NCEDensity, USPDensity
 from skebm.data import Affine
 from tests import cases
 
@@ -120,3 +120,12 @@ def test_narrow_groups_are_drawn_as_finely_as_they_are_scored(base):
     assert len(np.unique(drawn)) == 2000
     near = drawn[np.abs(drawn - 1) < 1e-5] - 1
     assert 0.4e-7 < np.median(np.abs(near)) < 1.5e-7  # 0.67e-7, kernels blur a little
+
+
+def test_a_box_that_single_precision_cannot_tell_from_a_point_scores_alike_in_any_number():
+    """A glitch has set the scale: the rows are 1e-8 standard deviations apart."""
+    X = np.append(np.random.RandomState(0).standard_normal(24), 1e9)[:, None]
+    est = USPDensity(base="uniform", n_points=64, max_iter=2, random_state=25).fit(X)
+    few = est.score_samples(X)
+    many = est.score_samples(np.resize(X, (300, 1)))[:25]
+    np.testing.assert_allclose(many, few, rtol=1e-5, atol=1e-5)

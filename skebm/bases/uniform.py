@@ -79,6 +79,11 @@ class UniformBase(Base):
         self.register_buffer("shoulder", shoulder)
 
     @property
+    def inverse_width(self) -> float:
+        """One over the narrowest shoulder."""
+        return 1 / float(self.shoulder.min())
+
+    @property
     def _log_volume(self) -> torch.Tensor:
         return (self.high - self.low + math.sqrt(2 * math.pi) * self.shoulder).log().sum()
 
