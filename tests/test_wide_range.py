@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from skebm import NCEDensity, USPDensity
+from skebm import HybridCDDensity, NCEDensity, USPDensity
 from skebm.data import Affine
+from skebm.exceptions import NormalizationWarning
 from tests import cases
 
 pytestmark = cases.QUIET
@@ -129,3 +130,10 @@ def test_a_box_that_single_precision_cannot_tell_from_a_point_scores_alike_in_an
     few = est.score_samples(X)
     many = est.score_samples(np.resize(X, (300, 1)))[:25]
     np.testing.assert_allclose(many, few, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_box_beyond_what_coordinates_are_clipped_to_says_so():
+    X = np.append(np.random.RandomState(0).standard_normal(59), 1e15)[:, None]
+    with pytest.warns(NormalizationWarning, match="do not integrate to 1"):
+        HybridCDDensity(base="uniform", max_iter=1, random_state=0, validation_fraction=0).fit(X)
