@@ -1,15 +1,17 @@
 # A fresh clone needs python3 with venv, and make. Variables can be set on the command line:
 #   make test PYTHON=python3.12 PYTEST_ARGS="-m 'not slow'"
 #   make demo PIP_ARGS=--no-cache-dir
+#   make bench BENCH_ARGS="--only fit row --before ../earlier"
 PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 VENV ?= .venv
 
 BIN = $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt
 
-.PHONY: install test demo docs lint clean
+.PHONY: install test demo bench docs lint clean
 .NOTPARALLEL: # one environment, one pip at a time
 
 install: $(VENV)/.installed
@@ -28,6 +30,9 @@ test: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
+
+bench: $(VENV)/.installed
+	$(BIN)/python examples/benchmarks/cost/run.py $(BENCH_ARGS)
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx -b html -W --keep-going docs docs/_build/html

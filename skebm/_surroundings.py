@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
 
-# Multiply-adds of one evaluation for each thread. ``examples/benchmarks/threads.py`` on a busy
+# Multiply-adds of one evaluation for each thread. ``examples/benchmarks/cost/threads.py`` on a busy
 # machine with two cores: 5e6 of them take 2 ms with one thread and 10 to 237 with two, 7e7 take 17
 # and 414; at 3e8, 60 and 173, the cost comes near to what two threads save on an idle one.
 EARNED = 1e8

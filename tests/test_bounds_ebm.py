@@ -501,6 +501,20 @@ def test_it_trains_again_only_while_it_folds_and_keeps_the_best(
     assert float(k) == pytest.approx(ks[kept])
 
 
+@pytest.mark.filterwarnings("ignore:the generator folds")
+def test_a_refinement_is_no_longer_than_its_training_and_few_rows_are_played_less(monkeypatch):
+    length = lambda est: (est.n_iter_, est.history_[-1]["iteration"])  # noqa: E731
+    assert length(tiny(refine=True, max_iter=3).fit(table())) == (3, 6)
+    monkeypatch.setattr(bounds, "MOST_REFINED", 2)
+    assert length(tiny(refine=True, max_iter=3).fit(table())) == (3, 5)
+    monkeypatch.setattr(bounds, "MOST_PASSES", 1.0)
+    n = len(table())
+    few = tiny(refine=False, max_iter=9, n_iter_no_change=1, batch_size=n // 2)
+    assert few.fit(table()).n_iter_ == 2
+    assert few.set_params(batch_size=2 * n).fit(table()).n_iter_ == 1
+    assert few.set_params(n_iter_no_change=None).fit(table()).n_iter_ == 9
+
+
 def test_a_search_prefers_refinement():
     X, new = (two_moons().sample(n, random_state=s) for n, s in ((1000, 0), (2000, 1)))
     split = ShuffleSplit(1, test_size=0.5, random_state=0)

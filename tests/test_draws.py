@@ -11,6 +11,7 @@ from skebm.data import ArrayTable
 from skebm.energies import Model
 from skebm.exceptions import NormalizationWarning
 from skebm.fitted import Draws
+from skebm.fitted.draws import _candidates_per_row
 from skebm.fitted.normalization import near
 from tests.closed_forms import Quadratic, assert_mean, assert_variance, normal_base
 from tests.generators import gen
@@ -64,6 +65,15 @@ def test_even_weights_call_for_no_moves():
     assert len(np.unique(z.numpy(), axis=0)) > 19_900
     for column in z.double().numpy().T:
         assert_variance(column, 1 / 1.3, 0.011)
+
+
+@pytest.mark.parametrize(("heaviest", "per_row"), [(1.5, 2), (6.0, 8), (10.0, 16)])
+def test_as_many_candidates_as_the_heaviest_weight_is_of_the_mean(heaviest, per_row):
+    """A hundredth of the draws have it: with fewer candidates they would be chosen twice."""
+    weight = torch.ones(8192, dtype=torch.float64)
+    weight[:82] = heaviest * (1 - 82 / 8192) / (1 - heaviest * 82 / 8192)
+    assert _candidates_per_row(weight.log(), 100_000) == per_row
+    assert _candidates_per_row(weight.log(), 100) == max(per_row, 8192 // 100)
 
 
 @pytest.mark.parametrize("n", [1, 2, 100])

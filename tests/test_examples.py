@@ -11,7 +11,9 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 BENCHMARKS = sorted(
-    path.name for path in (EXAMPLES / "benchmarks").glob("*.py") if path.name[0] != "_"
+    str(path.relative_to(EXAMPLES / "benchmarks"))
+    for path in (EXAMPLES / "benchmarks").rglob("*.py")
+    if path.name[0] != "_"
 )
 PAPERS = sorted(path.name for path in (EXAMPLES / "papers").glob("*.py") if path.name[0] != "_")
 

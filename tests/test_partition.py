@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from skebm.energies import Model, Zero
 from skebm.exceptions import NormalizationWarning
+from skebm.fitted.normalization import normalize
 from skebm.partition import (
     AIS,
     Auto,
@@ -360,3 +362,25 @@ def test_auto_warns_where_grid_and_draws_disagree():
 def test_bad_domains(domain, d, match):
     with pytest.raises(ValueError, match=match):
         Quadrature(domain=domain).estimate(Model(Quadratic(), None, 1.0), normal_base(d), gen(0))
+
+
+class Slope(torch.nn.Module):
+    """An energy that grows with the distance."""
+
+    def __init__(self, slope):
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x):
+        return self.slope * x.square().sum(1).sqrt()
+
+
+def test_an_energy_that_does_not_outgrow_the_space_is_told():
+    """exp(-|x| / 1000) has most of its mass where no draw of a normal density has been."""
+    method, base = ImportanceSampling(4096), normal_base(2)
+    with pytest.warns(NormalizationWarning, match="does not outgrow the space at 1000 times"):
+        normalize(Model(Slope(1e-3), None, 1.0), base, method, gen(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        normalize(Model(Slope(1.5), None, 1.0), normal_base(2, 2.0), method, gen(0))
+        normalize(Model(Slope(1e-3), base, 1.0), base, method, gen(0))  # the base outgrows it

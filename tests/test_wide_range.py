@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from skebm import HybridCDDensity, NCEDensity, USPDensity
 from skebm.data import Affine
+from skebm.exceptions import NormalizationWarning
 from tests import cases
 
 pytestmark = cases.QUIET
@@ -107,3 +109,31 @@ def test_a_weight_that_vanishes_beside_another_is_zero():
     one = cases.tiny("NCEDensity").fit(Z[weight > 1])
     other = cases.tiny("NCEDensity").fit(Z, sample_weight=weight)
     np.testing.assert_array_equal(other.score_samples(NEW), one.score_samples(NEW))
+
+
+@pytest.mark.parametrize("base", ["mixture", "kernel"])
+def test_narrow_groups_are_drawn_as_finely_as_they_are_scored(base):
+    """Two groups 1e-7 wide at 0 and 1: as float32 numbers each is a few dozen places."""
+    rng = np.random.RandomState(3)
+    X = (rng.randint(0, 2, 400) + 1e-7 * rng.standard_normal(400))[:, None]
+    est = NCEDensity(base=base, max_iter=2, random_state=0).fit(X)
+    drawn = est.sample(2000, random_state=1)[:, 0]
+    assert len(np.unique(drawn)) == 2000
+    near = drawn[np.abs(drawn - 1) < 1e-5] - 1
+    assert 0.4e-7 < np.median(np.abs(near)) < 1.5e-7  # 0.67e-7, kernels blur a little
+
+
+def test_a_box_that_single_precision_cannot_tell_from_a_point_scores_alike_in_any_number():
+    """A glitch has set the scale: the rows are 1e-8 standard deviations apart."""
+    X = np.append(np.random.RandomState(0).standard_normal(24), 1e9)[:, None]
+    est = USPDensity(base="uniform", n_points=64, max_iter=2, random_state=25).fit(X)
+    few = est.score_samples(X)
+    many = est.score_samples(np.resize(X, (300, 1)))[:25]
+    np.testing.assert_allclose(many, few, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_box_beyond_what_coordinates_are_clipped_to_says_so():
+    X = np.append(np.random.RandomState(0).standard_normal(59), 1e15)[:, None]
+    with pytest.warns(NormalizationWarning, match="do not integrate to 1"):
+        HybridCDDensity(base="uniform", max_iter=1, random_state=0, validation_fraction=0).fit(X)

@@ -110,6 +110,7 @@ def fits_of(
             refine=False,
             base="gaussian",
             max_iter=updates,
+            n_iter_no_change=None,
             validation_fraction=HELD_OUT,
             random_state=seed,
         )

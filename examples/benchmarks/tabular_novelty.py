@@ -16,7 +16,7 @@ and MAF (zuko) run where those packages are there.
 
 Bars: one of our estimators is 0.015 above the better of kNN and KernelDensity and has the best mean
 rank of all methods of the run; each is at least at IsolationForest; median fit at most 3 times
-MAF's (score_speed.py has the bar on scoring). Results are kept in a CSV file, so that a run that
+MAF's (cost/run.py has the bar on scoring). Results are kept in a CSV file, so that a run that
 was stopped goes on; fits with other parameters are made anew.
 
 Run: python examples/benchmarks/tabular_novelty.py [--tables "4*"] [--methods "USP*" kNN]

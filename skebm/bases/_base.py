@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["Base", "BaseComponent"]
+__all__ = ["Base", "BaseComponent", "log_sum_exp"]
 
 from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from skebm._components import Component
+
+LEAST = -80.0  # log of a share that adds nothing; exponentials of less are slow, and denormal soon
 
 
 class Base(torch.nn.Module):
@@ -19,6 +23,22 @@ class Base(torch.nn.Module):
     """
 
     n_features: int
+
+    def _derive(self) -> None:
+        """Set what follows from the buffers alone, once for all evaluations."""
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        self._derive()
+        return self
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._derive()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._derive()
 
     @property
     def inverse_width(self) -> float:
@@ -46,6 +66,13 @@ class Base(torch.nn.Module):
         Bases that cannot tell return `log_prob`.
         """
         return self.log_prob(x)
+
+
+def log_sum_exp(joint: torch.Tensor) -> torch.Tensor:
+    """Return the log of sums of exponentials along the first axis, minus infinity of none."""
+    top = joint.detach().amax(0)  # its gradient cancels
+    shift = top.clamp(min=torch.finfo(top.dtype).min)  # differences of infinities are none
+    return (joint - shift).clamp_(min=LEAST).exp_().sum(0).log_().add_(top)
 
 
 class BaseComponent(Component):

@@ -6,7 +6,6 @@ __all__ = ["Gaussian"]
 
 import numpy as np
 import torch
-from sklearn.covariance import OAS
 
 from skebm._components import check_choice, check_number
 from skebm.bases._base import BaseComponent
@@ -74,5 +73,7 @@ class Gaussian(BaseComponent):
             return np.full(d, rows.mean()), rows.var() * np.eye(d)
         if self.covariance == "diagonal":
             return rows.mean(0), np.diag(rows.var(0))
+        from sklearn.covariance import OAS
+
         fitted = OAS().fit(rows)
         return fitted.location_, fitted.covariance_

@@ -9,15 +9,14 @@ import warnings
 
 import numpy as np
 import torch
-from sklearn.covariance import OAS
-from sklearn.neighbors import NearestNeighbors
 
 from skebm._components import check_number
-from skebm.bases._base import Base, BaseComponent
+from skebm.bases._base import LEAST, Base, BaseComponent
 from skebm.data import spacing, systematic_rows
 from skebm.exceptions import DataDegeneracyWarning
 
 BLOCK = 2048  # rows per (rows, centers) block
+CACHED = 1 << 18  # terms of rows and centers at a time: they stay in a core's cache
 EXACTLY = "donot_use_mm_for_euclid_dist"  # expanded squares would cancel
 STEPS = 8  # bandwidths tried per factor of ten
 STRIDE = 4  # of the first look
@@ -53,8 +52,9 @@ class Kernel(BaseComponent):
     Notes
     -----
     Density and score of n rows take ``4 n m d`` floating-point operations for m centers, in blocks
-    of 2048 rows. Where training rows exceed `n_centers`, a systematic sample in proportion to the
-    weights carries the kernels.
+    of about 260,000 terms. Exponents are in double, for they are small differences of squares;
+    exponentials are in the precision of the rows. Where training rows exceed `n_centers`, a
+    systematic sample in proportion to the weights carries the kernels.
 
     References
     ----------
@@ -144,6 +144,8 @@ def _shapes(centers: torch.Tensor) -> dict[str, torch.Tensor | None]:
     n, d = centers.shape
     if d == 1:
         return {"round": None}
+    from sklearn.neighbors import NearestNeighbors
+
     rows = centers.cpu().numpy()
     whole = _whitening(rows - rows.mean(0))
     y = rows @ whole
@@ -160,6 +162,8 @@ def _shapes(centers: torch.Tensor) -> dict[str, torch.Tensor | None]:
 
 def _whitening(differences: np.ndarray) -> np.ndarray:
     """Return W (d, d) with W W' the inverse of the differences' shrunk second moments."""
+    from sklearn.covariance import OAS
+
     covariance = OAS(assume_centered=True).fit(differences).covariance_
     values, vectors = np.linalg.eigh(covariance)
     floor = np.finfo(np.float32).eps ** 2 * values[-1] + np.finfo(float).tiny
@@ -198,7 +202,6 @@ class KernelBase(Base):
     log_weights: torch.Tensor
     bandwidth: torch.Tensor
     factor: torch.Tensor | None
-    _middle: torch.Tensor  # what distances are expanded around: far from 0 they would cancel
 
     def __init__(
         self,
@@ -213,7 +216,19 @@ class KernelBase(Base):
         self.register_buffer("log_weights", log_weights)
         self.register_buffer("bandwidth", bandwidth)
         self.register_buffer("factor", factor)
-        self.register_buffer("_middle", centers.mean(0), persistent=False)
+        self._derive()
+
+    def _derive(self) -> None:
+        """Put the centers into bandwidths, in double, with what their exponents start from."""
+        double = torch.float32 if self.centers.device.type == "mps" else torch.float64
+        self._middle = self.centers.to(double).mean(0)  # far from 0 expanded squares would cancel
+        self._width = self.bandwidth.to(double)
+        self._turn = None if self.factor is None else self.factor.to(double)
+        self._spread = None if self._turn is None else torch.linalg.inv(self._turn)
+        self._round_centers = self._round(self.centers)
+        self._bias = self.log_weights.to(double) - 0.5 * self._round_centers.square().sum(-1)
+        norm = 0.5 * math.log(2 * math.pi) + self._width.log()
+        self._norm = -self.n_features * norm
 
     @property
     def inverse_width(self) -> float:
@@ -223,34 +238,42 @@ class KernelBase(Base):
 
     def _joint(self, y: torch.Tensor) -> torch.Tensor:
         """Log weight plus log kernel of each center, up to the norm of y: (n, m)."""
-        c = self._round(self.centers)
-        bias = self.log_weights - 0.5 * c.square().sum(-1)
-        return torch.addmm(bias, y, c.T)
+        return torch.addmm(self._bias, y, self._round_centers.T)
 
     def _constant(self, y: torch.Tensor) -> torch.Tensor:
-        norm = 0.5 * math.log(2 * math.pi) + self.bandwidth.double().log()
-        return -self.n_features * norm - 0.5 * y.square().sum(-1)
+        return self._norm - 0.5 * y.square().sum(-1)
 
     def _round(self, x: torch.Tensor) -> torch.Tensor:
         """Return rows in bandwidths; in double, for expanded squared distances are differences."""
-        y = (x.double() - self._middle.double()) / self.bandwidth.double()
-        return y if self.factor is None else y @ self.factor.double()
+        y = (x.to(self._middle.dtype) - self._middle) / self._width
+        return y if self._turn is None else y @ self._turn
+
+    def _shares(self, y: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return each center's part in rows y, relative to the largest: (n, m), and its log."""
+        joint = self._joint(y)
+        top = joint.detach().amax(1, keepdim=True)  # its gradient cancels
+        shift = top.clamp(min=torch.finfo(top.dtype).min)
+        return joint.sub_(shift).to(dtype).clamp_(min=LEAST).exp_(), top[:, 0]
+
+    def _blocks(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return x.split(max(1, CACHED // len(self.centers)))
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Return log p0(x), shape (n,), nats."""
         out = []
-        for block in x.split(BLOCK):
+        for block in self._blocks(x):
             y = self._round(block)
-            out.append(self._joint(y).logsumexp(1) + self._constant(y))
-        return torch.cat(out).to(x.dtype) if out else x.new_empty(0)
+            share, top = self._shares(y, x.dtype)
+            out.append(share.sum(1).log_() + (top + self._constant(y)))
+        return torch.cat(out).to(x.dtype)
 
     def log_prob_left_out(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
         """Return log p0 of rows (n, d), each without the center at its place."""
         out = []
-        for block in x.split(BLOCK):
+        for block in self._blocks(x):
             y = self._round(block)
             joint = self._joint(y)
-            nearest = torch.cdist(y, self._round(self.centers), compute_mode=EXACTLY).argmin(1)
+            nearest = torch.cdist(y, self._round_centers, compute_mode=EXACTLY).argmin(1)
             own = (self.centers[nearest] == block).all(1)
             at, row = nearest[own], torch.arange(len(block), device=x.device)[own]
             joint[row, at] = -math.inf
@@ -262,14 +285,15 @@ class KernelBase(Base):
     def log_prob_and_score(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return log p0(x) (n,) and its gradient (n, d)."""
         values, scores = [], []
-        for block in x.split(BLOCK):
+        centers = self._round_centers.to(x.dtype)
+        for block in self._blocks(x):
             y = self._round(block)
-            joint = self._joint(y)
-            value = joint.logsumexp(1)
-            mean = (joint - value[:, None]).exp_() @ self._round(self.centers)
-            values.append(value + self._constant(y))
-            pull = (mean - y) / self.bandwidth.double()
-            scores.append(pull if self.factor is None else pull @ self.factor.double().T)
+            share, top = self._shares(y, x.dtype)
+            total = share.sum(1)
+            values.append(total.log() + (top + self._constant(y)))
+            mean = (share @ centers).div_(total[:, None])
+            pull = (mean - y) / self._width
+            scores.append(pull if self._turn is None else pull @ self._turn.T)
         return torch.cat(values).to(x.dtype), torch.cat(scores).to(x.dtype)
 
     def sample(self, n: int, rng: torch.Generator) -> torch.Tensor:
@@ -277,8 +301,8 @@ class KernelBase(Base):
         rows = torch.multinomial(self.log_weights.exp(), n, replacement=True, generator=rng)
         centers = self.centers[rows]
         noise = torch.empty_like(centers).normal_(generator=rng)
-        if self.factor is not None:
-            noise = noise @ torch.linalg.inv(self.factor.double()).to(noise)
+        if self._spread is not None:
+            noise = noise @ self._spread.to(noise)
         return centers + self.bandwidth * noise
 
     def warn_if_blurred(self) -> None:

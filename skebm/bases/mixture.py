@@ -6,17 +6,19 @@ __all__ = ["Mixture", "MixtureBase", "repeat_by_weight"]
 
 import math
 import warnings
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 
 from skebm._components import check_number
-from skebm.bases._base import Base, BaseComponent
+from skebm.bases._base import LEAST, Base, BaseComponent, log_sum_exp
 from skebm.data import copy_groups, spacing, systematic_rows
 from skebm.exceptions import DataDegeneracyWarning
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
 
 CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 36, 44, 52, 64)
 SHRINKAGES = (0.0, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
@@ -42,6 +44,59 @@ class Shape(NamedTuple):
     weights: np.ndarray
     means: np.ndarray
     covariances: np.ndarray
+
+    @classmethod
+    def whole(cls, rows: np.ndarray) -> Shape:
+        """Return one component: the moments of all rows."""
+        covariance = np.atleast_2d(np.cov(rows.T, bias=True))
+        return cls(np.ones(1), rows.mean(axis=0)[None], covariance[None])
+
+    def split(self, k: int) -> Shape:
+        """Return k components: again and again the heaviest in two, along its longest axis."""
+        weights, means, covariances = (list(part) for part in self)
+        while len(weights) < k:
+            i = int(np.argmax(weights))
+            values, vectors = np.linalg.eigh(covariances[i])
+            step = APART * np.sqrt(values[-1].clip(min=0)) * vectors[:, -1]
+            weights[i] /= 2
+            covariances[i] = covariances[i] - np.outer(step, step)
+            weights.append(weights[i])
+            covariances.append(covariances[i])
+            means.append(means[i] + step)
+            means[i] = means[i] - step
+        return Shape(np.array(weights), np.array(means), np.array(covariances))
+
+    def fitted(self, rows: np.ndarray, floor: float, tol: float) -> Shape:
+        """Return where EM goes from here, with a higher floor where a component loses rank."""
+        from sklearn.mixture import GaussianMixture
+
+        highest = max(LARGEST_FLOOR_TRIED, rows.var(axis=0).max())
+        while True:
+            values, vectors = np.linalg.eigh(self.covariances)
+            values = (values + floor).clip(min=np.maximum(floor, 1e-12 * values[:, -1:]))
+            mixture = GaussianMixture(
+                len(self.weights),
+                tol=tol,
+                reg_covar=floor,
+                weights_init=self.weights / self.weights.sum(),
+                means_init=self.means,
+                precisions_init=(vectors / values[:, None]) @ vectors.transpose(0, 2, 1),
+            )
+            try:
+                with warnings.catch_warnings():
+                    # an unfinished EM still gives a density to judge
+                    warnings.simplefilter("ignore", ConvergenceWarning)
+                    mixture.fit(rows)
+                return Shape(mixture.weights_, mixture.means_, _without_spikes(mixture, rows))
+            except ValueError:  # a component's covariance lost rank
+                if floor >= highest:
+                    raise
+                floor *= 100
+
+    def shrunk(self, shrinkage: float) -> Shape:
+        """Return covariances drawn toward the diagonal of their average."""
+        target = np.diag(np.einsum("k,kjj->j", self.weights, self.covariances))
+        return self._replace(covariances=(1 - shrinkage) * self.covariances + shrinkage * target)
 
 
 class Mixture(BaseComponent):
@@ -116,7 +171,7 @@ class Mixture(BaseComponent):
         start, shrinkage = self._select(rows, floor, random_state)
         if len(rows) > MOST_ROWS:
             rows = rows[random_state.permutation(len(rows))[:MOST_ROWS]]
-        shape = _shrink(_fitted(rows, start, floor, TOL), shrinkage)
+        shape = start.fitted(rows, floor, TOL).shrunk(shrinkage)
         base = MixtureBase.from_moments(*shape, x.device, floor=floor)
         base.floor = floor
         return base
@@ -127,13 +182,13 @@ class Mixture(BaseComponent):
         """Return the likeliest mixture of unseen rows, where the last fit starts, and its a."""
         if len(rows) < FEWEST_ROWS:
             k = 1 if self.n_components == "auto" else min(int(self.n_components), len(rows) // 2)
-            return _split(_whole(rows), k), 0.5
+            return Shape.whole(rows).split(k), 0.5
         folds = _folds(rows, self.max_selection_rows, random_state)
-        shapes = [_whole(rows[train]) for train, _ in folds]
+        shapes = [Shape.whole(rows[train]) for train, _ in folds]
         best, best_value, best_k, losses = (shapes[0], 0.5), -math.inf, 0, 0
         for k in self._sizes(*rows.shape):
             shapes = [
-                _fitted(rows[train], _split(shape, min(k, len(train))), floor, ROUGH_TOL)
+                shape.split(min(k, len(train))).fitted(rows[train], floor, ROUGH_TOL)
                 for shape, (train, _) in zip(shapes, folds, strict=True)
             ]
             values = np.array(
@@ -185,59 +240,10 @@ def _held_out(rows: np.ndarray, shape: Shape, floor: float) -> np.ndarray:
     """Mean log density of rows for each shrinkage."""
     x = torch.from_numpy(rows)
     tried = [
-        MixtureBase.from_moments(*_shrink(shape, a), "cpu", torch.float64, floor=floor)
+        MixtureBase.from_moments(*shape.shrunk(a), "cpu", torch.float64, floor=floor)
         for a in SHRINKAGES
     ]
     return np.array([mixture.log_prob(x).mean() for mixture in tried])
-
-
-def _whole(rows: np.ndarray) -> Shape:
-    """Return one component: the moments of all rows."""
-    covariance = np.atleast_2d(np.cov(rows.T, bias=True))
-    return Shape(np.ones(1), rows.mean(axis=0)[None], covariance[None])
-
-
-def _split(shape: Shape, k: int) -> Shape:
-    """Return k components: again and again the heaviest in two, along its longest axis."""
-    weights, means, covariances = (list(part) for part in shape)
-    while len(weights) < k:
-        i = int(np.argmax(weights))
-        values, vectors = np.linalg.eigh(covariances[i])
-        step = APART * np.sqrt(values[-1].clip(min=0)) * vectors[:, -1]
-        weights[i] /= 2
-        covariances[i] = covariances[i] - np.outer(step, step)
-        weights.append(weights[i])
-        covariances.append(covariances[i])
-        means.append(means[i] + step)
-        means[i] = means[i] - step
-    return Shape(np.array(weights), np.array(means), np.array(covariances))
-
-
-def _fitted(rows: np.ndarray, start: Shape, floor: float, tol: float) -> Shape:
-    """Return where EM goes from a start, with a higher floor where a component loses rank."""
-    highest = max(LARGEST_FLOOR_TRIED, rows.var(axis=0).max())
-    weights, means, covariances = start
-    while True:
-        values, vectors = np.linalg.eigh(covariances)
-        values = (values + floor).clip(min=np.maximum(floor, 1e-12 * values[:, -1:]))
-        mixture = GaussianMixture(
-            len(weights),
-            tol=tol,
-            reg_covar=floor,
-            weights_init=weights / weights.sum(),
-            means_init=means,
-            precisions_init=(vectors / values[:, None]) @ vectors.transpose(0, 2, 1),
-        )
-        try:
-            with warnings.catch_warnings():
-                # an unfinished EM still gives a density to judge
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                mixture.fit(rows)
-            return Shape(mixture.weights_, mixture.means_, _without_spikes(mixture, rows))
-        except ValueError:  # a component's covariance lost rank
-            if floor >= highest:
-                raise
-            floor *= 100
 
 
 def _without_spikes(mixture: GaussianMixture, rows: np.ndarray) -> np.ndarray:
@@ -254,11 +260,6 @@ def _without_spikes(mixture: GaussianMixture, rows: np.ndarray) -> np.ndarray:
     share = mixture.weights_ * ~few
     pooled = np.einsum("k,kij->ij", share / share.sum(), mixture.covariances_)
     return np.where(few[:, None, None], pooled, mixture.covariances_)
-
-
-def _shrink(shape: Shape, shrinkage: float) -> Shape:
-    target = np.diag(np.einsum("k,kjj->j", shape.weights, shape.covariances))
-    return shape._replace(covariances=(1 - shrinkage) * shape.covariances + shrinkage * target)
 
 
 def repeat_by_weight(
@@ -297,9 +298,7 @@ class MixtureBase(Base):
     log_weights: torch.Tensor
     means: torch.Tensor
     factors: torch.Tensor
-    _wide: torch.Tensor
-    _shift: torch.Tensor
-    _constant: torch.Tensor
+    _nominal: torch.Tensor
 
     def __init__(
         self, log_weights: torch.Tensor, means: torch.Tensor, factors: torch.Tensor
@@ -309,15 +308,20 @@ class MixtureBase(Base):
         self.register_buffer("log_weights", log_weights)
         self.register_buffer("means", means)
         self.register_buffer("factors", factors)
-        k, d = means.shape
-        log_det = factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        derived = {  # of the tensors above: one matrix product then whitens for every component
-            "_wide": factors.permute(1, 0, 2).reshape(d, k * d),
-            "_shift": torch.einsum("kj,kjl->kl", means, factors).reshape(-1),
-            "_constant": log_weights + log_det - 0.5 * d * math.log(2 * math.pi),
-        }
-        for name, tensor in derived.items():
-            self.register_buffer(name, tensor.contiguous(), persistent=False)
+        # narrow components are in double where all else, and what is drawn, is not
+        self.register_buffer(
+            "_nominal", factors.new_empty(0, dtype=torch.float32), persistent=False
+        )
+        self._derive()
+
+    def _derive(self) -> None:
+        """Lay the factors out so that one matrix product whitens for every component."""
+        k, d = self.means.shape
+        self._wide = self.factors.permute(1, 0, 2).reshape(d, k * d).contiguous()
+        self._shift = torch.einsum("kj,kjl->kl", self.means, self.factors).reshape(-1)
+        log_det = self.factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        self._constant = self.log_weights + log_det - 0.5 * d * math.log(2 * math.pi)
+        self._spread: torch.Tensor | None = None  # the factors' inverses, once rows are drawn
 
     @classmethod
     def from_moments(
@@ -350,9 +354,19 @@ class MixtureBase(Base):
         y = torch.addmm(self._shift, x, self._wide, beta=-1).unflatten(1, self.means.shape)
         return y, self._constant - 0.5 * y.square().sum(-1)
 
+    def _across(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what `_parts` does, rows along the last axis: (k, d, n) and (k, n).
+
+        Sums over columns and components then add whole vectors.
+        """
+        rows = x.to(self.means.dtype).T
+        y = torch.addmm(self._shift[:, None], self._wide.T, rows, beta=-1)
+        y = y.unflatten(0, self.means.shape)
+        return y, self._constant[:, None] - 0.5 * y.square().sum(1)
+
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Return log p0(x), shape (n,), nats."""
-        return self._parts(x)[1].logsumexp(-1).to(x.dtype)
+        return log_sum_exp(self._across(x)[1]).to(x.dtype)
 
     def log_prob_left_out(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
         """Return log p0 of rows (n, d), a fifth at a time, after one step of EM without them."""
@@ -384,10 +398,11 @@ class MixtureBase(Base):
 
     def log_prob_and_score(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return log p0(x) (n,) and its gradient (n, d)."""
-        y, joint = self._parts(x)
-        log_prob = joint.logsumexp(-1)
-        y *= (joint - log_prob[:, None]).exp_()[:, :, None]  # responsibilities
-        return log_prob.to(x.dtype), -(y.flatten(1) @ self._wide.T).to(x.dtype)
+        y, joint = self._across(x)
+        log_prob = log_sum_exp(joint)
+        y *= (joint - log_prob).clamp_(min=LEAST).exp_()[:, None]  # responsibilities
+        score = (self._wide @ y.flatten(0, 1)).T.contiguous().neg_()
+        return log_prob.to(x.dtype), score.to(x.dtype)
 
     def responsibilities(self, x: torch.Tensor) -> torch.Tensor:
         """Return each component's share of each row, (n, k)."""
@@ -403,16 +418,19 @@ class MixtureBase(Base):
 
     def sample(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Draw (n, d) rows."""
-        k, d = self.means.shape
         component = torch.multinomial(self.log_weights.exp(), n, replacement=True, generator=rng)
-        z = torch.empty(n, d, device=self.means.device, dtype=self.means.dtype)
-        z.normal_(generator=rng)
-        scale = torch.linalg.inv(self.factors.double()).to(z.dtype)
+        order = component.argsort(stable=True)
+        z = torch.empty(n, self.n_features, device=self.means.device, dtype=self.means.dtype)
+        parts = z.normal_(generator=rng).split(
+            component.bincount(minlength=len(self.means)).tolist()
+        )
+        if self._spread is None:
+            self._spread = torch.linalg.inv(self.factors.double()).to(z)
         out = torch.empty_like(z)
-        for i in range(k):  # (n, k, d) at once would not fit wide tables
-            rows = component == i
-            out[rows] = self.means[i] + z[rows] @ scale[i]
-        return out.float()
+        out[order] = torch.cat(
+            [torch.addmm(*of) for of in zip(self.means, parts, self._spread, strict=True)]
+        )
+        return out.to(self._nominal.dtype)
 
     def warn_if_blurred(self) -> None:
         """Warn where components that hold much of the mass are as narrow as they may be."""

@@ -8,7 +8,6 @@ import math
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
 
 from skebm._components import check_number
 from skebm.bases._base import Base, BaseComponent
@@ -73,6 +72,8 @@ class ProbabilisticPCA(BaseComponent):
         k = min(self.n_components, rows.shape[1] - 1, len(rows) - 1)
         seed = int(torch.randint(2**31, (1,), generator=rng, device=rng.device))
         if k > 0:
+            from sklearn.decomposition import PCA
+
             fitted = PCA(k, random_state=seed).fit(rows)
             mean, directions = fitted.mean_, fitted.components_.T.copy()
             variances, rest = fitted.explained_variance_, fitted.noise_variance_

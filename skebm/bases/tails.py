@@ -70,6 +70,13 @@ class Defended(Base):
         self.register_buffer("tail_location", tail_location)
         self.register_buffer("tail_scale", tail_scale)
         self.register_buffer("tail_share", tail_share)
+        self._derive()
+
+    def _derive(self) -> None:
+        """Set the logs of both shares, that of the tails with the norm of their density."""
+        self._log_core_share = (-self.tail_share).log1p()
+        norm = self.n_features * LOG_NORM - self.tail_scale.log().sum()
+        self._log_tail_share = norm + self.tail_share.log()
 
     def __getattr__(self, name: str):
         try:
@@ -124,9 +131,8 @@ class Defended(Base):
     def _parts(self, x: torch.Tensor, near: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the log joint of row and inner base, and that of row and tails."""
         y = (x - self.tail_location) / self.tail_scale
-        norm = (self.n_features * LOG_NORM - self.tail_scale.log().sum()) + self.tail_share.log()
-        far = norm - 0.5 * (DOF + 1) * (y.square() / DOF).log1p().sum(-1)
-        return near + (-self.tail_share).log1p(), far
+        bend = (y.square() / DOF).log1p().sum(-1)
+        return near + self._log_core_share, self._log_tail_share - 0.5 * (DOF + 1) * bend
 
 
 def fit_defended(

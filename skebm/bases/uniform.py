@@ -5,11 +5,14 @@ from __future__ import annotations
 __all__ = ["Uniform"]
 
 import math
+import warnings
 
 import torch
 
 from skebm._components import check_number
 from skebm.bases._base import Base, BaseComponent
+from skebm.data.transform import LARGEST
+from skebm.exceptions import NormalizationWarning
 
 
 class Uniform(BaseComponent):
@@ -61,6 +64,13 @@ class Uniform(BaseComponent):
         low, high = rows.amin(0), rows.amax(0)
         span = torch.where(high > low, high - low, torch.ones_like(low))
         low, high = low - self.widening * span, high + self.widening * span
+        if max(float(-low.min()), float(high.max())) > LARGEST / 2:
+            warnings.warn(
+                f"The box reaches beyond {LARGEST / 2:g} standard deviations; coordinates are clipped "
+                "there, and log densities do not integrate to 1. Set codes and glitches apart.",
+                NormalizationWarning,
+                stacklevel=2,
+            )
         return UniformBase(low, high, self.shoulder * (high - low).clamp(min=1e-6))
 
 
@@ -77,6 +87,11 @@ class UniformBase(Base):
         self.register_buffer("low", low)
         self.register_buffer("high", high)
         self.register_buffer("shoulder", shoulder)
+
+    @property
+    def inverse_width(self) -> float:
+        """One over the narrowest shoulder."""
+        return 1 / float(self.shoulder.min())
 
     @property
     def _log_volume(self) -> torch.Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = ["spacing", "trimmed_moments"]
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
 
 TRIMMED = 0.01  # share of the weight that is left out at each end of a column
 MOST_ROWS = 2000  # that neighbors are looked for from
@@ -78,6 +77,8 @@ def spacing(x: np.ndarray) -> float:
     >>> spacing(np.array([[0.0], [0.0], [1.0], [3.0]]))
     1.0
     """
+    from sklearn.neighbors import NearestNeighbors
+
     rows = np.unique(x, axis=0)
     if len(rows) < 2:
         return 0.0

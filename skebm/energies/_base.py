@@ -209,7 +209,7 @@ def build_energy(
     >>> from skebm.energies import MLP, build_energy
     >>> rng = torch.Generator().manual_seed(0)
     >>> build_energy("mlp", {"mlp": MLP}, (3,), rng)(torch.zeros(2, 3))
-    tensor([0., 0.], grad_fn=<SqueezeBackward1>)
+    tensor([0., 0.], grad_fn=<TrainingPassBackward>)
     """
     if isinstance(energy, torch.nn.Module):
         raise TypeError(

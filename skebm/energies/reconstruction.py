@@ -8,11 +8,9 @@ import torch
 
 from skebm.energies._base import Energy, EnergyComponent
 from skebm.energies.mlp import check_hidden
+from skebm.networks._passes import in_chunks, pairs, run_back, run_hidden
 from skebm.networks.feed_forward import (
     activation_of,
-    in_chunks,
-    run_back,
-    run_hidden,
     uniform_linear,
 )
 
@@ -135,10 +133,11 @@ class SquaredResidual(Energy):
     def _chunk(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         activate = activation_of(self.activation, self.negative_slope).with_derivative
         *inner, last = self._linear()
-        hidden, derivatives = run_hidden(x, inner, activate)
+        tensors = [p for layer in inner for p in (layer.weight, layer.bias)]
+        hidden, derivatives = run_hidden(x, pairs(tensors), activate)
         residual = x - torch.addmm(last.bias, hidden[-1], last.weight.T)
         seed = derivatives[-1].mul_(residual @ last.weight)
-        pulled_back = run_back(seed, inner, hidden, derivatives)
+        pulled_back = run_back(seed, tensors[::2], hidden, derivatives)
         return residual.square().sum(1), 2 * (residual - pulled_back)
 
     def _linear(self) -> list[torch.nn.Linear]:

@@ -33,6 +33,7 @@ from skebm.objectives import Optimization
 from skebm.partition import PartitionMethod
 from skebm.train import TrainState
 
+FLOATS = [np.float64, np.float32]  # of rows to score, as they are: a copy may not fit in memory
 STRUCTURE = ("energy", "base", "image_shape", "generator", "entropy", "critic", "temperature")
 
 
@@ -519,7 +520,7 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
     def _rows(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
         with np.errstate(all="ignore"), naming_columns(X):  # as in `_checked`
-            return validate_data(self, X, dtype=np.float64, reset=False)
+            return validate_data(self, X, dtype=FLOATS, reset=False)
 
     def _rng(self, random_state: Any) -> Any:
         seed = self.random_state if random_state is None else random_state

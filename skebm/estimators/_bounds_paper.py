@@ -29,6 +29,7 @@ PAPER: dict[str, dict[str, Any]] = {
         "generator": MLPGenerator.mnist().with_params(latent_dim=128),
         "learning_rate": 2e-4,
         "betas": (0.0, 0.9),
+        "max_iter": 1000,  # in the place of the paper's epochs
         "batch_size": 64,
     },
     "cifar10": {
@@ -59,6 +60,7 @@ def paper_settings(name: str, changes: dict[str, Any]) -> dict[str, Any]:
         "entropy": GeneratorEntropy("singular-value", fold_penalty=0.0, n_lobpcg=2),
         "margin": 1.0,
         "n_restarts": 1,
+        "n_iter_no_change": None,
         "refine": False,
         "base": None,
     }

@@ -14,18 +14,20 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 from skebm._components import Component, check_random_state
 from skebm.bases import Base
 from skebm.exceptions import CheckpointWarning
 from skebm.fitted.pack import pack, unpack
 from skebm.train.checkpoint import read_checkpoint, set_aside, write_checkpoint
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 IGNORED = ("checkpoint_dir", "verbose", "warm_start")  # they change no number
 
@@ -82,6 +84,8 @@ class Checkpoint:
 
     def _take(self, path: Path) -> bool:
         """Whether nobody else holds a lock; those of dead processes do not count."""
+        from filelock import FileLock, Timeout
+
         lock = FileLock(path)
         try:
             lock.acquire(timeout=0)

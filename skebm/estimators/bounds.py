@@ -44,7 +44,8 @@ BLOCK = 1024  # rows
 FOLD_COLUMNS = 1 << 18  # of Jacobians above 64 latents
 REFINE = Optimization()
 METHODS = ("auto", "generator", "mala")
-REFINE_ITER = 2000  # updates that refine=True stands for
+MOST_PASSES = 150  # of a game over the rows
+MOST_REFINED = 2000  # updates that refine=True stands for at most
 
 
 @documented
@@ -80,12 +81,14 @@ class BoundsEBM(DensityEstimator):
     n_restarts : int, default=2
         Trainings at most: another is made while the last one folds.
     refine : bool or int, default=True
-        Go on by importance likelihood for at most so many updates (True: 2,000; False or 0: none),
-        with draws from a mixture that is fitted to training rows and generated ones (above 32
-        columns from the base; not at all there without a base, nor for images).
-    max_iter : int, default=1000
-        Updates of energy and generator in a training. Narrow modes take more: the 25 Gaussians of
-        the paper 6000.
+        Go on by importance likelihood for at most so many updates (True: as many as the training
+        had, at most 2,000; False or 0: none), with draws from a mixture that is fitted to training
+        rows and generated ones (above 32 columns from the base; not at all there without a base,
+        nor for images).
+    max_iter : int, default=500
+        Updates of energy and generator in a training; at most 150 for each batch that the rows
+        fill, unless `n_iter_no_change` is None. Narrow modes take more: the 25 Gaussians of the
+        paper 6000.
     learning_rate : float, default=0.0005
         Step of the energy's optimizer (dimensionless), with half a cosine of decay to 0. The
         refinement has its own, 0.002.
@@ -95,9 +98,9 @@ class BoundsEBM(DensityEstimator):
     validation_fraction : float, default=0.1
         Share of the rows held out: they stop the refinement, judge the energy against the base, and
         carry the bounds. With 0 the training rows carry them.
-    n_iter_no_change : int or None, default=None
+    n_iter_no_change : int or None, default=12
         Validations without a gain of `tol` after which the refinement stops; None never stops it
-        early.
+        early, and lets few rows have all of `max_iter`.
 
     Attributes
     ----------
@@ -151,7 +154,8 @@ class BoundsEBM(DensityEstimator):
     -----
     ``score`` is the mean log density per row (nats), as for GaussianMixture. An update takes one
     pass of the energy over two batches and one directional derivative, and the generator's Jacobian
-    twice, d passes each: with many latents a random part of the batch carries it. A fit ends with
+    once, d passes (twice for other entropies than the log determinant): with many latents a random
+    part of the batch carries it. A fit ends with
     the bounds: Jacobians and penalties at 16,384 latents, fewer above 8 latent dimensions, seconds.
 
     With fewer than 20 rows none are held out to judge an energy: the generator is trained, and the
@@ -226,12 +230,12 @@ class BoundsEBM(DensityEstimator):
         base="mixture",
         standardize=True,
         data_noise="auto",
-        max_iter=1000,
+        max_iter=500,
         batch_size=256,
         learning_rate=5e-4,
         optimizer="adam",
         validation_fraction=0.1,
-        n_iter_no_change=None,
+        n_iter_no_change=12,
         tol=0.0,
         log_partition="auto",
         contamination="auto",
@@ -477,7 +481,12 @@ class BoundsEBM(DensityEstimator):
 
     def _play(self, game: BidirectionalBounds, model: Model, table: Table, run: Run) -> TrainState:
         """Play the game, again while it folds; return the best outcome."""
-        settings = run.settings(average=False)  # of a game's parameters: it did worse
+        most = self.max_iter
+        if self.n_iter_no_change is not None:  # few rows are learnt by heart
+            n_batches = table.n_rows / self.batch_size
+            most = min(most, math.ceil(MOST_PASSES * max(n_batches, 1)))
+        # no average of a game's parameters: it did worse
+        settings = run.settings(max_iter=most, average=False)
         played: list[tuple[float, TrainState]] = []  # the smaller the better
         for i in range(1 if run.before is not None else self.n_restarts):
             if i > 0:
@@ -492,7 +501,9 @@ class BoundsEBM(DensityEstimator):
         self, chosen: TrainState, near: Base | None, table: Table, run: Run
     ) -> list[TrainState]:
         """Go on by importance likelihood, where there are draws to refine with."""
-        model, most = chosen.model, REFINE_ITER if self.refine is True else int(self.refine)
+        model = chosen.model
+        played = chosen.iteration - chosen.start
+        most = min(played, MOST_REFINED) if self.refine is True else int(self.refine)
         critic = resolved(self, "bound").is_wasserstein
         if most == 0 or critic or self.image_shape is not None or (near or model.base) is None:
             return []

@@ -44,7 +44,7 @@ class HybridCDDensity(DensityEstimator):
         the density near data, smaller favors generation from noise.
     sampler : {"mala", "langevin", "sghmc", "hmc"} or Sampler, default="mala"
         Chains in training.
-    n_steps : int, default=10
+    n_steps : int, default=5
         Steps per chain and update.
     step_size : float, "auto", "adaptive" or EnergyStep, default="auto"
         Step eps that multiplies the gradient of E, standardized units squared (for HMC and SGHMC a
@@ -56,7 +56,7 @@ class HybridCDDensity(DensityEstimator):
     refine : bool, default=True
         After the chains, take up to `max_iter` updates of importance likelihood with the base as
         proposal; needs a base and is skipped without one.
-    max_iter : int, default=600
+    max_iter : int, default=400
         Energy updates of each phase.
 
     Attributes
@@ -117,7 +117,7 @@ class HybridCDDensity(DensityEstimator):
         init="hybrid",
         cd_weight=25.0,
         sampler="mala",
-        n_steps=10,
+        n_steps=5,
         step_size="auto",
         temperature=1.0,
         energy="mlp",
@@ -125,12 +125,12 @@ class HybridCDDensity(DensityEstimator):
         standardize=True,
         data_noise="auto",
         refine=True,
-        max_iter=600,
+        max_iter=400,
         batch_size=256,
-        learning_rate=2e-3,
+        learning_rate=8e-3,
         optimizer="adam",
         validation_fraction=0.1,
-        n_iter_no_change=12,
+        n_iter_no_change=6,
         tol=0.0,
         log_partition="auto",
         contamination="auto",

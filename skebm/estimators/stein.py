@@ -152,7 +152,7 @@ class SteinEBM(DensityEstimator):
         learning_rate=2e-3,
         optimizer="adam",
         validation_fraction=0.1,
-        n_iter_no_change=12,
+        n_iter_no_change=6,
         tol=0.0,
         log_partition="auto",
         contamination="auto",

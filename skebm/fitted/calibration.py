@@ -12,17 +12,15 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 from scipy.special import logsumexp
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 
 from skebm.bases import Gaussian
-from skebm.bases.mixture import CANDIDATES, PATIENCE, MixtureBase
+from skebm.bases.mixture import CANDIDATES, PATIENCE, ROUGH_TOL, MixtureBase, Shape
 from skebm.energies import Model
 from skebm.energies.reweighted import Reweighted
 from skebm.exceptions import NormalizationWarning
 from skebm.partition._base import log_ratio
 
-MOST_ROWS = 4000  # that choose and fit the mixture
+MOST_ROWS = 2000  # that choose and fit the mixture
 MOST_COMPONENTS = 30
 N_DRAWS = 32768
 WIDE_SHARE, WIDE_SCALE = 0.1, 2.0
@@ -55,7 +53,7 @@ def calibrate(
     """
     order = torch.randperm(len(rows), generator=rng, device=rows.device)
     chosen = rows[order[:MOST_ROWS]]
-    mixture = _by_criterion(chosen, rng)
+    mixture = _by_criterion(chosen)
     proposal = _defended(mixture, Gaussian(inflation=WIDE_SCALE).fit(chosen, None, rng))
     draws = proposal.sample(N_DRAWS, rng)
     log_weight = log_ratio(model, proposal, draws).double()
@@ -84,24 +82,21 @@ def calibrate(
     return Calibration(energy, proposal, max(gain, 0.0), ess, k)
 
 
-def _by_criterion(rows: torch.Tensor, rng: torch.Generator) -> MixtureBase:
+def _by_criterion(rows: torch.Tensor) -> MixtureBase:
     """Return the mixture with the lowest Bayesian information criterion."""
-    x = rows.double().cpu().numpy()
-    seed = int(torch.randint(2**31, (1,), generator=rng, device=rng.device))
-    most = min(MOST_COMPONENTS, max(1, len(x) // (x.shape[1] + 1)))
-    best, best_value, losses = None, math.inf, 0
-    for k in [k for k in CANDIDATES if k <= most]:
-        mixture = GaussianMixture(k, reg_covar=REGULARIZATION, random_state=seed)
-        with warnings.catch_warnings():  # an unfinished EM still gives responsibilities
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            value = mixture.fit(x).bic(x)
-        losses = 0 if value < best_value else losses + 1
+    n, d = rows.shape
+    x, best_value, losses = rows.double().cpu().numpy(), math.inf, 0
+    shape = best = Shape.whole(x)
+    for k in [k for k in CANDIDATES if k <= min(MOST_COMPONENTS, max(1, n // (d + 1)))]:
+        shape = shape.split(k).fitted(x, REGULARIZATION, ROUGH_TOL)
+        likelihood = MixtureBase.from_moments(*shape, rows.device).log_prob(rows).double().sum()
+        value = (k * (d + 1) * (d + 2) / 2 - 1) * math.log(n) - 2 * float(likelihood)
+        losses += 1
         if value < best_value:
-            best, best_value = mixture, value
+            best, best_value, losses = shape, value, 0
         if losses == PATIENCE:
             break
-    assert best is not None  # one component always has a criterion
-    return MixtureBase.from_moments(best.weights_, best.means_, best.covariances_, rows.device)
+    return MixtureBase.from_moments(*best, rows.device)
 
 
 def _defended(near: MixtureBase, wide: MixtureBase) -> MixtureBase:

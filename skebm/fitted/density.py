@@ -7,6 +7,7 @@ __all__ = ["FittedDensity"]
 import copy
 import warnings
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,16 @@ from skebm._surroundings import own_settings, threads
 from skebm.bases import Base
 from skebm.bases.tails import Defended
 from skebm.data import Transform, resolve_device, torch_generator
-from skebm.energies import Model
+from skebm.energies import Energy, Model, Zero, as_energy
 from skebm.fitted.draws import Draws, SampleInfo
 from skebm.fitted.energy import EnergySource, pack_energy, unpack_energy
 from skebm.fitted.pack import Packable, Tensors, pack_all, prefixed, unpack_all, within
 from skebm.partition import LogPartition
 
 FEW = 256  # rows up to which everything is computed in double precision
-NARROW, FAR = 30.0, 1e3  # inverse width of the base, and coordinates, from which all rows are
-BLOCK = {"cpu": 4096}  # rows at a time, above that
+NARROW = 30.0  # inverse width from which a base is, whatever the number of rows
+FAR = 1e3  # coordinates from which a row is
+BLOCK = {"cpu": 2048}  # rows at a time, above that
 DEVICE_BLOCK = 65536
 LARGEST = 1e300  # nats; stands for what float arithmetic calls infinite
 
@@ -53,7 +55,7 @@ class FittedDensity:
     -----
     The same call gives the same bits on one machine. Up to 256 rows are computed in double
     precision, so that a row's value in two such calls agrees to 1e-9 (1 + \|value\|); more rows in
-    float32, but for rows far out and narrow bases, and in blocks, and any two calls agree to 1e-5
+    float32, but for rows far out and a narrow base, and in blocks, and any two calls agree to 1e-5
     (1 + \|value\|). Memory beyond the result is that of one block.
 
     Examples
@@ -93,8 +95,10 @@ class FittedDensity:
     def log_density(self, X: np.ndarray) -> np.ndarray:
         """Return log p at rows (n, d) in the units of X: (n,), nats, finite."""
         log_z = 0.0 if self.log_partition is None else self.log_partition.value
-        potential = self._evaluate(X, Model.potential)
-        return finite(self.transform.log_slope(X).sum(1) - potential - log_z)
+        out = self._evaluate(X, Model.potential)
+        np.subtract(self.transform.log_slope(X).sum(1), out, out=out)  # in place: there may be 1e8
+        out -= log_z
+        return finite(out)
 
     @own_settings()
     def energy(self, X: np.ndarray) -> np.ndarray:
@@ -104,10 +108,13 @@ class FittedDensity:
     @own_settings()
     def score_function(self, X: np.ndarray) -> np.ndarray:
         """Return the gradient of log p at rows (n, d): (n, d), nats per unit of X."""
-        score = self._evaluate(X, lambda model, z: model.potential_and_score(z)[1], X.shape[1:])
+        out = self._evaluate(X, lambda model, z: model.potential_and_score(z)[1], X.shape[1:])
         root = np.exp(self.transform.log_slope(X) / 2)  # which doubles hold for denormal scales too
         with np.errstate(over="ignore"):  # made finite below
-            return finite(score * root * root + self.transform.slope_gradient(X))
+            out *= root
+            out *= root
+            out += self.transform.slope_gradient(X)
+        return finite(out)
 
     def sample(
         self, n_samples: int, random_state: int | np.random.RandomState | None = None
@@ -117,8 +124,16 @@ class FittedDensity:
 
     def draw(self, n: int, rng: torch.Generator) -> tuple[np.ndarray, SampleInfo]:
         """Return rows (n, d) in the units of X, and how their drawing went."""
+        model, proposal = self.model, self.proposal
+        if self._is_narrow and self.draws.by_weights and self.device.type != "mps":
+            # float32 rows would be few places side by side
+            model = self._narrow()
+            if proposal is self.model.base:
+                proposal = model.base or proposal
+            else:
+                proposal = copy.deepcopy(proposal).double()
         with own_settings(), threads(self.model.multiply_adds(n)):
-            z, info = self.draws.sample(self.model, self.proposal, n, rng)
+            z, info = self.draws.sample(model, proposal, n, rng)
             return self.transform.inverse(z), info
 
     def noise(self, n: int, rng: torch.Generator) -> torch.Tensor:
@@ -209,26 +224,53 @@ class FittedDensity:
         row_shape: tuple[int, ...] = (),
     ) -> np.ndarray:
         """Apply a function of model and standardized rows block by block: (n, *row_shape)."""
-        exactly = len(X) <= FEW or self._is_narrow
+        evaluate = self._exactly if len(X) <= FEW else self._coarsely
         out = np.empty((len(X), *row_shape))
         size = BLOCK.get(self.device.type, DEVICE_BLOCK)
-        work = self.model.multiply_adds(len(X)) if len(X) <= size else np.inf
+        work = len(X) * self._per_row if len(X) <= size else np.inf
         with torch.no_grad(), threads(work):
             for start in range(0, len(X), size):
-                z = self.transform.forward(X[start : start + size], "cpu", torch.float64)
-                if exactly or z.abs().max() > FAR:
-                    model = self._doubled()
-                    z = z if self.device.type == "mps" else z.to(self.device)
-                else:
-                    model, z = self.model, z.float().to(self.device)
-                out[start : start + size] = function(model, z).cpu().numpy()
+                out[start : start + size] = evaluate(X[start : start + size], function)
         return out
 
-    @property
+    def _exactly(
+        self, X: np.ndarray, function: Callable[[Model, torch.Tensor], torch.Tensor]
+    ) -> np.ndarray:
+        """Apply a function of model and standardized rows in double precision."""
+        model = self._doubled()
+        device = "cpu" if self.device.type == "mps" else self.device
+        return function(model, self.transform.forward(X, device, torch.float64)).cpu().numpy()
+
+    def _coarsely(
+        self, X: np.ndarray, function: Callable[[Model, torch.Tensor], torch.Tensor]
+    ) -> np.ndarray:
+        """Apply a function in float32, unless rows are far out; a narrow base stays in double."""
+        z = self.transform.forward(X, self.device)
+        low, high = z.aminmax()
+        if max(-low, high) > FAR:
+            return self._exactly(X, function)
+        model = self.model
+        if self._is_narrow and self.device.type != "mps":
+            z = self.transform.forward(X, self.device, torch.float64)
+            model = self._narrow()
+        return function(model, z).cpu().numpy()
+
+    @cached_property
     def _is_narrow(self) -> bool:
         """Whether float32 is too coarse for the places of rows."""
         base = self.model.base
         return base is not None and base.inverse_width > NARROW
+
+    @cached_property
+    def _per_row(self) -> float:
+        """Multiply-adds that a row takes."""
+        return self.model.multiply_adds(1)
+
+    def _narrow(self) -> Model:
+        """Return the model with its base alone in double precision."""
+        energy = self.model.energy
+        known = isinstance(energy, Zero)  # models that are their base are drawn from as such
+        return self._doubled()._replace(energy=energy if known else InSingle(energy))
 
     def _doubled(self) -> Model:
         if self._double is None:
@@ -237,6 +279,22 @@ class FittedDensity:
             base = None if base is None else base.to(device).double()
             self._double = Model(energy.to(device).double(), base, temperature)
         return self._double
+
+
+class InSingle(Energy):
+    """An energy in float32, whatever the precision of the rows (n, d)."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = as_energy(module)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (n, d) to (n,)."""
+        return self.module(x.float())
+
+    def value_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the energy (n,) and its gradient (n, d)."""
+        return self.module.value_and_gradient(x.float())
 
 
 def _moved(value: Any, device: torch.device) -> Any:
@@ -249,8 +307,9 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 def finite(values: np.ndarray) -> np.ndarray:
-    """Replace what overflowed: -inf and nan become -1e300, +inf becomes 1e300."""
-    return np.nan_to_num(values, nan=-LARGEST).clip(-LARGEST, LARGEST)
+    """Replace what overflowed, in place: -inf and nan become -1e300, +inf becomes 1e300."""
+    values[np.isnan(values)] = -LARGEST
+    return values.clip(-LARGEST, LARGEST, out=values)
 
 
 def device_here(device: Any) -> torch.device:

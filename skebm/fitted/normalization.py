@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["MOST_COLUMNS", "near", "normalize"]
 
+import math
 import warnings
 
 import torch
@@ -17,6 +18,7 @@ from skebm.fitted.draws import settle
 from skebm.partition import LogPartition, PartitionMethod
 
 PROPOSAL_ROWS = 4000
+N_RAYS, FAR = 256, 1e3  # directions, and times the distance of draws, that an energy is followed
 BLOCK = 16_384  # rows that methods evaluate at a time
 MOST_ROWS = 100_000
 MOST_COLUMNS = Defensive().max_columns  # beyond, nothing fitted in seconds is near the model
@@ -46,6 +48,24 @@ def normalize(
     with threads(model.multiply_adds(BLOCK)):
         result = method.estimate(model, proposal, rng)
     doubts = result.doubts()
+    if doubts is None and model.base is None and result.method != "exact":
+        doubts = _far_out(model, proposal, rng)
     if doubts is not None:
         warnings.warn(doubts, NormalizationWarning, stacklevel=4)
     return result
+
+
+@torch.no_grad()
+def _far_out(model: Model, proposal: Base, rng: torch.Generator) -> str | None:
+    """Return what to say of an energy without a base that has mass where no draw has been."""
+    x = proposal.sample(N_RAYS, rng)
+    if x.shape[1] > MOST_COLUMNS:  # images, which are bounded
+        return None
+    middle = x.mean(0)
+    gained = model.potential(x) - model.potential(middle + FAR * (x - middle))
+    if float(gained.max()) > -x.shape[1] * math.log(FAR):  # the volume grows by as much
+        return (
+            f"the energy does not outgrow the space at {FAR:g} times the distance of the rows, so "
+            "that log Z misses mass far out, or there is none. Use a base."
+        )
+    return None

@@ -6,36 +6,41 @@ __all__ = [
     "ACTIVATIONS",
     "FeedForward",
     "activation_of",
-    "in_chunks",
-    "run_back",
-    "run_hidden",
     "uniform_linear",
 ]
 
 import math
-import threading
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-from torch.nn.functional import leaky_relu, silu, softplus
+from torch.nn.functional import leaky_relu, linear, silu, softplus
 
+from skebm.networks._passes import (
+    TrainingPass,
+    in_chunks,
+    is_ordinary,
+    pairs,
+    phase_gradient,
+    run_alone,
+    run_back,
+    run_hidden,
+    with_waves,
+)
 from skebm.networks._undrawn import Linear
 
 SPAN = 8.0  # ratio of the highest to the lowest initial frequency
 SLOPE = 0.05  # of leaky ReLU: SP section 5 and the networks it builds on
-CHUNK_BYTES = 1 << 19  # of one hidden layer: a few of them stay in a core's cache
-MOST_KEPT = 4  # sizes of scratch memory per thread
 _ONE = torch.ones(())
-_MEMORY = threading.local()  # scratch for hidden layers, one set per thread
 
 
 class Activation(NamedTuple):
-    """A function, its in-place form that also writes the derivative, and both with a graph."""
+    """A function, its forms in place, alone and with the derivative, and both with a graph."""
 
     value: Callable[[torch.Tensor], torch.Tensor]
+    in_place: Callable[[torch.Tensor], torch.Tensor]
     with_derivative: Callable[[torch.Tensor, torch.Tensor], None]  # z becomes the value
     pair: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]  # value and derivative
 
@@ -48,8 +53,13 @@ def _silu(z: torch.Tensor, derivative: torch.Tensor) -> None:
 
 def _softplus(z: torch.Tensor, derivative: torch.Tensor) -> None:
     torch.sigmoid(z, out=derivative)
-    derivative.masked_fill_(z > 20, 1)  # beyond, softplus is the identity
-    z.copy_(softplus(z))
+    if z.dtype == torch.float64:
+        derivative.masked_fill_(z > 20, 1)  # beyond, softplus is the identity
+    _softplus_(z)
+
+
+def _softplus_(z: torch.Tensor) -> torch.Tensor:
+    return torch.ops.aten.softplus.out(z, out=z)
 
 
 def _tanh(z: torch.Tensor, derivative: torch.Tensor) -> None:
@@ -86,15 +96,16 @@ def _leaky_relu_pair(z: torch.Tensor, *, slope: float) -> tuple[torch.Tensor, to
 def _leaky(slope: float) -> Activation:
     return Activation(
         partial(leaky_relu, negative_slope=slope),
+        partial(leaky_relu, negative_slope=slope, inplace=True),
         partial(_leaky_relu, slope=slope),
         partial(_leaky_relu_pair, slope=slope),
     )
 
 
 ACTIVATIONS = {
-    "silu": Activation(silu, _silu, _silu_pair),
-    "softplus": Activation(softplus, _softplus, _softplus_pair),
-    "tanh": Activation(torch.tanh, _tanh, _tanh_pair),
+    "silu": Activation(silu, partial(silu, inplace=True), _silu, _silu_pair),
+    "softplus": Activation(softplus, _softplus_, _softplus, _softplus_pair),
+    "tanh": Activation(torch.tanh, torch.tanh_, _tanh, _tanh_pair),
     "leaky_relu": _leaky(SLOPE),
 }
 
@@ -148,7 +159,8 @@ class FeedForward(torch.nn.Module):
     ``forward`` costs ``2 n sum(a * b)`` floating-point operations over the weight shapes (a, b);
     ``value_and_gradient`` costs twice that and builds no autograd graph. ``directional_derivative``
     costs twice that too and keeps its graph, so that training on it takes one ordinary backward
-    pass.
+    pass. On the CPU, where the rows want no gradient, the backward pass to the parameters is
+    written out too, and a pass without a graph goes through pieces of rows that stay in a cache.
 
     References
     ----------
@@ -201,14 +213,16 @@ class FeedForward(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (n, d) to (n,)."""
-        value = activation_of(self.activation, self.negative_slope).value
-        if self.n_frequencies:
-            phase = x @ self.frequencies
-            x = torch.cat([x, phase.sin(), phase.cos()], 1)
-        *inner, last = self._linear()
-        for layer in inner:
-            x = value(layer(x))
-        return last(x).squeeze(-1)
+        frequencies, parameters = self._parts()
+        activation = activation_of(self.activation, self.negative_slope)
+        plain = partial(_plain, activation.value)
+        graph = torch.is_grad_enabled()
+        if not is_ordinary(x) or (graph and x.requires_grad):
+            return plain(x, frequencies, *parameters)
+        if graph and any(p.requires_grad for p in (*parameters, frequencies) if p is not None):
+            pass_ = TrainingPass.apply
+            return pass_(plain, activation.with_derivative, x, frequencies, *parameters)
+        return run_alone(x, frequencies, pairs(parameters), activation.in_place)
 
     @torch.no_grad()
     def value_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -242,80 +256,39 @@ class FeedForward(torch.nn.Module):
         return last(a).squeeze(-1), tangent @ last.weight[0]
 
     def _chunk(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        *inner, last = self._linear()
+        frequencies, parameters = self._parts()
+        *inner, (last, bias) = pairs(parameters)
         activate = activation_of(self.activation, self.negative_slope).with_derivative
-        a = x
-        if self.n_frequencies:
-            phase = x @ self.frequencies
-            sine, cosine = phase.sin(), phase.cos()
-            a = torch.cat([x, sine, cosine], 1)
-        hidden, derivatives = run_hidden(a, inner, activate)
-        output = torch.addmv(last.bias, hidden[-1], last.weight[0])
-        gradient = run_back(derivatives[-1].mul_(last.weight), inner, hidden, derivatives)
-        if self.n_frequencies:
-            direct, by_sine, by_cosine = gradient.split(
-                (x.shape[1], self.n_frequencies, self.n_frequencies), 1
-            )
-            by_phase = by_sine * cosine - by_cosine * sine
-            gradient = torch.addmm(direct, by_phase, self.frequencies.T)
+        features = with_waves(x, frequencies)
+        hidden, derivatives = run_hidden(features, inner, activate)
+        output = torch.mv(hidden[-1], last[0]).add_(bias)
+        weights = [weight for weight, _ in inner]
+        weights[-1] = weights[-1] * last.T  # cheaper than to multiply each row
+        gradient = run_back(derivatives[-1], weights, hidden, derivatives)
+        if frequencies is not None:
+            d = x.shape[1]
+            by_phase = phase_gradient(features[:, d:], gradient[:, d:])
+            gradient = torch.addmm(gradient[:, :d], by_phase, frequencies.T)
         return output, gradient
+
+    def _parts(self) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
+        """Return the frequencies, if any, and each layer's weight and bias."""
+        frequencies = self.frequencies if self.n_frequencies else None
+        return frequencies, [p for layer in self._linear() for p in (layer.weight, layer.bias)]
 
     def _linear(self) -> list[torch.nn.Linear]:
         return list(self.layers)  # type: ignore[arg-type]
 
 
-def in_chunks(
-    value_and_gradient: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
+def _plain(
+    value: Callable[[torch.Tensor], torch.Tensor],
     x: torch.Tensor,
-    widest: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Apply to rows (n, d) in pieces of which a layer of the widest width stays in a cache."""
-    n_chunks = -(-len(x) * widest * x.element_size() // CHUNK_BYTES)
-    if n_chunks <= 1 or x.device.type != "cpu":
-        return value_and_gradient(x)
-    values, gradients = zip(*map(value_and_gradient, x.chunk(n_chunks)), strict=True)
-    return torch.cat(values), torch.cat(gradients)
-
-
-def run_hidden(
-    a: torch.Tensor,
-    layers: list[torch.nn.Linear],
-    activate: Callable[[torch.Tensor, torch.Tensor], None],
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return each hidden layer's values and derivatives (n, width), in scratch memory."""
-    hidden, derivatives = _scratch(a, tuple(layer.out_features for layer in layers))
-    for layer, z, derivative in zip(layers, hidden, derivatives, strict=True):
-        torch.mm(a, layer.weight.T, out=z).add_(layer.bias)  # addmm copies the bias first
-        activate(z, derivative)
-        a = z
-    return hidden, derivatives
-
-
-def run_back(
-    gradient: torch.Tensor,
-    layers: list[torch.nn.Linear],
-    hidden: list[torch.Tensor],
-    derivatives: list[torch.Tensor],
+    frequencies: torch.Tensor | None,
+    *parameters: torch.Tensor,
 ) -> torch.Tensor:
-    """Turn the gradient before the last hidden activation into that at the input (n, d)."""
-    # hidden layers are no longer needed: each takes the gradient that flows into it
-    for i in range(len(layers) - 1, 0, -1):
-        torch.mm(gradient, layers[i].weight, out=hidden[i - 1])
-        gradient = hidden[i - 1].mul_(derivatives[i - 1])
-    return gradient @ layers[0].weight
-
-
-def _scratch(
-    x: torch.Tensor, widths: tuple[int, ...]
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return two uninitialized (n, width) tensors per hidden layer, kept from call to call.
-
-    Fresh memory of this size would be handed back to the system and paid for again at each step.
-    """
-    key = (len(x), widths, x.dtype)
-    kept: dict = _MEMORY.__dict__.setdefault("layers", {}) if x.device.type == "cpu" else {}
-    if key not in kept:
-        if len(kept) == MOST_KEPT:
-            kept.clear()
-        kept[key] = tuple([x.new_empty(len(x), width) for width in widths] for _ in range(2))
-    return kept[key]
+    """Return a perceptron's output (n,) by operations that autograd and transforms know."""
+    *inner, last = pairs(parameters)
+    a = with_waves(x, frequencies)
+    for weight, bias in inner:
+        a = value(linear(a, weight, bias))
+    return linear(a, *last).squeeze(-1)

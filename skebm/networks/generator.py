@@ -89,7 +89,7 @@ class MLPGenerator(GeneratorComponent):
     observation_noise : float or "auto", default="auto"
         Standard deviation of Gaussian noise on generated rows, standardized units; it gives the
         generator a density in the full space. ``"auto"`` is 0.05 for VERA's entropy, else 0.
-    learning_rate : float, default=0.002
+    learning_rate : float, default=0.004
         Step of the generator's optimizer (dimensionless).
     betas : tuple of float, default=None
         Adam's decay rates for the generator; None takes those of the energy.
@@ -131,7 +131,7 @@ class MLPGenerator(GeneratorComponent):
         output: str = "identity",
         latent_dim: int | None = None,
         observation_noise: float | str = "auto",
-        learning_rate: float = 2e-3,
+        learning_rate: float = 4e-3,
         betas: tuple[float, float] | None = None,
     ) -> None:
         self.hidden_sizes = hidden_sizes

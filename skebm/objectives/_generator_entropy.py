@@ -6,6 +6,7 @@ __all__ = [
     "EntropyTerm",
     "information_term",
     "jacobian_term",
+    "logdet_term",
     "minority",
     "noisy_log_density",
     "orientation",
@@ -22,7 +23,7 @@ from skebm.networks import FeedForward, half_log_det, singular_values, value_and
 from skebm.networks.jacobian import log_volume
 
 STEEPEST = 5.0  # nats above the mean volume up to which the push grows in proportion
-SHOWN = 32  # rows whose singular values are followed, above two latent dimensions
+SHOWN = 8  # rows whose singular values are followed, above two latent dimensions
 SHOWN_COLUMNS = 256  # of Jacobians that are formed to be followed alone
 N_POSTERIOR = 20  # latents behind one score of the generator's density: VERA's
 
@@ -34,6 +35,7 @@ class EntropyTerm(NamedTuple):
     volume: torch.Tensor  # (m,) log volumes, nats; without a graph
     fold: torch.Tensor  # () share of latents whose determinant has the rarer sign
     smallest: torch.Tensor  # (k,) smallest singular values of some rows; without a graph
+    share: torch.Tensor  # (m,) of each latent's volume in m times minus the loss
 
 
 @torch.no_grad()
@@ -64,24 +66,27 @@ def jacobian_term(
     zero instead, in proportion to its size over the batch's geometric mean (the gradient of -size;
     the term itself is its linearization).
     """
-    none = z.new_zeros(())
-    d = z.shape[1]
+    none, d = z.new_zeros(()), z.shape[1]
     if method != "logdet":
         volume = log_volume(generator, z, method, n_iter=n_iter, rng=rng)
         smallest = (volume.detach() / d).exp()  # of "singular-value"
         if method == "hutchinson":
             smallest = _followed(value_and_jacobian(generator, z[: max(SHOWN_COLUMNS // d, 1)])[1])
-        return EntropyTerm(-volume.mean(), volume.detach(), none, smallest)
-    jacobian = value_and_jacobian(generator, z)[1]
+        return EntropyTerm(-volume.mean(), volume.detach(), none, smallest, torch.ones_like(volume))
+    return logdet_term(value_and_jacobian(generator, z)[1], fold_penalty)
+
+
+def logdet_term(jacobian: torch.Tensor, fold_penalty: float) -> EntropyTerm:
+    """Return that of ``"logdet"``, from Jacobians (m, D, d) with a graph."""
     volume, smallest = half_log_det(jacobian), _followed(jacobian)
-    if jacobian.shape[1] != d:
-        return EntropyTerm(-volume.mean(), volume.detach(), none, smallest)
-    rarer = minority(orientation(jacobian))
-    gain = volume
-    if fold_penalty:
-        excess = (volume - volume.mean()).detach().clamp(max=STEEPEST)
-        gain = torch.where(rarer, -fold_penalty * excess.exp() * volume, volume)
-    return EntropyTerm(-gain.mean(), volume.detach(), rarer.to(z.dtype).mean(), smallest)
+    share, fold = torch.ones_like(volume), volume.new_zeros(())
+    if jacobian.shape[1] == jacobian.shape[2]:
+        rarer = minority(orientation(jacobian))
+        fold = rarer.to(volume.dtype).mean()
+        if fold_penalty:
+            excess = (volume - volume.mean()).detach().clamp(max=STEEPEST)
+            share = torch.where(rarer, -fold_penalty * excess.exp(), share)
+    return EntropyTerm(-(share * volume).mean(), volume.detach(), fold, smallest, share)
 
 
 def _followed(jacobian: torch.Tensor) -> torch.Tensor:

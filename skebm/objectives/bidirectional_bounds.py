@@ -5,11 +5,12 @@ from __future__ import annotations
 __all__ = ["BidirectionalBounds"]
 
 import math
+from typing import NamedTuple
 
 import torch
 
 from skebm._components import check_number
-from skebm.energies import Model, as_energy
+from skebm.energies import Model, as_energy, energy_and_score
 from skebm.networks import (
     FeedForward,
     GeneratorComponent,
@@ -33,6 +34,7 @@ from skebm.objectives._generator_entropy import (
     EntropyTerm,
     information_term,
     jacobian_term,
+    logdet_term,
     posterior_term,
 )
 from skebm.objectives.game_settings import BY_JACOBIAN, GeneratorEntropy, UpperBound
@@ -40,7 +42,7 @@ from skebm.objectives.game_settings import BY_JACOBIAN, GeneratorEntropy, UpperB
 WEIGHTS = {"zero-centered-gp": 0.01, "wgan-gp": 10.0, "wgan-0gp": 0.01}  # of "auto"
 IMAGE_LATENTS = 128
 BIDIRECTIONAL_WEIGHT = 0.001  # over the latent dimension: appendix C
-MOST_TANGENTS = 4096  # columns of Jacobians per update: beyond, fewer rows carry the entropy
+MOST_TANGENTS = 1024  # columns of Jacobians per update: beyond, fewer rows carry the entropy
 FEWEST_ROWS = 16
 VARIATIONAL_NOISE = 0.05
 STATISTICS = (128, 128)
@@ -89,10 +91,12 @@ class BidirectionalBounds(Objective):
 
     Notes
     -----
-    No chain and no normalizer. An update generates two batches and takes one directional derivative
-    of the energy; Jv and the density's slope are constants in it. Jacobians are computed for at
-    most 4096 columns per update: with many latent dimensions a random part of the batch carries the
-    entropy and the penalty, which leaves their expectation.
+    No chain and no normalizer. An update takes one directional derivative of the energy; Jv and the
+    density's slope are constants in it. With ``"logdet"``, p = 2, `MLPGenerator` without batch
+    normalization and no noise both players move by one batch of generated rows: the backward pass
+    for the entropy brings the density's slope too. Otherwise each has its own, as in the paper.
+    Jacobians are computed for at most 1024 columns per update: with many latent dimensions a random
+    part of the batch carries the entropy and the penalty, which leaves their expectation.
 
     The history holds, on training batches: ``lower_bound`` (nats, standardized space), ``penalty``
     (the mean of which P is the limit), ``hinge_open`` (of ``"bidirectional"``: share of updates in
@@ -237,6 +241,8 @@ class BidirectionalBounds(Objective):
         x = draw()
         network, d = state.modules["generator"], int(state.buffers["latent_dim"])
         z = self._latents(len(x), d, x, rng)
+        if isinstance(network, GeneratorNetwork) and self._looks_once(network):
+            return state, self._step_by_look(model, state, x, self._look(network, z), rng)
         with torch.no_grad():
             fake = self._generated(network, z, rng)
         energy = model.energy(torch.cat([x, fake])) / model.temperature
@@ -286,11 +292,78 @@ class BidirectionalBounds(Objective):
             return self._whole_penalty(model, network, z, rng)
         v = torch.empty_like(z).normal_(generator=rng)
         x, along, slope = self._directions(network, z, v, rng)
-        residual = as_energy(model.energy).directional_derivative(x, along) / model.temperature
-        residual = residual - (z * v).sum(1) - slope
+        known = (z * v).sum(1) + slope
         if model.base is not None:
-            residual = residual - (model.base.log_prob_and_score(x)[1] * along).sum(1)
-        terms = residual.square()
+            known = known + (model.base.log_prob_and_score(x)[1] * along).sum(1)
+        return self._squared(model, x, along, known, v)
+
+    def _looks_once(self, network: GeneratorNetwork) -> bool:
+        """Whether the entropy's gradient brings all that the penalty asks of the generator."""
+        exact = self.spread.kind == "logdet" and self.noise() == 0 and network.norms is None
+        return exact and self.upper.kind == "bidirectional" and self.upper.exponent == 2
+
+    def _look(self, network: GeneratorNetwork, z: torch.Tensor) -> Look:
+        """Pass latents through the generator once, for both players."""
+        some = self._some(z).requires_grad_(True)
+        x, jacobian = network.value_and_jacobian(some)
+        term = logdet_term(jacobian, self.spread.fold_penalty)
+        by_z, *slopes = torch.autograd.grad(
+            term.loss,
+            [some, *network.parameters()],
+            retain_graph=True,  # for the rows
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        by_volume = torch.where(term.share == 0, 0.0, -len(some) / term.share)[:, None] * by_z
+        if len(some) < len(z):
+            x = torch.cat([x, network(z[len(some) :])])
+        torch._foreach_mul_(slopes, self.spread.weight)
+        return Look(some.detach(), x, jacobian.detach(), term, by_volume, slopes)
+
+    def _step_by_look(
+        self, model: Model, state: State, x: torch.Tensor, look: Look, rng: torch.Generator
+    ) -> dict[str, torch.Tensor]:
+        """Let both players move by one batch of latents: a Jacobian and a slope of p0 for both."""
+        fake, (m, d) = look.x.detach(), look.z.shape
+        of_base, pull = torch.zeros(()), torch.zeros_like(fake)
+        if model.base is not None:
+            log_prob, pull = model.base.log_prob_and_score(fake)
+            of_base = log_prob.mean() - model.base.log_prob(x).mean()
+        energy = model.energy(torch.cat([x, fake])) / model.temperature
+        at_data, at_fake = energy[: len(x)].mean(), energy[len(x) :].mean()
+        v = torch.empty_like(look.z).normal_(generator=rng)
+        along = (look.jacobian @ v[:, :, None])[:, :, 0]
+        known = (look.z * v).sum(1) + (look.by_z * v).sum(1) + (pull[:m] * along).sum(1)
+        penalty = self._squared(model, fake[:m], along, known, v).mean()
+        weighted = self.weight(d) * penalty
+        descend(state.optimizers["energy"], at_data - at_fake + (weighted - self.margin).relu())
+        score = energy_and_score(model.energy, fake)[1] / model.temperature + pull
+        _follow(state.optimizers["generator"], -(score * look.x).sum(1).mean(), look.slopes)
+        low, median = look.term.smallest.quantile(fake.new_tensor([0.05, 0.5])).unbind()
+        volume = look.term.volume.mean()
+        prior = 0.5 * d * (1 + math.log(2 * math.pi))
+        return {
+            "fold": look.term.fold,
+            "s1_low": low,
+            "s1_median": median,
+            "lower_bound": (at_data - at_fake).detach() + of_base + prior + volume,
+            "hinge_open": (weighted.detach() > self.margin).to(x.dtype),
+            "data_energy": at_data.detach(),
+            "generated_energy": at_fake.detach(),
+            "penalty": penalty.detach(),
+        }
+
+    def _squared(
+        self,
+        model: Model,
+        x: torch.Tensor,
+        along: torch.Tensor,
+        known: torch.Tensor,
+        v: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the penalty's terms (n,), given what the energy has no part in."""
+        by_energy = as_energy(model.energy).directional_derivative(x, along) / model.temperature
+        terms = (by_energy - known).square()
         return terms if self.upper.probe == "gaussian" else terms / v.square().sum(1)
 
     def _improve(
@@ -414,6 +487,17 @@ class BidirectionalBounds(Objective):
         return torch.empty(n, d, device=like.device).normal_(generator=rng)
 
 
+class Look(NamedTuple):
+    """What a batch of latents shows of a generator, before either player moves."""
+
+    z: torch.Tensor  # (m, d) those that carry Jacobians
+    x: torch.Tensor  # (n, D) generated rows, with a graph
+    jacobian: torch.Tensor  # (m, D, d)
+    term: EntropyTerm
+    by_z: torch.Tensor  # (m, d) gradient of the log volume
+    slopes: list[torch.Tensor]  # of minus the weighted entropy, in the generator's parameters
+
+
 class LogWidth(torch.nn.Module):
     """Logarithms of the posterior's standard deviations, one per latent dimension."""
 
@@ -432,6 +516,20 @@ class FlatRows(torch.nn.Module):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Map (n, d) to flat rows (n, D)."""
         return self.module(z).flatten(1)
+
+
+def _follow(
+    optimizer: torch.optim.Optimizer, loss: torch.Tensor, further: list[torch.Tensor]
+) -> None:
+    """Take one step on a loss plus what has these gradients in the parameters."""
+    optimizer.zero_grad(set_to_none=True)
+    (group,) = optimizer.param_groups
+    gradients = torch.autograd.grad(
+        loss, group["params"], allow_unused=True, materialize_grads=True
+    )
+    for p, a, b in zip(group["params"], gradients, further, strict=True):
+        p.grad = a.add_(b)
+    optimizer.step()
 
 
 def volume_change(jacobian: torch.Tensor, change: torch.Tensor) -> torch.Tensor:

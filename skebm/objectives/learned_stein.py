@@ -118,8 +118,10 @@ class LearnedStein(Objective):
     ) -> tuple[State, dict[str, torch.Tensor]]:
         """Alg. 3: C steps of the critic, then one of the model."""
         critic = _critic(state)
-        for _ in range(self.critic_steps):
-            stein, norm = self._improve(critic, model, state, draw(), rng)
+        batches = [draw() for _ in range(self.critic_steps)]
+        score = model.potential_and_score(torch.cat(batches))[1]  # the model waits for the critic
+        for rows, s in zip(batches, score.split([len(b) for b in batches]), strict=True):
+            stein, norm = self._improve(critic, state, rows, s, rng)
         x = draw()
         with torch.no_grad():
             direction = critic(x)
@@ -152,13 +154,12 @@ class LearnedStein(Objective):
     def _improve(
         self,
         critic: CriticNetwork,
-        model: Model,
         state: State,
         x: torch.Tensor,
+        score: torch.Tensor,
         rng: torch.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Take one step of a critic; return the Stein values (n,) and the mean squared norm."""
-        score = model.potential_and_score(x)[1]
         value, divergence = critic.value_and_divergence(x, rng)
         stein = (score * value).sum(1) + divergence
         norm = value.square().sum(1).mean()

@@ -6,18 +6,19 @@ __all__ = ["gradient_of", "shown"]
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from scipy.spatial.distance import cdist
 from scipy.special import softmax
-from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
-from sklearn.neighbors import KernelDensity
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from skebm.inside import unwrap
+
+if TYPE_CHECKING:
+    from sklearn.neighbors import KernelDensity
 
 Score = Callable[[Any], np.ndarray]
 SHORT = 120  # characters of a value that a message shows
@@ -67,6 +68,9 @@ def shown(value: Any) -> str:
 
 
 def _resolve(score: Any, name: str) -> tuple[Score, bool]:
+    from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
+    from sklearn.neighbors import KernelDensity
+
     if isinstance(score, GaussianMixture | BayesianGaussianMixture):
         _check_fitted(score, name)
         return partial(_mixture_score, score), True

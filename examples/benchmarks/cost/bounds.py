@@ -10,25 +10,29 @@ rows, energy and generator 256-256. "BN" is batch normalization in the generator
 The bar is that of two columns without batch normalization, log determinant. Beside it the paper's
 Table 5, total hours over iterations, relative to its WGAN-0GP: CIFAR-10 and ANIMEFACE.
 
-Run: python examples/benchmarks/bounds_cost.py
+Run: python examples/benchmarks/cost/bounds.py
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from _common import parse, print_table, print_title, yes
 
 from skebm.data import ArrayTable, torch_generator
 from skebm.energies import MLP, Model
 from skebm.networks import MLPGenerator
 from skebm.objectives import BidirectionalBounds, GeneratorEntropy
+
+sys.path.append(str(Path(__file__).parents[1]))
+from _common import parse, print_table, print_title, yes
 
 MOST = 2.2
 BASELINE = "wgan-0gp"

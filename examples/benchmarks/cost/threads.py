@@ -8,23 +8,27 @@ same while as many other processes as there are cores compute. "rule" is what
 Bar: where the rule gives one thread, all of them are at most 1.5 times faster on an idle machine;
 a fit by the rule is not slower than one with all threads on a busy one.
 
-Run: python examples/benchmarks/threads.py
+Run: python examples/benchmarks/cost/threads.py
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
-from _common import parse, print_table, print_title, yes
 
 from skebm import NCEDensity, _surroundings
 from skebm.energies import MLP, Model
+
+sys.path.append(str(Path(__file__).parents[1]))
+from _common import parse, print_table, print_title, yes
 
 SMOKE = os.environ.get("SKEBM_SMOKE", "0") not in ("", "0")
 COLUMNS, SECONDS = 10, 0.02 if SMOKE else 0.5
