@@ -13,6 +13,7 @@ __all__ = [
     "as_table",
     "check_choice",
     "check_number",
+    "check_random_state",
     "decode",
     "defined",
     "encode",
@@ -27,6 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import sklearn.utils
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 
@@ -135,6 +137,17 @@ def check_choice(name: str, value: Any, choices: tuple, remedy: str = "") -> Non
         error = ValueError if isinstance(value, str) else TypeError
         remedy = f" {remedy}" if remedy else ""
         raise error(f"{name} must be one of {list(choices)}, got {value!r}.{remedy}")
+
+
+def check_random_state(random_state: Any) -> np.random.RandomState:
+    """Return what scikit-learn makes of a ``random_state``; raise the house's error on others."""
+    try:
+        return sklearn.utils.check_random_state(random_state)
+    except ValueError as error:
+        raise ValueError(
+            f"random_state must be an int from 0 to 2**32 - 1, a RandomState or None, got "
+            f"{random_state!r:.60}. Give the seed itself."
+        ) from error
 
 
 def as_finite(name: str, value: Any) -> np.ndarray:

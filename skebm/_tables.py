@@ -5,12 +5,15 @@ from __future__ import annotations
 __all__ = [
     "as_frame",
     "column_of",
+    "effective",
     "n_rows",
     "naming_columns",
     "one_per_row",
+    "row_weights",
     "table_like",
     "take_entries",
     "take_rows",
+    "weighted_mean",
     "with_column",
 ]
 
@@ -20,13 +23,21 @@ from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
+from narwhals.exceptions import DuplicateError
 
 
 def as_frame(X: Any) -> Any:
     """Return a data frame (of pandas, polars, pyarrow ...) as narwhals sees it, None for others."""
     if isinstance(X, np.ndarray):  # at once: narwhals looks for every library it knows
         return None
-    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    try:
+        frame = nw.from_native(X, eager_only=True, pass_through=True)
+    except DuplicateError as error:
+        lines = [line[2:] for line in str(error).splitlines() if line.startswith("- ")]
+        raise ValueError(
+            f"column names must be unique, got {', '.join(lines[:3]) or 'copies'}. Rename those "
+            "columns, or give an array."
+        ) from error
     return frame if isinstance(frame, nw.DataFrame) else None
 
 
@@ -74,7 +85,11 @@ def _texts(X: Any) -> list[tuple[str, str]]:
     """Return columns that hold text which is no number, with the first such text."""
     frame = as_frame(X)
     if frame is not None:
-        columns = {f"column {n!r}": frame[n].to_list() for n in frame.columns}
+        # by place: a number in brackets is a row
+        columns = {
+            f"column {name!r}": series.to_list()
+            for name, series in zip(frame.columns, frame.iter_columns(), strict=True)
+        }
     elif isinstance(X, np.ndarray | list | tuple) and len(np.shape(X)) == 2:
         columns = {f"column {j}": list(c) for j, c in enumerate(zip(*X, strict=True))}
     else:
@@ -135,15 +150,10 @@ def one_per_row(
     Raises
     ------
     ValueError
-        If there are not n of them (None: at least 1), or NaN or plus infinity is among them; the
-        message calls them `name` and ends in `remedy`.
+        If there are not n of them (None: at least 1), or NaN or plus infinity is among them, or
+        what is no number; the message calls them `name` and ends in `remedy`.
     """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or len(values) != (n or len(values) or -1):
-        rule = f"of shape ({n},)" if n else "one-dimensional and not empty"
-        raise ValueError(
-            f"{name} must be {rule}, got shape {values.shape}. It needs one number per row."
-        )
+    values = _in_a_row(name, values, n)
     n_bad = np.count_nonzero(~np.isfinite(values) if finite else ~(values < np.inf))
     if n_bad:
         rule = "finite" if finite else "numbers below infinity"
@@ -152,6 +162,64 @@ def one_per_row(
             f"({np.count_nonzero(np.isnan(values))} NaN). {remedy}"
         )
     return values
+
+
+def _in_a_row(name: str, values: Any, n: int | None) -> np.ndarray:
+    """Return n numbers (None: at least 1) as float64."""
+    values = _as_numbers(name, values)
+    if values.ndim != 1 or len(values) != (n or len(values) or -1):
+        rule = f"of shape ({n},)" if n else "one-dimensional and not empty"
+        raise ValueError(
+            f"{name} must be {rule}, got shape {values.shape}. It needs one number per row."
+        )
+    return values
+
+
+def _as_numbers(name: str, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        shown = " ".join(repr(values).split())
+        raise ValueError(
+            f"{name} must hold numbers, got {shown:.60}. It needs one number per row."
+        ) from error
+
+
+def row_weights(sample_weight: Any, n: int, *, fewest: int = 2) -> np.ndarray:
+    """Return weights (n,) relative to the largest; a single number is that of every row.
+
+    Raises
+    ------
+    ValueError
+        If they are not n numbers from 0 to infinity, or fewer than `fewest` are positive.
+    """
+    weight = _as_numbers("sample_weight", sample_weight)
+    weight = _in_a_row("sample_weight", np.full(n, weight) if weight.ndim == 0 else weight, n)
+    n_bad = np.count_nonzero(~((weight >= 0) & (weight < np.inf)))
+    if n_bad:
+        raise ValueError(
+            f"sample_weight must be finite and >= 0, got {n_bad} values that are not. Leave rows "
+            "out by a weight of 0."
+        )
+    if np.count_nonzero(weight) < fewest:
+        raise ValueError(
+            f"sample_weight must be positive for at least {fewest} row{'s' * (fewest > 1)}, got "
+            f"{np.count_nonzero(weight)} above zero. Leave it out to weight all rows alike."
+        )
+    return weight / weight.max()  # only ratios count
+
+
+def effective(weight: np.ndarray | None, n: int) -> float:
+    """Return how many equal rows n weighted ones are worth (Kish)."""
+    return float(n) if weight is None else float(weight.sum() ** 2 / np.square(weight).sum())
+
+
+def weighted_mean(values: np.ndarray, sample_weight: Any) -> float:
+    """Return the mean of values (n,) by weight; rows of weight 0 may be infinite."""
+    if sample_weight is None:
+        return float(values.mean())
+    weight = row_weights(sample_weight, len(values), fewest=1)
+    return float(np.average(values[weight > 0], weights=weight[weight > 0]))
 
 
 def column_of(X: Any, j: int) -> np.ndarray:
@@ -173,7 +241,7 @@ def with_column(X: Any, j: int, values: np.ndarray) -> Any:
         return X
     name = frame.columns[j]
     series = nw.new_series(name, values.tolist(), backend=frame.implementation)
-    was = frame[name].dtype
+    was = frame[:, int(j)].dtype
     if isinstance(was, nw.Categorical | nw.Enum | nw.Boolean | nw.String | nw.Datetime):
         series = series.cast(was)
     return frame.with_columns(series).to_native()

@@ -186,18 +186,20 @@ def check_energy_model(estimator: Any) -> None:
         )
 
 
-def check_scorer(estimator: Any) -> None:
+def check_scorer(estimator: Any, name: str = "estimator") -> None:
     """Raise unless an estimator, fitted or not, can score rows.
 
     Parameters
     ----------
     estimator : object
         To be asked for ``score_samples``.
+    name : str, default="estimator"
+        What messages call it.
 
     Raises
     ------
     TypeError
-        If it has none.
+        If it has none, or is a class.
 
     Examples
     --------
@@ -205,9 +207,14 @@ def check_scorer(estimator: Any) -> None:
     >>> from skebm.inside import check_scorer
     >>> check_scorer(KernelDensity())
     """
+    if isinstance(estimator, type):
+        raise TypeError(
+            f"{name} must be an instance, got the class {estimator.__name__}. Write "
+            f"{estimator.__name__}(...)."
+        )
     if not hasattr(estimator, "score_samples"):
         raise TypeError(
-            f"estimator must have score_samples, got {type(estimator).__name__}. Give a density "
+            f"{name} must have score_samples, got {type(estimator).__name__}. Give a density "
             "estimator, or a pipeline that ends in one."
         )
 

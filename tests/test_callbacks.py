@@ -6,7 +6,7 @@ from sklearn.metrics import make_scorer
 
 from skebm import EnergyDensity, HybridCDDensity
 from skebm.energies import MLP
-from skebm.exceptions import ConvergenceError
+from skebm.exceptions import ConvergenceError, DataDegeneracyWarning
 from skebm.objectives import Optimization
 from skebm.ood import (
     ConformalNoveltyDetector,
@@ -121,7 +121,7 @@ def test_detectors_hand_callbacks_on(cls, params, fits):
     callback, inner = Propagated(stop_after=2), {"energy": MLP((8,)), "base": "gaussian"}
     est = EnergyDensity(**inner, max_iter=500, random_state=0)
     detector = cls(est, **params, random_state=0).set_callbacks(callback)
-    detector.fit(np.random.RandomState(1).randn(150, 2))
+    detector.fit(np.random.RandomState(1).randn(200, 2))
     assert callback.heard[:2] == ["setup", ("begin", "fit")]
     assert callback.heard[-2:] == [("end", "fit"), "teardown"]
     assert callback.heard.count(("end", "validation")) == fits + 1  # the second one stops
@@ -136,3 +136,51 @@ def test_a_detector_tears_down_its_callbacks_after_a_failure():
     with pytest.raises(ValueError, match="NaN"):
         ThresholdDetector(EnergyDensity()).set_callbacks(callback).fit(np.full((40, 2), np.nan))
     assert callback.heard[-1] == "teardown"
+
+
+class Keeping(Propagated):
+    """Saves the model as it is at each validation and at the end."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder, self.scores = folder, []
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+        if fitted_estimator is not None:
+            fitted_estimator.save(self.folder / f"{len(self.scores)}")
+            self.scores.append(fitted_estimator.score_samples(X))
+
+
+@pytest.mark.parametrize("wrap", [False, True], ids=["alone", "inside"])
+@pytest.mark.parametrize("cls", [EnergyDensity, HybridCDDensity])
+def test_the_model_that_a_callback_is_given_can_be_saved(cls, wrap, tmp_path):
+    callback = Keeping(tmp_path)
+    est = cls(energy=MLP((8,)), base="gaussian", max_iter=2, random_state=0)
+    est = ThresholdDetector(est, calibration_fraction=0.5) if wrap else est
+    est.set_callbacks(callback).fit(X)
+    assert len(callback.scores) >= 3
+    for i, scores in enumerate(callback.scores):
+        np.testing.assert_array_equal(cls.load(tmp_path / f"{i}").score_samples(X), scores)
+
+
+@pytest.mark.parametrize("fraction", [0, 0.2])
+@pytest.mark.parametrize("averaging", [True, False])
+def test_the_model_after_the_last_update_is_what_the_fit_leaves(fraction, averaging, tmp_path):
+    """Without validation that is the mean of the second half of the updates, if there is one."""
+    callback = Keeping(tmp_path)
+    est = EnergyDensity(energy=MLP((8,)), base="gaussian", log_partition=None, random_state=0)
+    est.set_params(max_iter=60, validation_fraction=fraction)
+    est.set_params(optimizer=Optimization(0.05, averaging=averaging))
+    scores = est.set_callbacks(callback).fit(X).score_samples(X)
+    *_, half, last, end = callback.scores
+    np.testing.assert_array_equal(end, scores)
+    np.testing.assert_array_equal(last, scores)
+    assert fraction or np.abs(half - last).max() > 1e-3
+
+
+def test_what_the_end_warns_of_is_not_said_at_each_validation(tmp_path):
+    est = EnergyDensity(energy=MLP((8,)), base="gaussian", log_partition=None, random_state=0)
+    est.set_params(max_iter=50).set_callbacks(Keeping(tmp_path))
+    with pytest.warns(DataDegeneracyWarning, match="offset_ flags") as said:
+        est.fit(X[:15])
+    assert len(said) == 1

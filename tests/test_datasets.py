@@ -409,7 +409,7 @@ def test_rows_and_counts_are_checked(name):
         density.sample(0)
     with pytest.raises(TypeError, match=r"n must be an integer >= 1, got 2\.5"):
         density.sample(2.5)
-    with pytest.raises(ValueError, match="'a' cannot be used to seed"):
+    with pytest.raises(ValueError, match="random_state must be an int .* got 'a'"):
         density.sample(1, "a")
 
 

@@ -142,6 +142,9 @@ def readings(detector, X):
     return np.array([getattr(detector, n)(X) for n in READS if hasattr(detector, n)])
 
 
+FEW = pytest.mark.filterwarnings("ignore:held-out rows must be at least 19 for a contamination")
+
+
 def inside(detector):
     """The first of the fitted densities."""
     return next(iter(scorers(detector)), None) or detector.foreground_
@@ -582,6 +585,7 @@ def test_an_ensemble_integrates_to_one():
     assert {len(set(rows)) for rows in ensemble.estimators_samples_} == {20}
 
 
+@FEW
 def test_identical_members_agree_and_seeds_make_them_differ():
     X = normal(80)
     alike = EnsembleDensity(KernelDensity(), random_state=0)
@@ -646,6 +650,23 @@ def test_few_rows_set_no_threshold_above_that_of_all():
         assert higher == {True, False}
 
 
+@pytest.mark.filterwarnings("ignore::skebm.exceptions.EnsembleWarning")
+def test_an_ensemble_says_that_few_held_out_rows_promise_less():
+    """Of 25 rows 2 are held out: a new one is the lowest of 3 once in 3 times, not in 20."""
+    X, mixtures = normal(25), EnsembleDensity(mixture(), n_estimators=2, random_state=0)
+    message = r"at least 19 for a contamination of 0\.05, got 2: a share of 0\.33 .* bootstrap=True"
+    with pytest.warns(CalibrationWarning, match=message):
+        mixtures.fit(X)
+    clone(mixtures).set_params(bootstrap=True, n_estimators=5).fit(X)
+    clone(mixtures).set_params(contamination=0.05).fit(X)
+    clone(mixtures).fit(normal(200))
+    heavy = np.r_[np.full(10, 1e3), np.ones(190)]
+    members = EnsembleDensity(KernelDensity(), bootstrap=True, n_estimators=2, random_state=0)
+    with pytest.warns(CalibrationWarning, match="at least 19 for a contamination"):
+        members.fit(normal(200), sample_weight=heavy)
+
+
+@FEW
 def test_the_mean_of_unnormalized_members_is_told():
     X = normal(60)
     ensemble = EnsembleDensity(cases.tiny("HybridCDDensity", log_partition=None), n_estimators=2)
@@ -693,6 +714,7 @@ def test_draws_come_from_all_members(inner):
     assert abs(np.corrcoef(draws[:-1, 0], draws[1:, 0])[0, 1]) < 4 / 8000**0.5  # shuffled
 
 
+@FEW
 @pytest.mark.parametrize("inner", [KernelDensity(), GaussianMixture(random_state=0)], ids=str)
 @pytest.mark.filterwarnings("ignore::skebm.exceptions.EnsembleWarning")
 def test_members_draw_with_seeds_of_their_own(inner):
@@ -702,6 +724,7 @@ def test_members_draw_with_seeds_of_their_own(inner):
     assert len(np.unique(draws.round(9), axis=0)) == 600
 
 
+@FEW
 def test_members_that_cannot_sample_are_named():
     ensemble = EnsembleDensity(make_pipeline(StandardScaler(), mixture()), random_state=0)
     with pytest.raises(TypeError, match="must have sample, got Pipeline"):

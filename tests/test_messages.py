@@ -1,6 +1,7 @@
 """Messages that name what the user knows: columns, classes, devices, what became of a fit."""
 
 import datetime
+import re
 import warnings
 
 import numpy as np
@@ -9,6 +10,7 @@ import polars as pl
 import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LinearRegression
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 
@@ -16,9 +18,17 @@ from skebm import EnergyDensity, HybridCDDensity, NCEDensity
 from skebm.bases import Gaussian
 from skebm.energies import MLP
 from skebm.exceptions import DataDegeneracyWarning, SelectionWarning
-from skebm.metrics import best_within_error, log_likelihood_scorer
+from skebm.metrics import best_within_error, log_likelihood_scorer, ood_metrics
 from skebm.objectives import NoiseContrastive, Optimization
-from skebm.ood import ScoreNormDetector, feature_contributions
+from skebm.ood import (
+    ConformalNoveltyDetector,
+    EnsembleDensity,
+    LikelihoodRatioDetector,
+    ScoreNormDetector,
+    ThresholdDetector,
+    TypicalityDetector,
+    feature_contributions,
+)
 from skebm.partition import AIS
 from skebm.samplers import MALA
 from skebm.stein import learned_stein_discrepancy
@@ -60,6 +70,70 @@ def test_a_column_of_text_is_named(call, table):
     message = r"X must hold numbers, got text in column 'city' \('Ulm'\)\. .*OneHotEncoder"
     with pytest.raises(ValueError, match=message):
         call(table)
+
+
+@pytest.mark.parametrize("names", [[0, 1], [1, 0], ["7", 7], [("a", 1), ("b", 2)]])
+def test_a_column_of_text_is_named_by_whatever_names_it(names):
+    frame = pd.DataFrame(TEXT)
+    frame.columns = names
+    with pytest.raises(ValueError, match=re.escape(f"got text in column {names[1]!r} (")):
+        tiny().fit(frame)
+
+
+def test_names_of_several_kinds_are_refused_in_clear_words():
+    for names in ([1, "b"], [None, "a"], [("a", 1), "b"]):
+        frame = pd.DataFrame(X)
+        frame.columns = pd.Index(names, tupleize_cols=False)
+        with pytest.raises(TypeError, match="only supported if all input features have string"):
+            tiny().fit(frame)
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_names_that_repeat_are_refused_in_our_words(call):
+    frame = pd.DataFrame(X, columns=["a", "a"])
+    message = r"column names must be unique, got 'a' 2 times\. Rename"
+    with pytest.raises(ValueError, match=message):
+        call(frame)
+
+
+@pytest.mark.parametrize("seed", ["a", 1.5, -1, 2**32, [1, 2], np.random.default_rng(0)], ids=str)
+def test_a_seed_that_is_none(seed):
+    message = re.escape(f"2**32 - 1, a RandomState or None, got {seed!r:.60}. Give")
+    for call in (
+        lambda: tiny(random_state=seed).fit(X),
+        lambda: tiny().fit(X).sample(1, random_state=seed),
+        lambda: ThresholdDetector(GaussianMixture(), random_state=seed).fit(X),
+        lambda: ood_metrics([1.0, 2.0], [0.0], n_bootstrap=2, random_state=seed),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+@pytest.mark.parametrize(
+    "inner, message",
+    [
+        (5, "must have score_samples, got int"),
+        (None, "must have score_samples, got NoneType"),
+        (LinearRegression(), "must have score_samples, got LinearRegression"),
+        (GaussianMixture, r"must be an instance, got the class GaussianMixture\. Write Gauss"),
+    ],
+    ids=str,
+)
+def test_what_detectors_cannot_ask(inner, message):
+    for cls in (
+        ConformalNoveltyDetector,
+        EnsembleDensity,
+        ScoreNormDetector,
+        ThresholdDetector,
+        TypicalityDetector,
+    ):
+        with pytest.raises(TypeError, match=f"estimator {message}"):
+            cls(inner).fit(X)
+    with pytest.raises(TypeError, match=f"foreground {message}"):
+        LikelihoodRatioDetector(inner).fit(X)
+    if inner is not None:
+        with pytest.raises(TypeError, match=f"background {message}"):
+            LikelihoodRatioDetector(GaussianMixture(), inner).fit(X)
 
 
 @pytest.mark.filterwarnings("ignore:X has feature names")

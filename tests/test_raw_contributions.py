@@ -49,6 +49,8 @@ def table(kind):
         return frame.astype({"c": "category"}), ["x", "c", "z"]
     if kind == "codes":
         return frame.assign(c=CODE), ["x", "c", "z"]
+    if kind == "numbers":  # as names, which are not the places
+        return frame.astype({"c": "category"}).set_axis([1, 2, 0], axis=1), [0, 1, 2]
     if kind == "array":
         return frame.to_numpy(), [0, 1, 2]
     if kind == "polars":
@@ -66,7 +68,7 @@ def pipeline(frame, names, last=None):
     return make_pipeline(steps, last or Known()).fit(frame)
 
 
-KINDS = ["text", "categories", "codes", "array", "polars"]
+KINDS = ["text", "categories", "codes", "array", "numbers", "polars"]
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["pipeline", "detector"])

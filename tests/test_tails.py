@@ -1,9 +1,11 @@
 """Heavy tails, narrow structure and a few odd rows: numbers that stay true, or a warning."""
 
 import math
+import re
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import norm
@@ -115,6 +117,7 @@ def test_every_other_base_of_an_estimator_has_tails_and_answers_for_its_inner_on
     assert not isinstance(image.fit(normal(100, 4)).base_, Defended)
 
 
+@pytest.mark.filterwarnings("ignore:Some rows lie far closer")  # it loses 0.6 nats
 @pytest.mark.parametrize("estimator", [NCEDensity, HybridCDDensity])
 def test_density_falls_with_distance_and_no_row_costs_hundreds_of_nats(estimator):
     X = np.random.default_rng(0).standard_t(2, (300, 3))
@@ -269,6 +272,85 @@ def test_a_thin_direction_is_resolved_or_told(eps, warned):
         truth = norm.logpdf(a).mean() + norm.logpdf(b).mean() - math.log(eps)
         assert float(base.log_prob(z).mean()) == pytest.approx(truth, abs=0.02)
         assert float(base.log_prob(z.float()).mean()) == pytest.approx(truth, abs=0.02)
+
+
+def told(base, X):
+    """The warnings of a fit to standardized rows X, and the base."""
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        base = fit_defended(base, torch.from_numpy(X).float(), None, gen(0))
+    assert {w.category for w in record} <= {DataDegeneracyWarning}
+    return [str(w.message) for w in record], base
+
+
+def spiked(n, width, share, d=1, seed=0):
+    rng = np.random.default_rng(seed)
+    narrow = rng.random((n, 1)) < share
+    return np.where(narrow, 3 + width * rng.normal(size=(n, d)), rng.normal(size=(n, d)))
+
+
+@pytest.mark.parametrize(
+    "X, loss",
+    [
+        (spiked(600, 1e-3, 0.5), 1.9),
+        (spiked(600, 1e-3, 0.2), 0.7),
+        (spiked(600, 1e-3, 0.5, d=2), 4.8),
+        (np.exp(2 * normal(600, 1)) / 50, 0.8),
+    ],
+    ids=["half", "fifth", "2-d", "lognormal"],
+)
+def test_rows_that_one_bandwidth_blurs_are_told(X, loss):
+    """By how much: what mixtures gain on it, about."""
+    (message,), base = told(Kernel(), X)
+    found = float(re.search(r"lose about (\S+) nats per row\. Use base='mixture'", message)[1])
+    assert found == pytest.approx(loss, rel=0.5)
+    mixed = fit_defended(Mixture(), torch.from_numpy(X).float(), None, gen(0))
+    x = torch.from_numpy(X).float()
+    gain = mixed.log_prob(x).mean() - base.log_prob_left_out(x, None).mean()
+    assert gain > 0.5 * loss
+    weight = torch.ones(len(X)).index_fill_(0, torch.arange(0, len(X), 2), 3.0)
+    with pytest.warns(DataDegeneracyWarning, match="kernels of one bandwidth"):
+        fit_defended(Kernel(), x, weight, gen(0))
+    assert told(Kernel(bandwidth=0.5), X)[0] == []  # asked for
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        normal(600, 1),
+        normal(25, 2),
+        normal(600, 5),
+        np.random.default_rng(0).uniform(size=(600, 1)),
+        np.random.default_rng(0).exponential(size=(600, 1)),
+        np.random.default_rng(0).standard_t(3, size=(600, 1)),
+        np.repeat(normal(200, 1), 3, axis=0),
+        normal(600, 1) + 1e4 * (np.arange(600) % 2)[:, None],
+        normal(4, 2),
+    ],
+    ids=["1-d", "few", "5-d", "uniform", "exponential", "t3", "copies", "groups", "4 rows"],
+)
+def test_rows_that_kernels_suit_are_not_told_of(X):
+    assert told(Kernel(), X / X.std())[0] == []
+
+
+def test_a_component_at_any_floor_is_told():
+    """Neighbors far apart make a high floor: two columns of 12 are equal to 1e-5."""
+    X = normal(400, 12)
+    X[:, 1] = X[:, 0] + 1e-5 * X[:, 1]
+    (message,), _ = told(Mixture(max_components=1), X)
+    assert "closer than 0.0001 standard deviations to a line" in message
+
+
+@pytest.mark.parametrize("base", ["kernel", "mixture", "gaussian", "uniform"])
+@pytest.mark.parametrize("width", [1e-5, 1e-9, 1e-12])
+def test_what_single_precision_cannot_tell_apart_is_told(base, width):
+    X = np.c_[normal(300, 1), width * normal(300, 1, seed=1) + (np.arange(300) % 2)[:, None]]
+    est = NCEDensity(base=base, max_iter=1, log_partition=None, random_state=0)
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        est.fit(pd.DataFrame(X, columns=["sound", "narrow"]))
+    said = [str(w.message) for w in record if "single precision" in str(w.message)]
+    assert len(said) == (width < 1e-6) and all("(1: narrow)" in text for text in said)
 
 
 def test_a_narrow_component_is_computed_in_double_where_rows_are_float32():

@@ -60,7 +60,39 @@ def test_few_held_out_rows_do_not_raise_it_above_the_quantile_of_all(n, guarded)
 def test_held_out_rows_that_repeat_count_as_often():
     trained, fresh = normal(300, 99.0), np.arange(50.0)
     numbers = 300 + np.repeat(np.arange(50), np.r_[60, np.ones(49, dtype=int)])
-    assert offset(trained, fresh, numbers=numbers) == 0.0  # more than 7.5 % score 0
+    weight = np.r_[np.ones(300), 60, np.ones(49)]
+    found = offset(trained, fresh, weight=weight, numbers=numbers)
+    assert found == 0.0  # more than 7.5 % score 0
+
+
+def test_held_out_rows_that_repeat_have_the_rank_that_they_are_worth():
+    """Fifty once and fifty twice are worth 90: rank 4.55, of 0.6 for one and 1.2 for two."""
+    numbers = 300 + np.repeat(np.arange(100), np.repeat([1, 2], 50))
+    found = offset(normal(300, 999.0), np.arange(100.0), numbers=numbers)
+    assert found == pytest.approx(4.55 / 0.6 - 1)
+
+
+def test_uneven_held_out_rows_are_few():
+    """One of them fills half of the 100 places: they are worth 4, so that all rows count."""
+    trained, weight = normal(300, 5.0), np.r_[np.ones(300), np.full(51, 0.2)]
+    weight[300] = 10.0
+    numbers = 300 + np.r_[np.zeros(50, dtype=int), np.arange(1, 51)]
+    everything = np.r_[trained, 99.0, normal(50, 5.0, seed=1)]
+    found = offset(trained, everything[300:], weight=weight, numbers=numbers)
+    assert found == pytest.approx(quantile(everything, weight, 0.05, of_unseen=True))
+
+
+def test_weighted_rows_promise_what_they_are_worth():
+    weight = np.r_[np.full(5, 300.0), np.ones(295)]
+    with pytest.warns(DataDegeneracyWarning, match=r"about 1/8\.16: .* them worth 7\.16, promise"):
+        offset(normal(300), weight=weight)
+    offset(normal(300), weight=weight.clip(max=30))  # worth 41
+
+
+def test_ranks_of_weighted_rows_are_those_of_as_many_equal_ones():
+    weight = np.repeat([1.0, 3.0], 50)  # worth 80
+    found = quantile(np.arange(100.0), weight, 0.1, of_unseen=True)
+    assert found == pytest.approx(0.1 * 81 / 0.4 - 1)
 
 
 def unseen(gained):

@@ -57,6 +57,9 @@ class Base(torch.nn.Module):
     def sample(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Draw (n, d) exact, independent rows."""
 
+    def warn_if_blurred(self) -> None:
+        """Warn where the rows are much narrower than what it was fitted with."""
+
     def log_prob_left_out(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
         """Return log p0 of the rows (n, d) that it was fitted to, each as if it had not been there.
 

@@ -432,12 +432,12 @@ class MixtureBase(Base):
         )
         return out.to(self._nominal.dtype)
 
-    def warn_if_narrow(self) -> None:
+    def warn_if_blurred(self) -> None:
         """Warn where components that hold much of the mass are as narrow as they may be."""
         floor = self.floor
         width = 1 / torch.linalg.matrix_norm(self.factors.double(), 2)
         share = float(self.log_weights.double().exp()[width**2 < AT_THE_FLOOR * floor].sum())
-        if share > MUCH and floor < LARGEST_FLOOR:
+        if share > MUCH:
             warnings.warn(
                 f"Rows lie closer than {math.sqrt(floor):.1g} standard deviations to a line or "
                 "plane, which is the narrowest that the mixture resolves. What is that narrow is "

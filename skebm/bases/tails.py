@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from skebm.bases._base import Base, BaseComponent
-from skebm.bases.mixture import MixtureBase
 from skebm.bases.torch_distribution import TorchDistribution
 from skebm.bases.uniform import Uniform
 from skebm.data import trimmed_moments
@@ -150,8 +149,7 @@ def fit_defended(
     far, lost = far_rows(x, weight)
     x, weight = x[~far], None if weight is None else weight[~far]
     core = component.fit(x, weight, rng)
-    if isinstance(core, MixtureBase):
-        core.warn_if_narrow()
+    core.warn_if_blurred()
     share = lost + min(max(1 / (len(x) + 1), LEAST_SHARE), MOST_SHARE)
     w = torch.ones_like(x[:, 0]) if weight is None else weight.to(x)
     mean = (w / w.sum()) @ x

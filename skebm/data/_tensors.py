@@ -4,7 +4,8 @@ __all__ = ["resolve_device", "torch_generator"]
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
+
+from skebm._components import check_random_state
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

@@ -10,9 +10,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_random_state
 
-from skebm._components import as_table, check_number
+from skebm._components import as_table, check_number, check_random_state
 
 BLOCK_VALUES = 2**18  # 2 MiB of float64 in each temporary array: stays in the processor's cache
 LARGEST = 1e100  # a row is cut here where its direction alone matters: squares stay finite

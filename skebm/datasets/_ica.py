@@ -8,9 +8,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_random_state
 
-from skebm._components import as_finite, check_choice, check_number
+from skebm._components import as_finite, check_choice, check_number, check_random_state
 from skebm.datasets._base import KnownDensity
 
 SOURCE_ENTROPY = {"logistic": 2.0, "laplace": 1 + np.log(2)}  # nats, at scale 1

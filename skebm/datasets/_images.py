@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from sklearn.utils import check_random_state
 
-from skebm._components import check_number
+from skebm._components import check_number, check_random_state
 from skebm.datasets._files import as_labels, existing_file, read_arrays
 
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp, softmax
-from sklearn.utils import check_random_state
 
-from skebm._components import as_finite, check_number
+from skebm._components import as_finite, check_number, check_random_state
 from skebm.datasets._base import KnownDensity, check_n
 from skebm.energies.rbm import MOST_LISTED, enumerate_states
 

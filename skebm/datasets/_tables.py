@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
-from sklearn.utils import check_random_state
 
+from skebm._components import check_random_state
 from skebm.datasets._files import as_labels, existing_file, read_arrays
 
 TABLES = {  # name: (loader, class that is the novelty)

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skebm._components import as_table, check_number
+from skebm._components import as_table, check_number, check_random_state
 
 MAX_LEVELS = 2**16
 NOISE_BITS = 50  # of level and noise together: float64 holds their sum without rounding

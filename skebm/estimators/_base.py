@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skebm._components import check_number, resolve
 from skebm._surroundings import own_settings, threads
-from skebm._tables import naming_columns, take_rows
+from skebm._tables import naming_columns, row_weights, take_rows, weighted_mean
 from skebm.data import Table, Transform, torch_generator
 from skebm.data.transform import LARGEST
 from skebm.energies import Model, Zero
@@ -24,16 +24,17 @@ from skebm.estimators._callbacks import CallbackSupportMixin, with_callbacks
 from skebm.estimators._files import Saved
 from skebm.estimators._preparation import choose_transform, prepare
 from skebm.estimators._run import Before, Learned, Run
-from skebm.estimators._shared import ALIASES, check_shared, resolved
-from skebm.exceptions import NormalizationWarning
+from skebm.estimators._shared import ALIASES, check_shared, optimization_of, resolved
+from skebm.exceptions import DataDegeneracyWarning, NormalizationWarning
 from skebm.fitted import FittedDensity
 from skebm.fitted.normalization import normalize
 from skebm.fitted.threshold import threshold
+from skebm.objectives import Optimization
 from skebm.partition import PartitionMethod
 from skebm.train import TrainState
 
 FLOATS = [np.float64, np.float32]  # of rows to score, as they are: a copy may not fit in memory
-STRUCTURE = ("energy", "base", "image_shape", "generator", "entropy", "critic")
+STRUCTURE = ("energy", "base", "image_shape", "generator", "entropy", "critic", "temperature")
 
 
 class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
@@ -85,9 +86,9 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         ``"auto"``: ``offset_`` is the score of rank 0.05 (m + 1) among m held-out ones, below which
         a new row falls with a probability of 5 %; with fewer than 40 of them all rows count,
         training rows as scored without their part in the base. It is moved up to flag a row of X
-        where that flags at most 7.5 % of new ones. Below 19 rows the ranks promise less, which a
-        warning says. A float in (0, 0.5]: that fraction of the training rows, by weight, is
-        flagged.
+        where that flags at most 7.5 % of new ones. Rows worth less than 19 equal ones promise
+        less, which a warning says. A float in (0, 0.5]: that fraction of the training rows, by
+        weight, is flagged.
     image_shape : tuple of int, optional
         (channels, height, width) of flattened rows; one global affine map to [-1, 1] then replaces
         the scaling of columns, and ``log_partition="auto"`` means None.
@@ -99,7 +100,7 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         Fits that run at the same time share no state.
     warm_start : bool
         Continue from the last fit, with its scaling and base, for `max_iter` more updates; the
-        networks must be the same.
+        networks, temperature and optimizer (but for its rate) must be the same.
     verbose : int
         1 shows a progress bar.
     random_state : int, RandomState instance or None
@@ -240,7 +241,7 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         y : None
             Ignored.
         sample_weight : array-like of shape (n_samples,), optional
-            Weights of the mean.
+            Nonnegative weights of the mean, in any unit.
 
         Returns
         -------
@@ -256,7 +257,7 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
                 NormalizationWarning,
                 stacklevel=2,
             )
-        return float(np.average(values, weights=sample_weight))
+        return weighted_mean(values, sample_weight)
 
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the fitted density.
@@ -444,6 +445,11 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         params = self.get_params(deep=False)
         names = [name for name in STRUCTURE if name in params]
         found = {n: resolved(self, n) if isinstance(params[n], str) else params[n] for n in names}
+        found["standardize"] = bool(self.standardize)  # "affine" is True
+        free = Optimization()  # its rate and whether parameters are averaged may be others
+        found["optimizer"] = optimization_of(self).with_params(
+            learning_rate=free.learning_rate, averaging=free.averaging
+        )
         return copy.deepcopy(found)
 
     def _method(self, model: Model) -> PartitionMethod | None:
@@ -460,20 +466,20 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
 
         A game's proposal takes no part: callbacks may come at every validation.
         """
-        energy, best = copy.deepcopy(state.model.energy), state.best
-        if best is not None and best.held_out is not None:
-            energy.load_state_dict(best.energy)
-        held_out = None if best is None else best.held_out
+        energy = copy.deepcopy(state.model.energy)
+        energy.load_state_dict(state.leaves())
+        held_out = None if state.best is None else state.best.held_out
         learned = Learned(state.model._replace(energy=energy), [state], held_out, True)
         model, rng = learned.model_or_base(), torch_generator(0, run.device)
         proposal = learned.proposal_for(model, table, rng)
         with warnings.catch_warnings():  # the end says it
             warnings.simplefilter("ignore", NormalizationWarning)
+            warnings.simplefilter("ignore", DataDegeneracyWarning)
             log_z = normalize(model, proposal, self._method(model), rng)
-        density = FittedDensity(
-            model, transform, proposal, log_z, None, source=run.source, device=run.device
-        )
-        offset = threshold(density, table, self.contamination)
+            density = FittedDensity(
+                model, transform, proposal, log_z, None, source=run.source, device=run.device
+            )
+            offset = threshold(density, table, self.contamination)
         return self._found(density, learned, offset, table.noise, columns)
 
     def _found(
@@ -551,24 +557,6 @@ def _weighted_rows(X: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, np.nd
     """Check the weights and leave out rows of weight 0."""
     if sample_weight is None:
         return X, None
-    weight = np.asarray(sample_weight, dtype=np.float64)
-    if weight.ndim == 0:
-        weight = np.full(len(X), weight)
-    if weight.shape != (len(X),):
-        raise ValueError(
-            f"sample_weight must have shape ({len(X)},), got {weight.shape}. Give a weight a row."
-        )
-    if not (np.isfinite(weight).all() and (weight >= 0).all()):
-        n_bad = np.count_nonzero(~(weight >= 0) | np.isinf(weight))
-        raise ValueError(
-            f"sample_weight must be finite and >= 0, got {n_bad} values that are not. Leave rows "
-            "out by a weight of 0."
-        )
-    weight = weight / (weight.max() or 1.0)  # only ratios count
-    if np.count_nonzero(weight) < 2:
-        raise ValueError(
-            "sample_weight must be positive for at least 2 rows, got "
-            f"{np.count_nonzero(weight)} above zero. Leave it out to weight all rows alike."
-        )
+    weight = row_weights(sample_weight, len(X))
     X, weight = X[weight > 0], weight[weight > 0]
     return X, None if (weight == 1).all() else weight  # equal weights are no weights

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any
 import joblib
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 
-from skebm._components import Component
+from skebm._components import Component, check_random_state
 from skebm.bases import Base
 from skebm.exceptions import CheckpointWarning
 from skebm.fitted.pack import pack, unpack

@@ -32,7 +32,7 @@ from skebm.fitted.pack import Tensors, pack, prefixed, unpack, within
 
 FORMAT = 2
 # written by itself; of the last call; scikit-learn's and the state of the training
-TRANSIENT = ("density_", "sample_info_", "_warm", "_metadata_request", "_skl_callbacks")
+TRANSIENT = ("density_", "sample_info_", "_warm", "_metadata_request")
 UNSEALED = "0" * 64
 SEAL = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')  # JSON inside of JSON
 Header = dict[str, Any]
@@ -144,7 +144,9 @@ class _Pool:
         found = {
             k: v
             for k, v in vars(estimator).items()
-            if (k.endswith("_") or k.startswith("_")) and k not in TRANSIENT
+            if (k.endswith("_") or k.startswith("_"))
+            and k not in TRANSIENT
+            and "callback" not in k  # of scikit-learn's, which a running fit has more of
         }
         names = found.pop("feature_names_in_", None)
         density, tensors = None, dict[str, torch.Tensor]()

@@ -15,6 +15,8 @@ from skebm.data.table import MOST_LOOKED_AT, split
 from skebm.estimators._run import Run
 from skebm.exceptions import DataDegeneracyWarning
 
+MERGED, MOST_COMPARED = 0.1, 10_000  # share of the rows that makes a warning; rows looked at
+
 
 def choose_transform(
     X: np.ndarray, weight: np.ndarray | None, run: Run, names: list[str]
@@ -61,4 +63,22 @@ def prepare(
             warnings.warn(degeneracy.message(names), DataDegeneracyWarning, stacklevel=5)
     else:
         noise += float(run.params.data_noise)
+    lost = _merged(z.numpy()[:: -(-len(z) // MOST_COMPARED)], noise)
+    if lost:
+        warnings.warn(_of_merged_values(lost, names), DataDegeneracyWarning, stacklevel=4)
     return ArrayTable.of(X, weight, z, noise=noise, held_out=held_out, rng=run.rng)
+
+
+def _merged(z: np.ndarray, noise: np.ndarray) -> list[int]:
+    """Return the columns of which single precision makes many different values one."""
+    k = int(MERGED * len(z)) + 1
+    singles = {j: np.unique(z[:, j]).astype(np.float32) for j in np.flatnonzero(noise == 0)}
+    return [int(j) for j, values in singles.items() if (values[k:] == values[:-k]).any()]
+
+
+def _of_merged_values(columns: list[int], names: list[str]) -> str:
+    shown = listed(columns, names, 1)
+    return (
+        f"Many values are closer than single precision tells apart, 1e-7 standard deviations "
+        f"({shown}). What is that narrow is blurred. Take logarithms or ranks, or split the groups."
+    )

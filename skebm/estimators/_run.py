@@ -25,13 +25,14 @@ from skebm.energies.aliases import ENERGIES
 from skebm.energies.bounded import bounded_by
 from skebm.estimators._callbacks import FitTask
 from skebm.estimators._checkpoint import Checkpoint
-from skebm.estimators._shared import resolved
+from skebm.estimators._shared import optimization_of, resolved
 from skebm.fitted import Draws
 from skebm.fitted.energy import EnergySource
 from skebm.fitted.normalization import MOST_COLUMNS, near
 from skebm.objectives import HeldOut, Objective, Optimization
 from skebm.train import HeldOutLikelihood, Settings, TrainState, train
 
+FOLLOWING = {"energy", "log_z", "critic"}  # optimizers whose rate is that of the energy
 MOST_ROWS = 100_000  # that a base is fitted to
 
 
@@ -171,11 +172,7 @@ class Run:
     @property
     def optimization(self) -> Optimization:
         """Return the optimizer's settings: those of an instance, else the estimator's own."""
-        if isinstance(self.params.optimizer, Optimization):
-            return self.params.optimizer
-        chosen = resolved(self.params, "optimizer")
-        own = self.params.optimizer_defaults
-        return chosen.with_params(learning_rate=self.params.learning_rate, **own)
+        return optimization_of(self.params)
 
     def model(self, table: Table) -> Model:
         """Return what is to be trained: that of a warm start, else base and energy anew."""
@@ -247,8 +244,6 @@ class Run:
         state: int | None = None,
     ) -> TrainState:
         """Train by one principle, numbered for the checkpoint; `state` numbers the earlier one."""
-        earlier = [] if self.before is None else self.before.states
-        at = i if state is None else state
         model.energy.requires_grad_(True).eval()  # dropout would draw from torch's global state
         with threads(model.multiply_adds(settings.batch_size)):
             return train(
@@ -257,11 +252,24 @@ class Run:
                 table,
                 settings=settings,
                 rng=self.local_rng,
-                state=earlier[at] if at < len(earlier) else None,
+                state=self._earlier(i if state is None else state),
                 judge=judge,
                 callbacks=[self.task.on_validation],
                 checkpoint=self.checkpoint.phase(i),
             )
+
+    def _earlier(self, at: int) -> TrainState | None:
+        """Return the state that a phase of a warm start goes on from, at this fit's rate."""
+        if self.before is None or at >= len(self.before.states):
+            return None
+        state = copy.deepcopy(self.before.states[at])
+        optimizers = state.objective.optimizers
+        faster = self.optimization.learning_rate / _rate(optimizers["energy"])
+        for name in FOLLOWING & optimizers.keys():
+            if name != "critic" or resolved(self.params, "critic").learning_rate is None:
+                for group in optimizers[name].param_groups:
+                    group["initial_lr"] *= faster
+        return state
 
     def __enter__(self) -> Run:
         return self
@@ -273,6 +281,10 @@ class Run:
         """Forget the checkpoint of a fit without a seed, and tell the callbacks."""
         self.checkpoint.close()
         self.task.end(found)
+
+
+def _rate(optimizer: torch.optim.Optimizer) -> float:
+    return float(optimizer.param_groups[0]["initial_lr"])
 
 
 def places(name: str, value: Any, transform: Transform, device: torch.device) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ALIASES", "check_shared", "documented", "resolved"]
+__all__ = ["ALIASES", "check_shared", "documented", "optimization_of", "resolved"]
 
 import functools
 import inspect
@@ -147,6 +147,15 @@ def check_shared(estimator: Any, n_features: int) -> None:
 def resolved(estimator: Any, name: str) -> Any:
     """Return the component that a parameter stands for."""
     return resolve(getattr(estimator, name), *ALIASES[name], name)
+
+
+def optimization_of(estimator: Any) -> Optimization:
+    """Return the optimizer's settings: those of an instance, else the estimator's own."""
+    chosen = resolved(estimator, "optimizer")
+    if chosen is estimator.optimizer:
+        return chosen
+    own = estimator.optimizer_defaults
+    return chosen.with_params(learning_rate=estimator.learning_rate, **own)
 
 
 def _check_image_shape(shape: Any, n_features: int) -> None:

@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 
+from skebm._tables import effective
 from skebm.data import Table
 from skebm.exceptions import DataDegeneracyWarning
 from skebm.fitted.density import FittedDensity
@@ -25,14 +26,20 @@ def threshold(density: FittedDensity, table: Table, contamination: float | str) 
     of rank 0.05 (m + 1) among m held-out ones (of many, 20,000), so that a new row falls below it
     with a probability of 5 %. Where fewer than 40 are held out, training rows count too, scored by
     a base that has not seen them, and it is moved up so that at least one row of the table is
-    flagged, unless that would flag more than 7.5 % of new ones.
+    flagged, unless that would flag more than 7.5 % of new ones. Weighted rows are as many as they
+    are worth.
     """
     X, weight, _, held_out = table.originals()
     if not isinstance(contamination, str):
         return quantile(density.log_density(X), weight, contamination)
-    if len(held_out) >= FEW_HELD_OUT:  # weighted by repetition; some of them are flagged
-        some = held_out[:: -(-len(held_out) // MOST_HELD_OUT)]
-        return quantile(density.log_density(X[some]), None, HELD_OUT_QUANTILE, of_unseen=True)
+    some, counts = np.unique(
+        held_out[:: -(-len(held_out) // MOST_HELD_OUT) or 1], return_counts=True
+    )
+    if (
+        len(some) and effective(counts, len(some)) >= FEW_HELD_OUT
+    ):  # heavy rows repeat; some of all are flagged
+        scores = density.log_density(X[some])
+        return quantile(scores, _uneven(counts), HELD_OUT_QUANTILE, of_unseen=True)
     scores = density.log_density(X)
     unseen = _unseen(density, table, scores)
     offset, most = (
@@ -48,13 +55,19 @@ def threshold(density: FittedDensity, table: Table, contamination: float | str) 
     return max(offset, between) if between <= most else offset
 
 
+def _uneven(weight: np.ndarray) -> np.ndarray | None:
+    return None if (weight == weight[0]).all() else weight
+
+
 def _unseen(density: FittedDensity, table: Table, scores: np.ndarray) -> np.ndarray:
     """Return the scores of all rows (m,) as those of rows that the fit has not seen."""
-    trained = table.originals().trained
-    if len(scores) < FEWEST_ROWS:
+    _, weight, trained, _ = table.originals()
+    n = effective(weight, len(scores))
+    if n < FEWEST_ROWS:
+        worth = "" if weight is None else f", whose weights make them worth {n:.3g},"
         warnings.warn(
-            f"offset_ flags a new row with a probability of about 1/{len(scores) + 1}: the ranks "
-            f"of {len(scores)} rows promise no less. Fit more rows, or set contamination.",
+            f"offset_ flags a new row with a probability of about 1/{n + 1:.3g}: the ranks of "
+            f"{len(scores)} rows{worth} promise no less. Fit more rows, or set contamination.",
             DataDegeneracyWarning,
             stacklevel=5,
         )
@@ -79,11 +92,16 @@ def quantile(
 ) -> float:
     """Return the quantile of weighted values, that of numpy where all weights are the same.
 
-    Of unseen ones it is the value of rank q (m + 1): another one is below it with probability q.
+    Of unseen ones it is the value of rank q (m + 1), m their effective number: another one is below
+    it with probability q.
     """
     if weight is None:
         return float(np.quantile(values, q, method="weibull" if of_unseen else "linear"))
-    weight = np.ones(len(values)) if weight is None else weight / weight.max()
+    weight = weight / weight.max()
     order = np.argsort(values, kind="stable")
-    below = np.cumsum(weight[order]) - weight[order]  # the weight of all that is smaller
+    share = np.cumsum(weight[order])
+    if of_unseen:  # as many as they are worth
+        n = effective(weight, len(values))
+        return float(np.interp(q * (n + 1), n * share / share[-1], values[order]))
+    below = share - weight[order]  # the weight of all that is smaller
     return float(np.interp(q * below[-1], below, values[order]))

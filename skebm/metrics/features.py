@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import rel_entr
 from sklearn.cluster import MiniBatchKMeans
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_array
 
-from skebm._components import check_number
+from skebm._components import check_number, check_random_state
 
 EDGE = 1e-10  # radians between the first angle and an axis; slopes go from 1e-10 to 1e10
 SUM_TOLERANCE = 1e-3  # how far float16 or rounded probabilities may be from a sum of 1

@@ -7,9 +7,8 @@ __all__ = ["ood_metrics"]
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_random_state
 
-from skebm._components import check_number
+from skebm._components import check_number, check_random_state
 from skebm._tables import one_per_row
 
 BLOCK_VALUES = 2**18  # drawn rows at once: at most 2 MiB in each temporary array

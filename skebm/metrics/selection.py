@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import OutlierMixin
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_array
 
-from skebm._components import Component, check_choice, check_number
+from skebm._components import Component, check_choice, check_number, check_random_state
 from skebm._tables import table_like
 from skebm.exceptions import SelectionWarning
 from skebm.inside import read_scores, scorers

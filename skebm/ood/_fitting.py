@@ -14,7 +14,8 @@ from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import process_routing
 
-from skebm._tables import n_rows, one_per_row, take_rows
+from skebm._tables import n_rows, row_weights, take_rows
+from skebm.inside import check_scorer
 from skebm.ood._base import Detector, read_rows
 
 
@@ -46,10 +47,13 @@ class Given:
     @classmethod
     def begin(cls, detector: Detector, X: Any, params: dict, *, fewest: int = 2) -> Given:
         """Check the table and the weights, leave out rows of weight 0, tell the callbacks."""
+        for name in detector.inner:
+            if name == detector.inner[0] or getattr(detector, name) is not None:
+                check_scorer(getattr(detector, name), name)
         X = read_rows(detector, X, reset=True, fewest=fewest)
         params = dict(params)
         weight = params.pop("sample_weight", None)
-        weight = None if weight is None else _checked(weight, n_rows(X))
+        weight = None if weight is None else row_weights(weight, n_rows(X))
         routed = _routed(detector, weight, params)
         context = None
         if hasattr(detector, "_skl_callbacks"):
@@ -145,26 +149,6 @@ def _weights_for(estimator: Any, weight: np.ndarray) -> dict[str, np.ndarray]:
             f"{type(last).__name__}. Leave them out, or give another estimator."
         )
     return {f"{prefix}sample_weight": weight}
-
-
-def _checked(sample_weight: Any, n: int) -> np.ndarray:
-    """Return weights (n,) relative to the largest."""
-    remedy = "Leave rows out by a weight of 0."
-    sample_weight = np.asarray(sample_weight)
-    if sample_weight.ndim == 0:
-        sample_weight = np.full(n, sample_weight)
-    weight = one_per_row("sample_weight", sample_weight, n, finite=True, remedy=remedy)
-    if (weight < 0).any():
-        raise ValueError(
-            f"sample_weight must be >= 0, got {np.count_nonzero(weight < 0)} values that are not. "
-            f"{remedy}"
-        )
-    if np.count_nonzero(weight) < 2:
-        raise ValueError(
-            "sample_weight must be positive for at least 2 rows, got "
-            f"{np.count_nonzero(weight)} above zero. Leave it out to weight all rows alike."
-        )
-    return weight / weight.max()
 
 
 def _part(value: Any, rows: np.ndarray, n: int) -> Any:

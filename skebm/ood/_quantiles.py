@@ -17,24 +17,25 @@ import warnings
 import numpy as np
 from scipy.stats import quantile_test
 
-from skebm._tables import one_per_row
+from skebm._tables import effective, one_per_row
 from skebm.exceptions import CalibrationWarning
 
 ROUNDING = 1e-9  # 1 / level may lie just above a whole number
 TIE = 1e-12  # relative; binomial probabilities are exact to less
 
 
-def warn_if_few(n: float, name: str, level: float) -> None:
+def warn_if_few(n: float, name: str, level: float, remedy: str = "") -> None:
     """Warn, for ``fit``, if a new row is below all n held-out scores more often than `level`.
 
-    The parameter with the level is called `name`.
+    The parameter with the level is called `name`; `remedy` is what helps beside more rows.
     """
     needed = math.ceil(1 / level - 1 - ROUNDING)
     if n < needed:
+        remedy = remedy or f"raise calibration_fraction or {name}"
         warnings.warn(
             f"held-out rows must be at least {needed} for {name} {level:g}, got {n:.4g}: a share "
             f"of {1 / (n + 1):.2g} of normal rows is below all of them and flagged. Give more "
-            f"rows, or raise calibration_fraction or {name}.",
+            f"rows, or {remedy}.",
             CalibrationWarning,
             stacklevel=3,
         )
@@ -98,11 +99,6 @@ def training_quantile(scores: np.ndarray, level: float, weight: np.ndarray | Non
     if weight is None:
         return float(np.quantile(scores, level))
     return float(np.quantile(scores, level, weights=weight, method="inverted_cdf"))
-
-
-def effective(weight: np.ndarray | None, n: int) -> float:
-    """Return how many equal rows n weighted ones are worth (Kish)."""
-    return float(n) if weight is None else float(weight.sum() ** 2 / np.square(weight).sum())
 
 
 def _ranked(scores: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

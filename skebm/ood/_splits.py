@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils import check_random_state
 
-from skebm._components import check_choice, check_number
+from skebm._components import check_choice, check_number, check_random_state
 from skebm.ood._base import check_prefit
 from skebm.ood._fitting import Given
 

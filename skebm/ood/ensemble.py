@@ -15,12 +15,13 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
+from skebm._tables import weighted_mean
 from skebm.estimators._callbacks import with_callbacks
 from skebm.exceptions import EnsembleWarning, NormalizationWarning
 from skebm.inside import is_normalized, read_scores
 from skebm.ood._base import Detector, atomic, draw_rows, read_rows
 from skebm.ood._fitting import Given
-from skebm.ood._quantiles import effective, lower_quantile, training_quantile
+from skebm.ood._quantiles import effective, lower_quantile, training_quantile, warn_if_few
 from skebm.ood._splits import LARGEST_SEED, own_random_state, seeded_clone, split_rows
 
 HELD_OUT_QUANTILE, FEW_HELD_OUT = 0.05, 40  # as the estimators
@@ -75,6 +76,9 @@ class EnsembleDensity(DensityMixin, Detector):
 
     Warns
     -----
+    CalibrationWarning
+        If with `contamination` "auto" so few rows are held out that normal rows are flagged more
+        often than 5 % of the time.
     EnsembleWarning
         If the members are equal: their log densities of all training rows are.
     NormalizationWarning
@@ -165,7 +169,10 @@ class EnsembleDensity(DensityMixin, Detector):
         )
         scores = np.stack([read_scores(member, given.X) for member in self.estimators_])
         self._warn_of_members(scores)
-        self.offset_ = self._offset(scores, drawn, given.weight)
+        self.offset_, n_fresh = self._offset(scores, drawn, given.weight)
+        if self.contamination == "auto":
+            remedy = "set bootstrap=True, raise validation_fraction or set contamination"
+            warn_if_few(n_fresh, "a contamination of", HELD_OUT_QUANTILE, remedy)
         self.estimators_samples_ = [given.kept[rows] for rows in drawn]
         given.end()
         return self
@@ -185,7 +192,7 @@ class EnsembleDensity(DensityMixin, Detector):
         """
         return _log_mean(self._members_scores(X))
 
-    def score(self, X, y=None):
+    def score(self, X, y=None, sample_weight=None):
         """Return the mean log density of the rows.
 
         Parameters
@@ -194,6 +201,8 @@ class EnsembleDensity(DensityMixin, Detector):
             Rows.
         y : None
             Ignored.
+        sample_weight : array-like of shape (n_samples,), optional
+            Nonnegative weights of the mean, in any unit.
 
         Returns
         -------
@@ -213,7 +222,7 @@ class EnsembleDensity(DensityMixin, Detector):
                 NormalizationWarning,
                 stacklevel=2,
             )
-        return float(values.mean())
+        return weighted_mean(values, sample_weight)
 
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the mixture: a member at random for each, then a draw from it.
@@ -334,9 +343,10 @@ class EnsembleDensity(DensityMixin, Detector):
 
     def _offset(
         self, scores: np.ndarray, drawn: list[np.ndarray], weight: np.ndarray | None
-    ) -> float:
+    ) -> tuple[float, float]:
+        """Return the threshold, and how many rows' worth of held-out ones chose it."""
         if self.contamination != "auto":
-            return training_quantile(_log_mean(scores), self.contamination, weight)
+            return training_quantile(_log_mean(scores), self.contamination, weight), 0.0
         seen = np.zeros(scores.shape, dtype=bool)
         for k, rows in enumerate(drawn):
             seen[k, rows] = True
@@ -348,10 +358,13 @@ class EnsembleDensity(DensityMixin, Detector):
             )
         unseen = _log_mean(scores[:, fresh], ~seen[:, fresh])
         own = None if weight is None else weight[fresh]
-        offset = lower_quantile(unseen, HELD_OUT_QUANTILE, own)
-        if effective(own, len(unseen)) < FEW_HELD_OUT:
+        offset, n_fresh = (
+            lower_quantile(unseen, HELD_OUT_QUANTILE, own),
+            effective(own, len(unseen)),
+        )
+        if n_fresh < FEW_HELD_OUT:
             offset = min(offset, lower_quantile(_log_mean(scores), HELD_OUT_QUANTILE, weight))
-        return offset
+        return offset, n_fresh
 
 
 def _fit(given: Given, member: Any, rows: np.ndarray, number: int) -> Any:

@@ -115,7 +115,7 @@ def train(
         state = _continued(state, model, rng)
     if not state.finished:
         _Loop(objective, state, table, settings, judge, callbacks, checkpoint).run()
-    _finish(state)
+    state.model.energy.load_state_dict(state.leaves())
     if model.energy is not state.model.energy:
         model.energy.load_state_dict(state.model.energy.state_dict())
     return state
@@ -324,11 +324,3 @@ def _exhausted(state: TrainState, settings: Settings) -> bool:
     if patience is None or len(values) <= patience or max(values) == -math.inf:
         return False
     return max(values[-patience:]) <= max(values[:-patience]) + settings.tol
-
-
-def _finish(state: TrainState) -> None:
-    """Put the best snapshot, or the average, into the model."""
-    if state.best is not None and state.best.held_out is not None:
-        state.model.energy.load_state_dict(state.best.energy)
-    elif state.average is not None:
-        state.model.energy.load_state_dict(state.average.module.state_dict())

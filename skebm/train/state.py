@@ -129,6 +129,13 @@ class TrainState:
     lr_factor: float = 1.0
     finished: bool = False
 
+    def leaves(self) -> dict[str, torch.Tensor]:
+        """Return the energy's parameters as training leaves them where it stops here."""
+        if self.best is not None and self.best.held_out is not None:
+            return self.best.energy
+        energy = self.model.energy if self.average is None else self.average.module
+        return energy.state_dict()
+
     def state_dict(self) -> dict[str, Any]:
         """Return tensors, numbers and strings alone, so that reading them runs no code."""
         best = self.best and (

@@ -1,5 +1,6 @@
 """Every parameter acts where it should, or is known not to; and a bad value has its error."""
 
+import copy
 import re
 
 import numpy as np
@@ -134,7 +135,9 @@ def test_nested_parameters_reach_the_component_behind_an_alias(name):
 @cases.each
 def test_a_warm_start_takes_no_other_networks_nor_columns(name):
     est = cases.tiny(name, warm_start=True).fit(cases.table())
-    for key, value in {"energy__hidden_sizes": (3,), "base": None}.items():
+    changes = {"energy__hidden_sizes": (3,), "base": None, "standardize": False}
+    changes |= {"optimizer": "sgd"} | ({"temperature": 3.0} if hasattr(est, "temperature") else {})
+    for key, value in changes.items():
         other = cases.tiny(name, warm_start=True).fit(cases.table()).set_params(**{key: value})
         word = key.split("_")[0]
         with pytest.raises(ValueError, match=f"{word} must be that of the last fit with warm_s"):
@@ -142,3 +145,20 @@ def test_a_warm_start_takes_no_other_networks_nor_columns(name):
     with pytest.raises(ValueError, match="3 features.*expecting 2"):
         est.fit(np.c_[cases.table(), cases.table()[:, 0]])
     assert est.set_params(learning_rate=1e-4).fit(cases.table()).n_iter_ == 8
+
+
+@cases.each
+def test_a_warm_start_has_the_learning_rate_that_it_is_told(name):
+    """A tiny one leaves the parameters where they were."""
+
+    def parameters(est):
+        states = est._warm.states
+        return np.concatenate([p.detach().ravel() for p in states[-1].model.energy.parameters()])
+
+    est = cases.tiny(name, warm_start=True, validation_fraction=0).fit(cases.table())
+    before = parameters(est)
+    one, other = (
+        parameters(copy.copy(est).set_params(learning_rate=rate).fit(cases.table()))
+        for rate in (est.learning_rate, 1e-9)
+    )
+    assert np.abs(one - before).max() > 100 * np.abs(other - before).max()

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from sklearn.mixture import GaussianMixture
 
+from skebm.ood import EnsembleDensity
 from tests.cases import QUIET, each, lasting, table, tiny
 
 pytestmark = QUIET
@@ -76,7 +78,8 @@ WEIGHTS = [
     (np.zeros(120), "[Ss]ample.weight"),
     (np.r_[1.0, np.zeros(119)], "sample_weight must be positive for at least 2 rows"),
     (np.r_[np.nan, np.ones(119)], "sample_weight must be finite and >= 0"),
-    (["a"] * 120, "could not convert string"),
+    (["a"] * 120, r"sample_weight must hold numbers, got \['a', 'a'"),
+    ("balanced", "sample_weight must hold numbers, got 'balanced'"),
 ]
 
 
@@ -85,3 +88,24 @@ WEIGHTS = [
 def test_bad_weights_are_refused(name, weight, message):
     with pytest.raises(ValueError, match=message):
         tiny(name).fit(table(), sample_weight=weight)
+
+
+SCORED = {
+    "estimator": lambda: tiny("NCEDensity", base="gaussian"),
+    "ensemble": lambda: EnsembleDensity(GaussianMixture(), bootstrap=True, random_state=0),
+}
+
+
+@pytest.mark.parametrize("new", SCORED.values(), ids=SCORED)
+def test_a_weighted_score_takes_what_a_weighted_fit_takes(new):
+    X, est = table(), new().fit(table())
+    values = est.score_samples(X)
+    for scale in (1.0, 1e-300, 1e308 / WEIGHT.max()):
+        expected = values @ WEIGHT / WEIGHT.sum()
+        assert est.score(X, sample_weight=scale * WEIGHT) == pytest.approx(expected, rel=1e-12)
+    assert est.score(X, sample_weight=1e308) == pytest.approx(values.mean(), rel=1e-12)
+    assert est.score(X, sample_weight=np.eye(1, 120)[0]) == values[0]
+    for weight, message in WEIGHTS:
+        if "2 rows" not in message:
+            with pytest.raises(ValueError, match=message):
+                est.score(X, sample_weight=weight)
