@@ -66,8 +66,8 @@ class Uniform(BaseComponent):
         low, high = low - self.widening * span, high + self.widening * span
         if max(float(-low.min()), float(high.max())) > LARGEST / 2:
             warnings.warn(
-                f"The box reaches beyond {LARGEST / 2:g} standard deviations; coordinates are clipped "
-                "there, and log densities do not integrate to 1. Set codes and glitches apart.",
+                f"The box reaches beyond {LARGEST / 2:g} standard deviations; coordinates are "
+                "clipped there, and log densities do not integrate to 1. Set glitches apart.",
                 NormalizationWarning,
                 stacklevel=2,
             )
