@@ -111,6 +111,7 @@ def test_a_weight_that_vanishes_beside_another_is_zero():
     np.testing.assert_array_equal(other.score_samples(NEW), one.score_samples(NEW))
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("base", ["mixture", "kernel"])
 def test_narrow_groups_are_drawn_as_finely_as_they_are_scored(base):
     """Two groups 1e-7 wide at 0 and 1: as float32 numbers each is a few dozen places."""
@@ -123,6 +124,7 @@ def test_narrow_groups_are_drawn_as_finely_as_they_are_scored(base):
     assert 0.4e-7 < np.median(np.abs(near)) < 1.5e-7  # 0.67e-7, kernels blur a little
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_a_box_that_single_precision_cannot_tell_from_a_point_scores_alike_in_any_number():
     """A glitch has set the scale: the rows are 1e-8 standard deviations apart."""
     X = np.append(np.random.RandomState(0).standard_normal(24), 1e9)[:, None]

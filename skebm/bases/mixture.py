@@ -103,7 +103,7 @@ class Mixture(BaseComponent):
     r"""Mixture of Gaussians with full, shrunk covariances.
 
     scikit-learn's ``GaussianMixture`` is fitted for a growing number of components, each time from
-    the last one with its heaviest components split along their longest axes [2]_; each is shrunk,
+    the last one with its heaviest components split along their longest axes; each is shrunk,
     :math:`\Sigma_k \leftarrow (1 - a) \Sigma_k + a\, \mathrm{diag}(\bar\Sigma)` with
     :math:`\bar\Sigma` the average within-component covariance, and the pair of component number and
     a with the best held-out likelihood goes on from there on at most 20,000 rows.
@@ -132,8 +132,6 @@ class Mixture(BaseComponent):
     References
     ----------
     .. [1] C. Bishop, "Pattern Recognition and Machine Learning", 2006. Section 9.2.
-    .. [2] N. Vlassis and A. Likas, "A Greedy EM Algorithm for Gaussian Mixture Learning", Neural
-       Processing Letters 15, 2002. They try many splits of each component; here it is one.
 
     Examples
     --------

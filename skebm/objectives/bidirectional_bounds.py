@@ -522,14 +522,9 @@ def _follow(
     optimizer: torch.optim.Optimizer, loss: torch.Tensor, further: list[torch.Tensor]
 ) -> None:
     """Take one step on a loss plus what has these gradients in the parameters."""
-    optimizer.zero_grad(set_to_none=True)
     (group,) = optimizer.param_groups
-    gradients = torch.autograd.grad(
-        loss, group["params"], allow_unused=True, materialize_grads=True
-    )
-    for p, a, b in zip(group["params"], gradients, further, strict=True):
-        p.grad = a.add_(b)
-    optimizer.step()
+    pairs = zip(group["params"], further, strict=True)
+    descend(optimizer, loss + sum((p * slope.detach()).sum() for p, slope in pairs))
 
 
 def volume_change(jacobian: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
