@@ -24,8 +24,13 @@ class Base(torch.nn.Module):
 
     n_features: int
 
+    _derived: tuple[str, ...] = ()
+
     def _derive(self) -> None:
-        """Set what follows from the buffers alone, once for all evaluations."""
+        """Set what follows from the buffers alone, once for all evaluations: `_derived`."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in self._derived}
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)

@@ -218,6 +218,8 @@ class KernelBase(Base):
         self.register_buffer("factor", factor)
         self._derive()
 
+    _derived = ("_middle", "_width", "_turn", "_spread", "_round_centers", "_bias", "_norm")
+
     def _derive(self) -> None:
         """Put the centers into bandwidths, in double, with what their exponents start from."""
         double = torch.float32 if self.centers.device.type == "mps" else torch.float64

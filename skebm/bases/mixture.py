@@ -292,6 +292,7 @@ class MixtureBase(Base):
     ``factors[k]`` is the upper triangular L with ``inverse(covariance) = L @ L.T``.
     """
 
+    _derived = ("_wide", "_shift", "_constant", "_spread")
     floor = LARGEST_FLOOR  # the least variance that a fit could give a component
     log_weights: torch.Tensor
     means: torch.Tensor

@@ -72,6 +72,8 @@ class Defended(Base):
         self.register_buffer("tail_share", tail_share)
         self._derive()
 
+    _derived = ("_log_core_share", "_log_tail_share")
+
     def _derive(self) -> None:
         """Set the logs of both shares, that of the tails with the norm of their density."""
         self._log_core_share = (-self.tail_share).log1p()

@@ -28,6 +28,7 @@ NARROW = 30.0  # inverse width from which a base is, whatever the number of rows
 FAR = 1e3  # coordinates from which a row is
 BLOCK = {"cpu": 2048}  # rows at a time, above that
 DEVICE_BLOCK = 65536
+FOUND = ("_is_narrow", "_per_row")  # when first asked for
 LARGEST = 1e300  # nats; stands for what float arithmetic calls infinite
 
 
@@ -205,7 +206,7 @@ class FittedDensity:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**vars(self), "_double": None}
+        state = {k: v for k, v in vars(self).items() if k not in FOUND} | {"_double": None}
         if self.device.type == "cpu":
             return state
         twin = object.__new__(type(self))
