@@ -60,8 +60,9 @@ class NCEDensity(DensityEstimator):
     The kernel base detects novelties best on real tables without tuning; for log likelihoods,
     above all in many columns, ``base="mixture"`` is better, and so is `USPDensity`
     (``docs/benchmarks.md``). Step and ratio are from five tables, kernel base, held-out log
-    density: 400 updates of 0.008 with two draws for each row came to -9.62 nats on average in half
-    the time of 600 updates of 0.004 with four (-9.71); with four draws, to -9.57 in three quarters.
+    density: 300 updates of 0.012 with two draws for each row came to -9.65 nats on average in less
+    than half the time of 600 updates of 0.004 with four (-9.71); 400 updates of 0.008 came to -9.62
+    with two and -9.57 with four.
 
     ``"conditional"`` noise cannot see how mass is shared between modes that are many times
     `noise_std` apart. A base that has the shares right keeps them, and the held-out likelihood
@@ -100,9 +101,9 @@ class NCEDensity(DensityEstimator):
         base="kernel",
         standardize=True,
         data_noise="auto",
-        max_iter=400,
+        max_iter=300,
         batch_size=256,
-        learning_rate=8e-3,
+        learning_rate=1.2e-2,
         optimizer="adam",
         validation_fraction=0.1,
         n_iter_no_change=12,

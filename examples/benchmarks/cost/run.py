@@ -280,8 +280,9 @@ def tables(args: argparse.Namespace) -> Iterator[Line]:
                 print(name, table, *seconds[-1], *values, sep="\t", file=sys.stderr, flush=True)
             at = f"{len(found)} tables, {name}: "
             yield compared(at + "fit", "before", np.array(seconds), "<= 0.35")
-            yield not_lower(at + "log likelihood", np.array(judged[False]))
-            yield not_lower(at + "AUROC", np.array(judged[True]))
+            for what, of_kind in (("log likelihood", judged[False]), ("AUROC", judged[True])):
+                if of_kind:
+                    yield not_lower(at + what, np.array(of_kind))
 
 
 def not_lower(name: str, pairs: np.ndarray) -> Line:
