@@ -19,6 +19,7 @@ from skebm.partition.importance import ImportanceSampling
 from skebm.partition.quadrature import Quadrature
 
 ENOUGH_STDERR, ENOUGH_DRAWS = 0.05, 300  # nats; effective: of AIS with its default 1,024 chains
+FINE = 0.02  # nats of error: less would take more draws than it is worth
 FEWEST_DRAWS, MANY = 50, 2**20  # effective draws that make more draws worth their time
 
 
@@ -54,7 +55,7 @@ class Auto(PartitionMethod):
         exact = exact_log_partition(model)
         if exact is not None:
             return exact
-        by_draws = ImportanceSampling().estimate(model, proposal, rng)
+        by_draws = ImportanceSampling(tol=FINE).estimate(model, proposal, rng)
         if proposal.n_features <= 2:
             by_grid = Quadrature().estimate(model, proposal, rng)
             if by_draws.trusted and by_draws.stderr < by_grid.stderr:
