@@ -21,7 +21,7 @@ EXACTLY = "donot_use_mm_for_euclid_dist"  # expanded squares would cancel
 STEPS = 8  # bandwidths tried per factor of ten
 STRIDE = 4  # of the first look
 WIDEST, NARROWEST = 10.0, 0.1  # times the widest standard deviation, and the distance of neighbors
-N_ASKED, N_JUDGED = 500, 600  # rows that a metric, and the last bandwidths, are judged by
+N_ASKED, N_JUDGED = 500, 1000  # rows that a metric, and the last bandwidths, are judged by
 FEW = 128  # of these at a time: what each bandwidth reads stays in a core's cache
 N_NEIGHBORS = 10  # whose differences make the local metric
 
