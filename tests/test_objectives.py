@@ -377,3 +377,13 @@ def test_others_are_judged_by_likelihood_and_games_not_at_all(objective):
 def test_parts_that_do_not_go_together(objective, error, match):
     with pytest.raises(error, match=match):
         objective.init(Model(mlp(), normal_base(D), 1.0), rows(dtype=torch.float32), gen(0))
+
+
+def test_a_judge_asks_the_base_again_where_rows_are_others():
+    base, x = normal_base(D), rows(60, dtype=torch.float32)
+    model = Model(Quadratic(0.3), base, 1.0)
+    judge = HeldOutLikelihood(model, x, gen(2))
+    both = judge(model, x[:30]), judge(model, 3 * x[30:])
+    assert [of.value for of in both] == [
+        HeldOutLikelihood(model, x, gen(2))(model, part).value for part in (x[:30], 3 * x[30:])
+    ]

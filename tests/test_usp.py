@@ -348,3 +348,11 @@ def test_images_without_a_base_are_drawn_from_the_points():
     rows, points = est.sample(30, random_state=0), est.support_points_
     gaps = np.abs(rows[:, None] - points).max(2).min(1)
     assert gaps.max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("params", "n"), [({}, 500), ({"base": "uniform"}, 2000), ({"method": "ps-usp"}, 2000)]
+)
+def test_fewer_points_are_enough_where_they_are_drawn_afresh_near_the_rows(params, n):
+    est = USPDensity(max_iter=1, repulsion=moves(), random_state=0, **params)
+    assert len(est.fit(table()).support_points_) == n
