@@ -31,7 +31,7 @@ from skebm.objectives import ChainStart
 from skebm.partition._base import from_log_weights, log_ratio
 from skebm.samplers import MALA, Sampler, run
 
-PER_ROW = (2, 4, 8, 16, 32)  # base draws to choose a row among: cheaper than as many moves
+PER_ROW = (2, 4, 8, 16, 32, 64, 128)  # base draws to choose a row among: cheaper than to move it
 NEGLIGIBLE = 0.005  # mass of rows that would be chosen twice: less than samples can show
 FEWEST_EFFECTIVE = 100  # draws below which shares of modes are known to a tenth at best
 FEWEST_CANDIDATES = 8192
@@ -39,7 +39,8 @@ FEWEST_ANNEALED, MOST_ANNEALED = 1024, 8192  # rows of a population
 MOST_RESTARTS = 5  # of chains that flew apart
 SLOW = 1.2  # R-hat above which chains are where they started
 N_WARMUP, N_MOVES = 60, 60
-BLOCK = 4096  # latents, or rows, at a time
+BLOCK = 4096  # latents at a time
+MOST_DRAWN = 2**17  # base draws that rows are chosen among at a time
 
 
 class SampleInfo(NamedTuple):
@@ -238,7 +239,7 @@ def _by_weights(
         x, parts = _annealed(model, proposal, n, rng)
         ess = float(from_log_weights(log_weight, "importance").ess)
         return x, _reported(n, ess, parts)
-    blocks = [_chosen(model, proposal, k, per_row, rng) for k in _sizes(n, BLOCK)]
+    blocks = [_chosen(model, proposal, k, per_row, rng) for k in _sizes(n, MOST_DRAWN // per_row)]
     ess = sum(e for _, e in blocks)
     x = torch.cat([rows for rows, _ in blocks])
     return x, SampleInfo(ess, max(per_row * n, FEWEST_CANDIDATES), 1.0)
