@@ -503,7 +503,10 @@ def test_it_trains_again_only_while_it_folds_and_keeps_the_best(
 
 @pytest.mark.filterwarnings("ignore:the generator folds")
 def test_a_refinement_is_no_longer_than_its_training_and_few_rows_are_played_less(monkeypatch):
-    length = lambda est: (est.n_iter_, est.history_[-1]["iteration"])  # noqa: E731
+
+    def length(est):
+        return est.n_iter_, est.history_[-1]["iteration"]
+
     assert length(tiny(refine=True, max_iter=3).fit(table())) == (3, 6)
     monkeypatch.setattr(bounds, "MOST_REFINED", 2)
     assert length(tiny(refine=True, max_iter=3).fit(table())) == (3, 5)

@@ -356,3 +356,8 @@ def test_images_without_a_base_are_drawn_from_the_points():
 def test_fewer_points_are_enough_where_they_are_drawn_afresh_near_the_rows(params, n):
     est = USPDensity(max_iter=1, repulsion=moves(), random_state=0, **params)
     assert len(est.fit(table()).support_points_) == n
+
+
+def test_without_a_base_importance_likelihood_says_what_it_needs():
+    with pytest.raises(ValueError, match="base must be a normalized density .* got None"):
+        USPDensity(base=None, max_iter=1).fit(table())

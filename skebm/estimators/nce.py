@@ -59,10 +59,8 @@ class NCEDensity(DensityEstimator):
 
     The kernel base detects novelties best on real tables without tuning; for log likelihoods,
     above all in many columns, ``base="mixture"`` is better, and so is `USPDensity`
-    (``docs/benchmarks.md``). Step and ratio are from five tables, kernel base, held-out log
-    density: 300 updates of 0.012 with two draws for each row came to -9.65 nats on average in less
-    than half the time of 600 updates of 0.004 with four (-9.71); 400 updates of 0.008 came to -9.62
-    with two and -9.57 with four.
+    (``docs/benchmarks.md``). Few updates, large steps and two draws for each row are for the time
+    that they save: twice the draws, or more updates, are for tables where the last tenth of a nat counts.
 
     ``"conditional"`` noise cannot see how mass is shared between modes that are many times
     `noise_std` apart. A base that has the shares right keeps them, and the held-out likelihood

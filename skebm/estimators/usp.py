@@ -204,7 +204,8 @@ class USPDensity(DensityEstimator):
     def _learn(self, table: Table, transform: Transform, run: Run) -> Learned:
         check_choice("method", self.method, METHODS)
         if self.n_points != "auto":
-            check_number("n_points", self.n_points, low=2, integer=True)
+            remedy = "Or use 'auto'."
+            check_number("n_points", self.n_points, low=2, integer=True, remedy=remedy)
         box = self._box(table, transform, run)
         objective = self._objective(box, transform, run)
         learned = run.train(self._model(box, table, run), [objective], table)
@@ -238,8 +239,8 @@ class USPDensity(DensityEstimator):
     def _n_points(self) -> int:
         if self.n_points != "auto":
             return int(self.n_points)
-        afresh = self.method == "importance" and not isinstance(resolved(self, "base"), Uniform)
-        return N_AFRESH if afresh else N_POINTS
+        near = self.base is not None and not isinstance(resolved(self, "base"), Uniform)
+        return N_AFRESH if near and self.method == "importance" else N_POINTS
 
     def _objective(self, box: Box | None, transform: Transform, run: Run) -> Objective:
         if self.method == "importance":

@@ -58,9 +58,9 @@ def normalize(
 @torch.no_grad()
 def _far_out(model: Model, proposal: Base, rng: torch.Generator) -> str | None:
     """Return what to say of an energy without a base that has mass where no draw has been."""
-    x = proposal.sample(N_RAYS, rng)
-    if x.shape[1] > MOST_COLUMNS:  # images, which are bounded
+    if proposal.n_features > MOST_COLUMNS:  # no draws are near the model
         return None
+    x = proposal.sample(N_RAYS, rng)
     middle = x.mean(0)
     gained = model.potential(x) - model.potential(middle + FAR * (x - middle))
     if float(gained.max()) > -x.shape[1] * math.log(FAR):  # the volume grows by as much
