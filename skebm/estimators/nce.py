@@ -59,8 +59,8 @@ class NCEDensity(DensityEstimator):
 
     The kernel base detects novelties best on real tables without tuning; for log likelihoods,
     above all in many columns, ``base="mixture"`` is better, and so is `USPDensity`
-    (``docs/benchmarks.md``). Few updates, large steps and two draws for each row are for the time
-    that they save: twice the draws, or more updates, are for tables where the last tenth of a nat counts.
+    (``docs/benchmarks.md``). Few updates, large steps and two draws for each row are for the
+    time that they save; twice the draws, or more updates, are for where a tenth of a nat counts.
 
     ``"conditional"`` noise cannot see how mass is shared between modes that are many times
     `noise_std` apart. A base that has the shares right keeps them, and the held-out likelihood
