@@ -506,3 +506,13 @@ def test_the_last_fit_of_many_rows_sees_twenty_thousand_of_them():
     i = int(base.means[:, 0].argmin())
     assert float(1 / base.factors[i]) == pytest.approx(float(x[400:].std()), rel=0.006)
     assert float(base.log_weights.exp()[i]) == pytest.approx(1 - 400 / 20_400, abs=0.004)
+
+
+def test_draws_of_a_mixture_come_in_no_order():
+    """Any part of them is a sample: halves, and the first hundred, have the components' shares."""
+    x = torch.cat(
+        [torch.randn(300, 1, generator=gen(0)) - 20, torch.randn(300, 1, generator=gen(2)) + 20]
+    )
+    drawn = Mixture(n_components=2).fit(x, None, gen(0)).sample(4000, gen(1))[:, 0]
+    for part in (drawn[:2000], drawn[2000:], drawn[:100]):
+        assert_mean((part > 0).double(), 0.5, largest_stderr=0.06)
