@@ -29,7 +29,7 @@ from skebm.bases import (
     Uniform,
 )
 from skebm.bases.kernel import KernelBase
-from skebm.bases.mixture import Shape
+from skebm.bases.mixture import TOL, Shape
 from skebm.bases.tails import fit_defended
 from skebm.data import systematic_rows
 from tests.closed_forms import assert_mean, assert_variance, autograd_score, grid
@@ -117,6 +117,7 @@ COMPONENTS = {
     "diagonal": lambda d: Gaussian("diagonal", inflation=0.9),
     "spherical": lambda d: Gaussian("spherical"),
     "mixture": lambda d: Mixture(n_components=3),
+    "union": lambda d: Mixture(n_components=3, n_folds=5),
     "kernel": lambda d: Kernel(bandwidth=0.2),
     "principal": lambda d: ProbabilisticPCA(n_components=1),
     "shaped kernel": lambda d: Shaped(),
@@ -214,7 +215,7 @@ def test_systematic_rows_come_as_often_as_their_weight(n):
         assert_mean(counts[:, i] - n * weight[i] / 10, 0, 0.036)
 
 
-@pytest.mark.parametrize("name", ["gaussian", "mixture", "kernel", "principal", "uniform"])
+@pytest.mark.parametrize("name", ["gaussian", "mixture", "union", "kernel", "principal", "uniform"])
 def test_rows_of_weight_zero_do_not_show(name):
     x, far = three_modes(300, 2), 30 + three_modes(60, 2)
     weight = torch.cat([torch.ones(300), torch.zeros(60)])
@@ -225,7 +226,7 @@ def test_rows_of_weight_zero_do_not_show(name):
     assert abs(gap) < (1e-5 if name == "kernel" else 0.05)  # resampling repeats some rows
 
 
-@pytest.mark.parametrize("name", ["gaussian", "mixture", "kernel", "principal"])
+@pytest.mark.parametrize("name", ["gaussian", "mixture", "union", "kernel", "principal"])
 def test_weights_count_rows(name):
     x = three_modes(300, 2)
     weight = torch.where(x[:, 0] > 0.6, 4.0, 1.0)  # the third mode counts four times
@@ -506,6 +507,42 @@ def test_the_last_fit_of_many_rows_sees_twenty_thousand_of_them():
     i = int(base.means[:, 0].argmin())
     assert float(1 / base.factors[i]) == pytest.approx(float(x[400:].std()), rel=0.006)
     assert float(base.log_weights.exp()[i]) == pytest.approx(1 - 400 / 20_400, abs=0.004)
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_each_mixture_of_a_union_has_not_seen_one_fold(copies, monkeypatch):
+    x = three_modes(200, 2).repeat(copies, 1)
+    last, fitted = [], Shape.fitted
+    monkeypatch.setattr(Shape, "fitted", lambda *a: last.append(a) or fitted(*a))
+    base = Mixture(n_components=3, n_folds=5).fit(x, None, gen(0))
+    parts = [rows for _, rows, _, tol in last if tol == TOL]
+    times = np.zeros(200, dtype=int)
+    for rows in parts:
+        times += (x[:200, None].double() == torch.from_numpy(rows)[None]).all(2).sum(1).numpy()
+    assert len(parts) == 5 and (times == 4 * copies).all()  # copies of a row are left out together
+    shares = base.log_weights.exp().unflatten(0, (5, 3)).sum(1)
+    torch.testing.assert_close(shares, torch.full((5,), 0.2))
+    assert base.means.unique(dim=0).shape == (15, 2)
+
+
+def test_a_union_is_likelier_on_unseen_rows_than_one_mixture():
+    gains = []
+    for seed in range(10):
+        x, unseen = bent_rows(300, seed), bent_rows(3000, 100 + seed)
+        one, five = (Mixture(12, n_folds=k).fit(x, None, gen(seed)) for k in (1, 5))
+        gains.append(float((five.log_prob(unseen) - one.log_prob(unseen)).mean()))
+    assert np.mean(gains) > 0.02 and np.mean(gains) > 4 * np.std(gains) / 10**0.5
+
+
+def bent_rows(n, seed):
+    x = torch.randn(n, 3, generator=gen(seed))
+    return torch.stack([x[:, 0], x[:, 1] + x[:, 0] ** 2, x[:, 2] - x[:, 0] * x[:, 1]], 1)
+
+
+def test_a_union_of_single_gaussians_is_one():
+    x = torch.randn(500, 2, generator=gen(0))
+    one, five = (Mixture(n_folds=k).fit(x, None, gen(1)) for k in (1, 5))
+    assert five.means.equal(one.means) and five.factors.equal(one.factors)
 
 
 def test_draws_of_a_mixture_come_in_no_order():

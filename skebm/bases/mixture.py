@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 36, 44, 52, 64)
 SHRINKAGES = (0.0, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
 LEAST_GAIN = 0.01  # held-out nats that a component has to bring: below, the energy does better
-MOST_ROWS = 20_000  # of the last fit
-ROUGH_TOL, TOL = 5e-3, 1e-3  # gains of an EM step at which the scan's and the last fit stop, nats
+MOST_SELECTION_ROWS, MOST_ROWS = 10_000, 20_000  # of a second selection, of the last fit
+ROUGHEST_TOL, ROUGH_TOL, TOL = 2e-2, 5e-3, 1e-3  # gains of an EM step that stop it, nats: on the
+# way to a number of components, in the scan, in the last fit
 APART = 0.8  # standard deviations from a component to its halves
 N_FOLDS_FROM = ((1000, 1), (400, 2), (0, 4))  # rows, folds
 HALF = 0.5  # of a row: responsibilities are not whole
@@ -93,6 +94,12 @@ class Shape(NamedTuple):
                     raise
                 floor *= 100
 
+    @classmethod
+    def union(cls, shapes: list[Shape]) -> Shape:
+        """Return the mean density of mixtures."""
+        weights, means, covariances = (np.concatenate(part) for part in zip(*shapes, strict=True))
+        return cls(weights / len(shapes), means, covariances)
+
     def shrunk(self, shrinkage: float) -> Shape:
         """Return covariances drawn toward the diagonal of their average."""
         target = np.diag(np.einsum("k,kjj->j", self.weights, self.covariances))
@@ -116,7 +123,13 @@ class Mixture(BaseComponent):
     max_components : int, default=30
         Upper end of the scan; also bounded by rows / (columns + 1).
     max_selection_rows : int, default=2000
-        Rows used for selection.
+        Rows used for selection; where there are more, up to 10,000 decide whether it goes on from
+        there.
+    n_folds : int, default=1
+        Above 1, the mean density of that many mixtures, each grown without one of as many parts of
+        the rows: one mixture again, with their components side by side. It is likelier on unseen
+        rows, takes that many times as long to evaluate, and an energy meets rows that part of it
+        has not seen. A single Gaussian stays one.
 
     Raises
     ------
@@ -149,10 +162,12 @@ class Mixture(BaseComponent):
         n_components: int | str = "auto",
         max_components: int = 30,
         max_selection_rows: int = 2000,
+        n_folds: int = 1,
     ) -> None:
         self.n_components = n_components
         self.max_components = max_components
         self.max_selection_rows = max_selection_rows
+        self.n_folds = n_folds
 
     def fit(
         self, x: torch.Tensor, weight: torch.Tensor | None, rng: torch.Generator
@@ -162,6 +177,7 @@ class Mixture(BaseComponent):
             check_number("n_components", self.n_components, low=1, integer=True)
         check_number("max_components", self.max_components, low=1, integer=True)
         check_number("max_selection_rows", self.max_selection_rows, low=2, integer=True)
+        check_number("n_folds", self.n_folds, low=1, integer=True)
         rows = repeat_by_weight(x, weight, rng).double().cpu().numpy()
         seed = int(torch.randint(2**31, (1,), generator=rng, device=rng.device))
         random_state = np.random.RandomState(seed)
@@ -169,8 +185,14 @@ class Mixture(BaseComponent):
         start, shrinkage = self._select(rows, floor, random_state)
         if len(rows) > MOST_ROWS:
             rows = rows[random_state.permutation(len(rows))[:MOST_ROWS]]
-        shape = start.fitted(rows, floor, TOL).shrunk(shrinkage)
-        base = MixtureBase.from_moments(*shape, x.device, floor=floor)
+        k = len(start.weights)
+        if self.n_folds == 1 or k == 1:
+            shapes = [start.fitted(rows, floor, TOL)]
+        else:
+            parts = _without_folds(rows, self.n_folds, random_state)
+            shapes = [self._grown(p, k, floor).fitted(p, floor, ROUGH_TOL) for p in parts]
+        shapes = [shape.shrunk(shrinkage) for shape in shapes]
+        base = MixtureBase.from_moments(*Shape.union(shapes), x.device, floor=floor)
         base.floor = floor
         return base
 
@@ -181,10 +203,21 @@ class Mixture(BaseComponent):
         if len(rows) < FEWEST_ROWS:
             k = 1 if self.n_components == "auto" else min(int(self.n_components), len(rows) // 2)
             return Shape.whole(rows).split(k), 0.5
-        folds = _folds(rows, self.max_selection_rows, random_state)
-        shapes = [Shape.whole(rows[train]) for train, _ in folds]
+        sizes, folds = self._sizes(*rows.shape), _folds(rows, self.max_selection_rows, random_state)
+        found = self._scan(rows, folds, sizes, floor, PATIENCE)
+        k = len(found[0].weights)
+        if self.n_components == "auto" and k > 1 and len(rows) > self.max_selection_rows:
+            folds = _folds(rows, MOST_SELECTION_ROWS, random_state)  # more rows bear more of them
+            found = self._scan(rows, folds, [size for size in sizes if size >= k], floor, 2)
+        return found
+
+    def _scan(
+        self, rows: np.ndarray, folds: list[tuple], sizes: list[int], floor: float, patience: int
+    ) -> tuple[Shape, float]:
+        """Return the likeliest mixture of these sizes, until so many have brought nothing."""
+        shapes = [self._grown(rows[train], sizes[0], floor) for train, _ in folds]
         best, best_value, best_k, losses = (shapes[0], 0.5), -math.inf, 0, 0
-        for k in self._sizes(*rows.shape):
+        for k in sizes:
             shapes = [
                 shape.split(min(k, len(train))).fitted(rows[train], floor, ROUGH_TOL)
                 for shape, (train, _) in zip(shapes, folds, strict=True)
@@ -200,9 +233,17 @@ class Mixture(BaseComponent):
             if self.n_components != "auto" or value > best_value + LEAST_GAIN * (k - best_k):
                 best = shapes[int(values[:, i].argmax())], SHRINKAGES[i]
                 best_value, best_k, losses = value, k, 0
-            if losses == PATIENCE:
+            if losses == patience:
                 break
         return best
+
+    def _grown(self, rows: np.ndarray, k: int, floor: float) -> Shape:
+        """Return a rough mixture of k components of at most `max_selection_rows` rows."""
+        some = rows[: self.max_selection_rows]
+        shape = Shape.whole(some)
+        for size in [2**i for i in range(1, k.bit_length()) if 2**i < k] + [k] * (k > 1):
+            shape = shape.split(min(size, len(some))).fitted(some, floor, ROUGHEST_TOL)
+        return shape
 
     def _sizes(self, n: int, d: int) -> list[int]:
         """Return the numbers of components that a mixture of n rows grows through."""
@@ -232,6 +273,16 @@ def _folds(rows: np.ndarray, most: int, random_state: np.random.RandomState) -> 
         parts = [order[group % 4 == i] for i in range(4)]
     pairs = [(np.concatenate(parts[:i] + parts[i + 1 :]), parts[i]) for i in range(4)]
     return pairs[: next(n for rows_from, n in N_FOLDS_FROM if len(order) >= rows_from)]
+
+
+def _without_folds(
+    rows: np.ndarray, n_folds: int, random_state: np.random.RandomState
+) -> list[np.ndarray]:
+    """Return the rows without each of so many folds in turn, in random order; copies together."""
+    order, group = random_state.permutation(len(rows)), copy_groups(rows)
+    fold = (order if group is None else group[order]) % n_folds
+    parts = [rows[order[fold != i]] for i in range(n_folds)]
+    return [part for part in parts if len(part)]  # of one row and its copies there are no folds
 
 
 def _held_out(rows: np.ndarray, shape: Shape, floor: float) -> np.ndarray:

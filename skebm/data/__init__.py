@@ -4,6 +4,7 @@ __all__ = [
     "Affine",
     "ArrayTable",
     "Degeneracy",
+    "Marginal",
     "Originals",
     "Rows",
     "Table",
@@ -22,5 +23,6 @@ from skebm.data._degeneracy import Degeneracy, find_degeneracy
 from skebm.data._spread import spacing, trimmed_moments
 from skebm.data._systematic import systematic_rows
 from skebm.data._tensors import resolve_device, torch_generator
+from skebm.data.marginal import Marginal
 from skebm.data.table import ArrayTable, Originals, Rows, Table
 from skebm.data.transform import Affine, Transform

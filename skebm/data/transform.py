@@ -42,6 +42,10 @@ class Transform(ABC):
     def log_slope(self, X: np.ndarray) -> np.ndarray:
         """Return log dz/dx at rows (n, d), nats: (n, d), or (1, d) where it is the same for all."""
 
+    def forward_and_log_slope(self, X: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+        """Return `forward` in double precision and the rows' sums of `log_slope`, (n,) or (1,)."""
+        return self.forward(X, dtype=torch.float64), self.log_slope(X).sum(1)
+
     @abstractmethod
     def slope_gradient(self, X: np.ndarray) -> np.ndarray:
         """Return the derivative of `log_slope` by x, nats per unit of X: (n, d) or (1, d)."""

@@ -22,9 +22,10 @@ from skebm.data.transform import LARGEST
 from skebm.energies import Model, Zero
 from skebm.estimators._callbacks import CallbackSupportMixin, with_callbacks
 from skebm.estimators._files import Saved
-from skebm.estimators._preparation import choose_transform, prepare
+from skebm.estimators._preparation import prepare
 from skebm.estimators._run import Before, Learned, Run
 from skebm.estimators._shared import ALIASES, check_shared, optimization_of, resolved
+from skebm.estimators._standardization import choose_transform
 from skebm.exceptions import DataDegeneracyWarning, NormalizationWarning
 from skebm.fitted import FittedDensity
 from skebm.fitted.normalization import normalize
@@ -51,15 +52,21 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         columns (or the image shape) and returns a new ``torch.nn.Module`` that maps (n, n_features)
         to (n,) nats, in the precision of its rows and without batch normalization.
         ``energy__hidden_sizes`` works in ``set_params``.
-    base : {"mixture", "gaussian", "kernel", "uniform"}, base component or None
-        The normalized reference density p0, but for ``"uniform"``, images and known distributions
+    base : {"union", "mixture", "gaussian", "kernel", "uniform"}, base component or None
+        The normalized reference density p0; ``"union"`` is the mean density of five mixtures, each
+        fitted without a fifth of the rows. But for ``"uniform"``, images and known distributions
         with heavy tails under it (of Student's t with 3 degrees of freedom and a share of 0.001 to
         0.01). The energy is learnt in a box around the rows; a perceptron moves a log density by 5
         nats at most. None means p0 = 1, which has no normalizer unless the energy grows (such as
         ``MLP(output="quadratic")``).
-    standardize : {True, "affine", False}
-        Shift and scale each column; undone in everything returned. True is ``"affine"``. Where less
-        than 2 % of the rows would set a scale, it is that of the others, with a warning.
+    standardize : {"auto", "affine", "marginal", True, False}
+        Map of each column, undone in everything returned: log densities are those of X.
+        ``"affine"``, or True, shifts and scales; where less than 2 % of the rows would set a scale,
+        it is that of the others, with a warning. ``"marginal"`` bends each column to a normal one
+        as well, see `skebm.data.Marginal`, but for those that get noise. ``"auto"`` does so where
+        that makes a small mixture likelier on held-out rows by more than 0.25 nats and two standard
+        errors, but never with lengths given in standardized units, a uniform, known or no base, or
+        ``validation_fraction=0``. Images are scaled to [-1, 1].
     data_noise : float or "auto"
         Standard deviation of Gaussian noise on training rows, standardized units; ``"auto"`` adds
         none unless columns are constant, repeat values or depend on others, and then says so.
@@ -445,7 +452,7 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         params = self.get_params(deep=False)
         names = [name for name in STRUCTURE if name in params]
         found = {n: resolved(self, n) if isinstance(params[n], str) else params[n] for n in names}
-        found["standardize"] = bool(self.standardize)  # "affine" is True
+        found["standardize"] = "affine" if self.standardize is True else self.standardize
         free = Optimization()  # its rate and whether parameters are averaged may be others
         found["optimizer"] = optimization_of(self).with_params(
             learning_rate=free.learning_rate, averaging=free.averaging

@@ -46,7 +46,13 @@ ALIASES: dict[str, tuple[dict[str, Any], type]] = {
     "critic": ({"auto": functools.partial(Critic, (128, 128), input_scale=4.0)}, Critic),
     "energy": (ENERGIES, EnergyComponent),
     "base": (
-        {"gaussian": Gaussian, "kernel": Kernel, "mixture": Mixture, "uniform": Uniform},
+        {
+            "gaussian": Gaussian,
+            "kernel": Kernel,
+            "mixture": Mixture,
+            "uniform": Uniform,
+            "union": functools.partial(Mixture, n_folds=5),
+        },
         BaseComponent,
     ),
     "bound": ({kind: functools.partial(UpperBound, kind) for kind in BOUNDS}, UpperBound),
@@ -114,7 +120,7 @@ def documented(cls: type) -> type:
 def check_shared(estimator: Any, n_features: int) -> None:
     """Check every shared parameter that is a number, a flag or a choice."""
     e = estimator
-    check_choice("standardize", e.standardize, (True, False, "affine"))
+    check_choice("standardize", e.standardize, ("auto", "affine", "marginal", True, False))
     check_choice("warm_start", e.warm_start, (True, False))
     if not (isinstance(e.data_noise, str) and e.data_noise == "auto"):
         check_number("data_noise", e.data_noise, low=0, remedy="Or use 'auto'.")

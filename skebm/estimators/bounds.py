@@ -228,7 +228,7 @@ class BoundsEBM(DensityEstimator):
         refine=True,
         energy="mlp",
         base="mixture",
-        standardize=True,
+        standardize="auto",
         data_noise="auto",
         max_iter=500,
         batch_size=256,

@@ -60,7 +60,7 @@ class EnergyDensity(DensityEstimator):
         temperature=1.0,
         energy="mlp",
         base="mixture",
-        standardize=True,
+        standardize="auto",
         data_noise="auto",
         max_iter=1000,
         batch_size=256,

@@ -122,7 +122,7 @@ class HybridCDDensity(DensityEstimator):
         temperature=1.0,
         energy="mlp",
         base="mixture",
-        standardize=True,
+        standardize="auto",
         data_noise="auto",
         refine=True,
         max_iter=400,

@@ -97,7 +97,7 @@ class NCEDensity(DensityEstimator):
         noise_std=0.3,
         energy="mlp",
         base="kernel",
-        standardize=True,
+        standardize="auto",
         data_noise="auto",
         max_iter=300,
         batch_size=256,

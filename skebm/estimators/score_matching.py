@@ -108,7 +108,7 @@ class ScoreMatchingDensity(DensityEstimator):
         projections="rademacher",
         energy="mlp",
         base="mixture",
-        standardize=True,
+        standardize="auto",
         data_noise="auto",
         max_iter=600,
         batch_size=256,

@@ -145,7 +145,7 @@ class SteinEBM(DensityEstimator):
         calibrate=True,
         energy="mlp",
         base="mixture",
-        standardize=True,
+        standardize="auto",
         data_noise="auto",
         max_iter=1000,
         batch_size=256,

@@ -96,9 +96,8 @@ class FittedDensity:
     def log_density(self, X: np.ndarray) -> np.ndarray:
         """Return log p at rows (n, d) in the units of X: (n,), nats, finite."""
         log_z = 0.0 if self.log_partition is None else self.log_partition.value
-        out = self._evaluate(X, Model.potential)
-        np.subtract(self.transform.log_slope(X).sum(1), out, out=out)  # in place: there may be 1e8
-        out -= log_z
+        out = self._evaluate(X, Model.potential, sloped=True)
+        out -= log_z  # in place: there may be 1e8
         return finite(out)
 
     @own_settings()
@@ -223,37 +222,46 @@ class FittedDensity:
         X: np.ndarray,
         function: Callable[[Model, torch.Tensor], torch.Tensor],
         row_shape: tuple[int, ...] = (),
+        *,
+        sloped: bool = False,
     ) -> np.ndarray:
-        """Apply a function of model and standardized rows block by block: (n, *row_shape)."""
-        evaluate = self._exactly if len(X) <= FEW else self._coarsely
-        out = np.empty((len(X), *row_shape))
+        """Apply a function of model and standardized rows block by block: (n, *row_shape).
+
+        With `sloped` it is subtracted from the log volume that the transform takes.
+        """
+        out, exactly = np.empty((len(X), *row_shape)), len(X) <= FEW
         size = BLOCK.get(self.device.type, DEVICE_BLOCK)
         work = len(X) * self._per_row if len(X) <= size else np.inf
         with torch.no_grad(), threads(work):
             for start in range(0, len(X), size):
-                out[start : start + size] = evaluate(X[start : start + size], function)
+                block = slice(start, start + size)
+                if not sloped:
+                    z = self.transform.forward(X[block], dtype=torch.float64)
+                    out[block] = self._apply(function, z, exactly)
+                    continue
+                z, log_slope = self.transform.forward_and_log_slope(X[block])
+                np.subtract(log_slope, self._apply(function, z, exactly), out=out[block])
         return out
 
-    def _exactly(
-        self, X: np.ndarray, function: Callable[[Model, torch.Tensor], torch.Tensor]
+    def _apply(
+        self,
+        function: Callable[[Model, torch.Tensor], torch.Tensor],
+        z: torch.Tensor,
+        exactly: bool,
     ) -> np.ndarray:
-        """Apply a function of model and standardized rows in double precision."""
-        model = self._doubled()
-        device = "cpu" if self.device.type == "mps" else self.device
-        return function(model, self.transform.forward(X, device, torch.float64)).cpu().numpy()
+        """Apply a function to a block of rows in double precision.
 
-    def _coarsely(
-        self, X: np.ndarray, function: Callable[[Model, torch.Tensor], torch.Tensor]
-    ) -> np.ndarray:
-        """Apply a function in float32, unless rows are far out; a narrow base stays in double."""
-        z = self.transform.forward(X, self.device)
+        Unless it is to be exact or rows are far out, it is computed in float32, with a narrow base
+        in double.
+        """
+        on_mps = self.device.type == "mps"
         low, high = z.aminmax()
-        if max(-low, high) > FAR:
-            return self._exactly(X, function)
-        model = self.model
-        if self._is_narrow and self.device.type != "mps":
-            z = self.transform.forward(X, self.device, torch.float64)
-            model = self._narrow()
+        if exactly or max(-low, high) > FAR:
+            model, z = self._doubled(), z.to("cpu" if on_mps else self.device)
+        elif self._is_narrow and not on_mps:
+            model, z = self._narrow(), z.to(self.device)
+        else:
+            model, z = self.model, z.float().to(self.device)
         return function(model, z).cpu().numpy()
 
     @cached_property
