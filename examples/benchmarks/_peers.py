@@ -7,6 +7,8 @@ __all__ = [
     "AutoEncoder",
     "BestKernelDensity",
     "BestMixture",
+    "Copulas",
+    "DiffusionTime",
     "FifthNeighbor",
     "Flow",
     "Outlyingness",
@@ -48,6 +50,26 @@ class FifthNeighbor(BaseEstimator):
 
     def score_samples(self, X: np.ndarray) -> np.ndarray:
         return -self.neighbors_.kneighbors(X)[0][:, -1]
+
+
+class DiffusionTime(BaseEstimator):
+    """Minus the mean diffusion time of a row given its neighbors, without a network.
+
+    Livernoche, Jain, Hezaveh and Ravanbakhsh, "On Diffusion Modeling for Anomaly Detection", ICLR
+    2024, Eq. 5: given k neighbors at distances r_i the noise that took a row from them to where it
+    is has an inverse gamma posterior, whose mean grows with their mean square.
+    """
+
+    def __init__(self, n_neighbors: int = 5) -> None:
+        self.n_neighbors = n_neighbors
+
+    def fit(self, X: np.ndarray) -> DiffusionTime:
+        self.neighbors_ = NearestNeighbors(n_neighbors=min(self.n_neighbors, len(X))).fit(X)
+        return self
+
+    def score_samples(self, X: np.ndarray) -> np.ndarray:
+        square = self.neighbors_.kneighbors(X)[0] ** 2
+        return -square.mean(1) / 2 / max(X.shape[1] / 2 - 1, 0.5)
 
 
 class BestKernelDensity(BaseEstimator):
@@ -113,6 +135,19 @@ class Outlyingness(BaseEstimator):
 
     def score_samples(self, X: np.ndarray) -> np.ndarray:
         return self.detector_.decision_function(X)
+
+
+class Copulas(BaseEstimator):
+    """Minus the outlier score of PyOD's ECOD, by the tails of the columns."""
+
+    def fit(self, X: np.ndarray) -> Copulas:
+        from pyod.models.ecod import ECOD
+
+        self.detector_ = ECOD().fit(X)
+        return self
+
+    def score_samples(self, X: np.ndarray) -> np.ndarray:
+        return -self.detector_.decision_function(X)
 
 
 class AutoEncoder(BaseEstimator):

@@ -27,7 +27,8 @@ class Splines:
     Parameters
     ----------
     x, y, slopes : ndarray of shape (d, K)
-        Knots, where they go and m > 0; x and y increase; nan behind the last knot of a column.
+        Knots, where they go and m > 0; x and y increase, up to the last knot of a column, which is
+        repeated where others have more.
     bend : ndarray of shape (d,)
         b, units of y; a large one makes a straight line.
 
@@ -39,14 +40,16 @@ class Splines:
 
     def __init__(self, x: np.ndarray, y: np.ndarray, slopes: np.ndarray, bend: np.ndarray) -> None:
         d, n_knots = x.shape
-        last = np.isfinite(x).sum(1) - 1
+        last = _last(x)
         ends = [(a[:, 0], a[np.arange(d), last]) for a in (x, y, slopes)]
         self._ends = [torch.from_numpy(np.stack(pair)[:, :, None]) for pair in ends]
         self._bend = torch.from_numpy(bend.astype(np.float64)[:, None])
         w, h = np.diff(x), np.diff(y)
-        left, right, chord = slopes[:, :-1], slopes[:, 1:], h / w
-        c = (left + right - 2 * chord) / h
-        parts = (x[:, :-1], y[:, :-1], left, (chord - left) / w, c, -c / w)
+        left, right = slopes[:, :-1], slopes[:, 1:]
+        with np.errstate(invalid="ignore"):  # behind the last knots
+            chord = h / w
+            c = (left + right - 2 * chord) / h
+            parts = (x[:, :-1], y[:, :-1], left, (chord - left) / w, c, -c / w)
         self._parts = [torch.from_numpy(np.nan_to_num(part).reshape(-1)) for part in parts]
         first = torch.arange(d)[:, None] * (n_knots - 1)
         self._by_x, self._by_y = _Places(x, first), _Places(y, first)
@@ -138,14 +141,19 @@ class Splines:
         return far, (x[far] - end[column, 0]).abs(), column
 
 
+def _last(knots: np.ndarray) -> np.ndarray:
+    """Return the number of each column's last knot, (d,)."""
+    return (np.diff(knots) > 0).sum(1)
+
+
 class _Places:
     """Between which knots values lie: by a table over the line drawn in to (-1, 1)."""
 
     def __init__(self, knots: np.ndarray, first: torch.Tensor) -> None:
-        inner = np.where(np.isnan(knots), np.inf, knots)
-        last = np.isfinite(knots).sum(1) - 1
-        inner[np.arange(len(inner)), last] = np.inf  # values beyond belong to the last piece
-        self._inner, self._first = torch.from_numpy(inner[:, 1:].copy()), first
+        # values beyond the last knot belong to the last piece
+        behind = np.arange(knots.shape[1]) >= _last(knots)[:, None]
+        inner = np.where(behind, np.inf, knots)[:, 1:]
+        self._inner, self._first = torch.from_numpy(inner.copy()), first
 
     @cached_property
     def _table(self) -> tuple[torch.Tensor, int]:

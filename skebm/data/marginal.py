@@ -42,7 +42,7 @@ class Marginal(Transform):
     location, scale : ndarray of shape (d,)
         Of the straight part, as in `Affine`, units of X.
     knots, values, slopes : ndarray of shape (d, K)
-        Of the splines, standardized units; nan behind a column's last knot.
+        Of the splines, standardized units; a column's last is repeated where others have more.
     bend : ndarray of shape (d,)
         How much u a factor of e brings, far beyond the knots.
 
@@ -95,9 +95,9 @@ class Marginal(Transform):
         keep = np.zeros(X.shape[1], bool) if straight is None else straight
         curves = [_line() if k else _fitted(c, weight) for c, k in zip(z.T, keep, strict=True)]
         n_knots = max(len(curve[0]) for curve in curves)
-        padded = np.full((3, len(curves), n_knots), np.nan)
-        for j, curve in enumerate(curves):
-            padded[:, j, : len(curve[0])] = curve
+        padded = np.stack(
+            [np.pad(c, ((0, 0), (0, n_knots - len(c[0]))), "edge") for c in curves], axis=1
+        )
         marginal = cls(affine.location, affine.scale, *padded, _bend(*padded[:2]))
         marginal.affine.trimmed = affine.trimmed
         return marginal
@@ -153,7 +153,7 @@ def _rows(u: torch.Tensor) -> torch.Tensor:
 
 def _bend(knots: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return what splines (d, K) go on with: two knots are a straight line."""
-    straight = np.isfinite(knots).sum(1) == 2
+    straight = (np.diff(knots) > 0).sum(1) == 1
     return np.where(straight, STRAIGHT, np.abs(values[:, 0]).clip(min=1))
 
 

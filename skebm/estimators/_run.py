@@ -221,10 +221,12 @@ class Run:
         )
         return told._replace(**changes)
 
-    def train(self, model: Model, objectives: Sequence[Objective], table: Table) -> Learned:
+    def train(
+        self, model: Model, objectives: Sequence[Objective], table: Table, **changes: Any
+    ) -> Learned:
         """Train by one principle after the other; one update where no energy could stay."""
         judged = self.can_judge(table, model)
-        settings = self.settings() if judged else self.settings(max_iter=1)
+        settings = self.settings(**changes) if judged else self.settings(max_iter=1)
         states = [
             self.phase(i, model, objective, table, settings)
             for i, objective in enumerate(objectives)

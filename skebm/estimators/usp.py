@@ -208,7 +208,9 @@ class USPDensity(DensityEstimator):
             check_number("n_points", self.n_points, low=2, integer=True, remedy=remedy)
         box = self._box(table, transform, run)
         objective = self._objective(box, transform, run)
-        learned = run.train(self._model(box, table, run), [objective], table)
+        model = self._model(box, table, run)
+        smoothed = self.method == "importance" and run.optimization.averaging
+        learned = run.train(model, [objective], table, smoothed=smoothed)
         model, state = learned.model_or_base(), learned.states[0]
         if isinstance(objective, PartitionLikelihood):
             points, log_weight, epsilon, corners = _partition(model, objective, state)

@@ -70,7 +70,8 @@ class Optimization(Component):
         Half a cosine down to 0 over the updates of a fit, or no decay.
     averaging : bool, default=True
         Where nothing is held out or can be judged, keep the mean of the parameters over the second
-        half of the updates instead of the last ones.
+        half of the updates instead of the last ones; `USPDensity` also judges, and keeps, a running
+        mean over some 50 updates.
 
     Raises
     ------

@@ -3,7 +3,11 @@
 __all__ = [
     "ConformalNoveltyDetector",
     "EnsembleDensity",
+    "KernelScoreDetector",
     "LikelihoodRatioDetector",
+    "LocalMahalanobisDetector",
+    "NeighborDistanceDetector",
+    "NoveltyDetector",
     "ScoreNormDetector",
     "ThresholdDetector",
     "TypicalityDetector",
@@ -13,7 +17,11 @@ __all__ = [
 from skebm.ood.conformal import ConformalNoveltyDetector
 from skebm.ood.contributions import feature_contributions
 from skebm.ood.ensemble import EnsembleDensity
+from skebm.ood.kernel_score import KernelScoreDetector
 from skebm.ood.likelihood_ratio import LikelihoodRatioDetector
+from skebm.ood.local_mahalanobis import LocalMahalanobisDetector
+from skebm.ood.neighbor_distance import NeighborDistanceDetector
+from skebm.ood.novelty import NoveltyDetector
 from skebm.ood.score_norm import ScoreNormDetector
 from skebm.ood.thresholds import ThresholdDetector
 from skebm.ood.typicality import TypicalityDetector

@@ -61,6 +61,10 @@ class Detector(CallbackSupportMixin, OutlierMixin, Saved):
     def score_samples(self, X):
         """Return how normal each row is, (n_samples,)."""
 
+    def inside(self, name: str) -> Any:
+        """Return the unfitted estimator of a parameter, None where there is none."""
+        return getattr(self, name)
+
     def decision_function(self, X):
         """Return ``score_samples(X) - offset_``: at least 0 for inliers.
 
@@ -103,7 +107,7 @@ class Detector(CallbackSupportMixin, OutlierMixin, Saved):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        inner = getattr(self, self.inner[0])
+        inner = self.inside(self.inner[0])
         if hasattr(inner, "__sklearn_tags__"):
             tags.input_tags = get_tags(inner).input_tags  # what it takes, the detector takes
         return tags
@@ -115,10 +119,10 @@ def inner_router(detector: Detector) -> MetadataRouter:
     if hasattr(detector, "_metadata_request"):  # set_fit_request was called; else as the inner ask
         router.add_self_request(detector)
     for name in detector.inner:
-        if getattr(detector, name) is not None:
+        if detector.inside(name) is not None:
             router.add(
                 method_mapping=MethodMapping().add(caller="fit", callee="fit"),
-                **{name: getattr(detector, name)},
+                **{name: detector.inside(name)},
             )
     return router
 

@@ -30,6 +30,7 @@ RUNAWAY = 5.0  # held-out nats lost against the best snapshot
 RESCUED_RATE = 0.3  # of the learning rate, after a rescue
 MOST_ROWS = 100_000  # of a table, that an objective sees at its start
 SECONDS_BETWEEN_CHECKPOINTS = 1.0
+NEW = 0.02  # share of the last parameters in a running mean of some 50 updates
 
 Callback = Callable[[TrainState], bool | None]
 
@@ -217,8 +218,11 @@ class _Loop:
         )
         state.iteration += 1
         self.rows.append(row)
-        if self.held_out is None and self.settings.average and done >= 0.5:
+        late = self.held_out is None and self.settings.average and done >= 0.5
+        if late or self.settings.smoothed:
+            how = smooth if self.settings.smoothed else None
             state.average = state.average or AveragedModel(state.model.energy)
+            state.average.multi_avg_fn = how  # not among what is written
             state.average.update_parameters(state.model.energy)
 
     def _validate(self, bar: Any) -> bool:
@@ -235,7 +239,8 @@ class _Loop:
             bar.set_postfix(validation=f"{held_out.value:.3f}")
         state.history.append(row)
         if _is_best(held_out, state.best):
-            snapshot = {k: v.detach().clone() for k, v in state.model.energy.state_dict().items()}
+            energy = self._judged_model().energy.state_dict()
+            snapshot = {k: v.detach().clone() for k, v in energy.items()}
             state.best = Best(state.iteration, held_out, snapshot)
         self.pending = False
         self._write()
@@ -255,13 +260,20 @@ class _Loop:
     def _judged(self) -> HeldOut | None:
         if self.held_out is None:
             return None
-        model, rows, judge = self.state.model, self.held_out, self.judge
+        model, rows, judge = self._judged_model(), self.held_out, self.judge
         assert judge is not None  # made where rows are held out
         likelihood = partial(judge, model, rows)
         held_out = self.objective.judge(model, self.state.objective, rows, likelihood)
         if held_out is None:
             self.held_out = None  # nothing can be judged: average instead
         return held_out
+
+    def _judged_model(self) -> Model:
+        """Return the model as it is, or with the running mean of its parameters."""
+        model, average = self.state.model, self.state.average
+        if self.settings.smoothed and average is not None:
+            return model._replace(energy=average.module)
+        return model
 
     def _rescue(self, row: dict[str, float], sound: bool) -> bool:
         """Go back to the best snapshot with smaller steps, of chains too; give up in the end."""
@@ -290,6 +302,13 @@ class _Loop:
         if not write_checkpoint(self.checkpoint, self.state.state_dict()):
             self.checkpoint = None  # once is enough
         self.written = time.monotonic()
+
+
+@torch.no_grad()
+def smooth(means: Any, parameters: Any, n_averaged: Any) -> None:
+    """Move running means toward the last parameters."""
+    for mean, parameter in zip(means, parameters, strict=True):
+        mean.lerp_(parameter, NEW)
 
 
 def _is_sound(row: dict[str, float], model: Model) -> bool:

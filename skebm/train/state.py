@@ -36,6 +36,9 @@ class Settings(NamedTuple):
     average : bool
         Where nothing is validated, keep the mean of the parameters over the second half of the
         updates; else the last ones.
+    smoothed : bool
+        Validate, and keep, a running mean of the parameters over some 50 updates in place of the
+        last ones.
     verbose : bool
         Show a progress bar.
 
@@ -53,6 +56,7 @@ class Settings(NamedTuple):
     tol: float = 0.0
     max_retries: int = 3
     average: bool = True
+    smoothed: bool = False
     verbose: bool = False
 
 
@@ -99,7 +103,7 @@ class TrainState:
     best : Best, optional
         Best snapshot.
     average : AveragedModel, optional
-        Running mean of the energy's parameters where nothing is validated.
+        Running mean of the energy's parameters, where there is one.
     start, history_start : int
         Updates and history rows of earlier calls.
     retries : int
