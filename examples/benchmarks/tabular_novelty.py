@@ -29,6 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,8 +155,8 @@ def tables(args: Any) -> Iterator[tuple[str, Callable[[int], Split]]]:
     for path in sorted(Path(folder).glob("*.npz")):
         if fnmatch(path.stem, args.tables):
             X, y = read_npz_table(path)
-            share = getattr(args, "contaminated", 0.0)
-            yield path.stem, lambda seed, X=X, y=y: one_class(X, y, args.rows, seed, share)
+            inside = getattr(args, "contaminated", 0.0)
+            yield path.stem, partial(one_class, X, y, args.rows, share=inside)
 
 
 def one(est: Any, split: Split) -> list:

@@ -113,19 +113,25 @@ class LocalDetector(OutlierMixin, Saved):
         std = (X - mean).std(0)
         self.location_, self.scale_ = mean, np.where(std > 1e-12 * largest, std, np.inf)
         with own_settings():
-            self._keep((X - mean) / self.scale_)
+            self._keep(self._standardized(X))
         self.unseen_scores_ = self.scores(X[judged], judged)
         self.offset_ = lower_quantile(self.unseen_scores_, self.alpha)
 
     def scores(self, X: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
         """Return the scores of rows (n, d); `own` are their numbers among those kept."""
-        z, out = (X - self.location_) / self.scale_, np.empty(len(X))
+        z, out = self._standardized(X), np.empty(len(X))
         size = max(1, BLOCK_VALUES // len(self.rows_))
         with own_settings(), torch.no_grad():
             for start in range(0, len(X), size):
                 block = slice(start, start + size)
                 out[block] = self._far(z[block], None if own is None else own[block])
         return np.negative(out, out=out)
+
+    def _standardized(self, X: np.ndarray) -> np.ndarray:
+        varies = np.isfinite(self.scale_)
+        if not varies.any():
+            return np.zeros((len(X), 1))
+        return (X[:, varies] - self.location_[varies]) / self.scale_[varies]
 
     def _table(self, X, *, reset: bool) -> np.ndarray:
         with naming_columns(X):

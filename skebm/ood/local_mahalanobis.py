@@ -37,9 +37,9 @@ class LocalMahalanobisDetector(LocalDetector):
 
     Attributes
     ----------
-    rows_ : ndarray of shape (n_kept, n_features)
-        Training rows, standard deviations.
-    sorted_, ranked_ : ndarray of shape (n_kept, n_features)
+    rows_ : ndarray of shape (n_kept, n_varying)
+        Training rows, standard deviations, without constant columns.
+    sorted_, ranked_ : ndarray of shape (n_kept, n_varying)
         Each column's values in order, and where the normal copy takes them.
     location_, scale_ : ndarray of shape (n_features,)
         Means and standard deviations of the columns, units of X; infinite for a constant one.

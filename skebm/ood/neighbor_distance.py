@@ -25,8 +25,8 @@ class NeighborDistanceDetector(LocalDetector):
 
     Attributes
     ----------
-    rows_ : ndarray of shape (n_kept, n_features)
-        Training rows, standard deviations.
+    rows_ : ndarray of shape (n_kept, n_varying)
+        Training rows, standard deviations, without constant columns.
     location_, scale_ : ndarray of shape (n_features,)
         Means and standard deviations of the columns, units of X; infinite for a constant one.
     unseen_scores_ : ndarray of shape (n_judged,)

@@ -21,7 +21,7 @@ from skebm.inside import read_scores
 from skebm.ood._base import Detector, atomic, read_rows
 from skebm.ood._fitting import Given
 from skebm.ood._members import MOST_ROWS, LocalDetector, judged_rows
-from skebm.ood._quantiles import lower_quantile, warn_if_few
+from skebm.ood._quantiles import lower_quantile, training_quantile, warn_if_few
 from skebm.ood._splits import own_random_state, seeded_clone
 from skebm.ood.contributions import feature_contributions
 from skebm.ood.kernel_score import KernelScoreDetector
@@ -52,8 +52,8 @@ class NoveltyDetector(Detector):
         Share of normal rows to flag, in (0, 0.5], dimensionless. Larger flags more.
     contamination : float, default=0.0
         Share of the rows given to ``fit``, in [0, 0.5), that may be novelties: so many, the
-        strangest by the three members that look at neighbors, are left out, and all is fitted to
-        the others. Better too large than too small: normal rows left out cost little.
+        strangest by the three members that look at neighbors, are left out, all is fitted to the
+        others, and the threshold flags so many of all, whatever `alpha` is.
     random_state : int, RandomState or None, default=None
         Seed of the rows that are chosen, and of every ``random_state`` inside the density that is
         None.
@@ -69,7 +69,8 @@ class NoveltyDetector(Detector):
     kept_ : ndarray of int of shape (n_kept,)
         Numbers of the rows that it was fitted to.
     offset_ : float
-        Threshold, the `alpha` quantile of ``unseen_scores_``.
+        Threshold, the `alpha` quantile of ``unseen_scores_``, or with `contamination` that quantile
+        of the scores of all rows.
     n_features_in_ : int
         Columns of X.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -134,7 +135,7 @@ class NoveltyDetector(Detector):
         """
         check_number("alpha", self.alpha, low=0, high=0.5, open_low=True)
         check_number("contamination", self.contamination, low=0, high=0.5)
-        given = Given.begin(self, X, params)
+        given = everything = Given.begin(self, X, params)
         rows, random = self._numbers(given.X), own_random_state(self.random_state)
         if self.contamination:
             kept = self._without_strangest(rows, random)
@@ -150,7 +151,12 @@ class NoveltyDetector(Detector):
         self.quantiles_ = np.quantile(unseen, LEVELS, axis=1).T
         self.unseen_scores_ = _added(unseen, self.quantiles_)
         self.offset_ = lower_quantile(self.unseen_scores_, self.alpha)
-        warn_if_few(len(self.unseen_scores_), "alpha", self.alpha)
+        if self.contamination:
+            self.offset_ = training_quantile(
+                self.score_samples(everything.X), self.contamination, everything.weight
+            )
+        else:
+            warn_if_few(len(self.unseen_scores_), "alpha", self.alpha)
         self.kept_ = given.kept
         given.end()
         return self
