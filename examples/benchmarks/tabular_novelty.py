@@ -46,7 +46,7 @@ from _peers import (
     Outlyingness,
     is_installed,
 )
-from scipy.stats import rankdata, ttest_1samp
+from scipy.stats import rankdata, ttest_1samp, wilcoxon
 from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import LocalOutlierFactor
 from sklearn.preprocessing import StandardScaler
@@ -325,7 +325,9 @@ def bars_of_detector(results: Results) -> list[list]:
         if rival in rivals and len(own) > 1:
             difference = own - auroc[:, rivals.index(rival)]
             p = float(ttest_1samp(difference, 0).pvalue)
-            text = f"{plus_minus(paired(difference))}, p = {p:.3g}, worst {difference.min():+.3f}"
+            ranks = float(wilcoxon(difference).pvalue)
+            text = f"{plus_minus(paired(difference))}, p = {p:.3g} (t), {ranks:.3g} (ranks), "
+            text += f"worst {difference.min():+.3f}"
             better = difference.mean() > 0 and (p < SIGNIFICANT or rival != KNN)
             lines.append([f"above {rival}", text, yes(better)])
             if rival == KNN:

@@ -201,6 +201,11 @@ class USPDensity(DensityEstimator):
         self.verbose = verbose
         self.random_state = random_state
 
+    @property
+    def optimizer_defaults(self) -> dict[str, Any]:  # type: ignore[override]
+        """A constant rate where a running mean of the parameters is kept."""
+        return {"schedule": "constant"} if self.method == "importance" else {}
+
     def _learn(self, table: Table, transform: Transform, run: Run) -> Learned:
         check_choice("method", self.method, METHODS)
         if self.n_points != "auto":

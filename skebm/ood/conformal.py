@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["ConformalNoveltyDetector"]
 
+import warnings
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from skebm._components import check_choice, check_number
 from skebm._tables import n_rows, one_per_row, take_rows
 from skebm.estimators._callbacks import with_callbacks
+from skebm.exceptions import CalibrationWarning
 from skebm.inside import check_scorer, read_scores
 from skebm.ood._base import Detector, atomic, check_prefit, read_rows
 from skebm.ood._fitting import Given
@@ -319,6 +321,11 @@ class ConformalNoveltyDetector(Detector):
         ndarray of bool of shape (n_samples,)
             True for novelties.
 
+        Warns
+        -----
+        CalibrationWarning
+            If nothing is selected, because calibration rows are too few for that.
+
         Notes
         -----
         The rate is at most `fdr` for independent normal rows, continuous scores and one estimator
@@ -331,7 +338,25 @@ class ConformalNoveltyDetector(Detector):
            conformal p-values", Annals of Statistics 51(1), 2023. Theorem 2.
         """
         _check_open_unit("fdr", fdr, "Write 10 % as 0.1.")
-        return false_discovery_control(self.p_value(X)) <= fdr * (1 + ROUNDING)
+        p = self.p_value(X)
+        selected = false_discovery_control(p) <= fdr * (1 + ROUNDING)
+        if not selected.any():
+            self._warn_if_coarse(p, fdr)
+        return selected
+
+    def _warn_if_coarse(self, p: np.ndarray, fdr: float) -> None:
+        """Warn where the least possible p-value is too large for the rows that have it."""
+        least = 1 / (self.n_calibration_ + 1)
+        n_least = max(int((p <= least * (1 + ROUNDING)).sum()), 1)
+        if n_least * fdr < least * len(p):
+            warnings.warn(
+                f"n_calibration_ must be at least {ceil(len(p) / (n_least * fdr)) - 1} to select "
+                f"the {n_least} least normal of {len(p)} rows at fdr={fdr:g}, got "
+                f"{self.n_calibration_}: no p-value is below {least:.2g}. Calibrate on more rows, "
+                "give smaller batches, or raise fdr.",
+                CalibrationWarning,
+                stacklevel=3,
+            )
 
     def _check_parameters(self) -> None:
         _check_open_unit("alpha", self.alpha, "Write 5 % as 0.05.")
