@@ -279,7 +279,7 @@ POSITIVE = [0.0, -1.0, np.nan], ["x", None], "a number > 0"
 BAD = {
     "energy": (["mpl"], [3, None], "one of ['conv', 'ica', 'mlp', 'rbm'"),
     "base": (["gausian"], [3, MLP(), Gaussian], "one of ['gaussian', 'kernel'"),
-    "standardize": (["yes"], [3, None], "one of [True, False, 'affine']"),
+    "standardize": (["yes"], [3, None], "one of ['auto', 'affine', 'marginal', True, False]"),
     "data_noise": ([-0.1], ["automatic"], "a number >= 0"),
     "max_iter": COUNT,
     "batch_size": ([0, -4], [None], "an integer >= 1"),
@@ -418,6 +418,7 @@ def detectors(inner):
             inner, n_estimators=2, max_samples=0.5, random_state=0
         ),
         "LikelihoodRatioDetector": ood.LikelihoodRatioDetector(inner, random_state=0),
+        "NoveltyDetector": ood.NoveltyDetector(inner, random_state=0),
         "ScoreNormDetector": ood.ScoreNormDetector(inner, random_state=0),
         "ThresholdDetector": ood.ThresholdDetector(inner, random_state=0),
         "TypicalityDetector": ood.TypicalityDetector(inner, n_bootstrap=50, random_state=0),
@@ -425,6 +426,7 @@ def detectors(inner):
 
 
 DETECTORS = sorted(detectors(None))
+LOCAL = {"KernelScoreDetector", "LocalMahalanobisDetector", "NeighborDistanceDetector"}  # without
 each_detector = pytest.mark.parametrize("name", DETECTORS)
 each_outlier_detector = pytest.mark.parametrize("name", [*CLASSES, *DETECTORS])
 

@@ -106,9 +106,9 @@ def fit(est, X, message):
 def test_a_degenerate_table_gives_a_sound_model(name, base):
     make, message = TABLES[name]
     X, fresh = make(0), make(1)
-    if name == "heavy tails" and base == "kernel":
-        message = "kernels of one bandwidth blur them"
     est = fit(tiny(base=base), X, message)
+    if name == "heavy tails" and base == "kernel":  # which bent columns suit
+        fit(tiny(base=base, standardize="affine"), X, "kernels of one bandwidth blur them")
     for rows in (X, fresh):
         values = est.score_samples(rows)
         assert np.isfinite(values).all()

@@ -121,7 +121,7 @@ PREFIT = [
     "ConformalNoveltyDetector",
 ]  # of one estimator
 SPLIT = ["TypicalityDetector", "LikelihoodRatioDetector", "ScoreNormDetector", "ThresholdDetector"]
-ANY_SCORES = sorted({*NAMES} - {"ScoreNormDetector"})
+ANY_SCORES = sorted({*NAMES} - {"ScoreNormDetector", "NoveltyDetector"})
 READS = ["score_samples", "decision_function", "predict", "p_value"]
 INNER = {
     "kernels": KernelDensity(),
@@ -181,7 +181,8 @@ def test_a_seed_settles_all_and_nothing_outside_changes(name, inner):
     )
     unseeded = clone(detectors(estimator)[name]).set_params(random_state=None).fit(X)
     assert_array_equal(one, other)
-    assert not np.array_equal(one, another)
+    if name != "NoveltyDetector" or inner != "kernels":  # which have no randomness, and few rows
+        assert not np.array_equal(one, another)
     assert_array_equal(readings(unseeded, X), readings(unseeded, X))
     assert_array_equal(np.random.get_state()[1], before)
     assert not any(key.endswith("_") and key[0] != "_" for key in vars(estimator))

@@ -346,6 +346,7 @@ def test_a_component_at_any_floor_is_told():
 def test_what_single_precision_cannot_tell_apart_is_told(base, width):
     X = np.c_[normal(300, 1), width * normal(300, 1, seed=1) + (np.arange(300) % 2)[:, None]]
     est = NCEDensity(base=base, max_iter=1, log_partition=None, random_state=0)
+    est.set_params(standardize="affine")  # a bent column is as wide as any other
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")
         est.fit(pd.DataFrame(X, columns=["sound", "narrow"]))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from skebm._components import Component
+from skebm.bases._conditional import Components
 
 LEAST = -80.0  # log of a share that adds nothing; exponentials of less are slow, and denormal soon
 
@@ -61,6 +62,20 @@ class Base(torch.nn.Module):
     @abstractmethod
     def sample(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Draw (n, d) exact, independent rows."""
+
+    def components(self) -> Components:
+        """Return the density as Gaussian components, of which any columns can be given.
+
+        Raises
+        ------
+        TypeError
+            If it has none.
+        """
+        name = type(self).__name__.removesuffix("Base")
+        raise TypeError(
+            f"base must have conditional densities for rows with missing values, got {name}. Use "
+            "'union', 'mixture', 'kernel' or 'gaussian'."
+        )
 
     def warn_if_blurred(self) -> None:
         """Warn where the rows are much narrower than what it was fitted with."""

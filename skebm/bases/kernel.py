@@ -12,6 +12,7 @@ import torch
 
 from skebm._components import check_number
 from skebm.bases._base import LEAST, Base, BaseComponent
+from skebm.bases._conditional import Components
 from skebm.data import spacing, systematic_rows
 from skebm.exceptions import DataDegeneracyWarning
 
@@ -268,6 +269,13 @@ class KernelBase(Base):
             share, top = self._shares(y, x.dtype)
             out.append(share.sum(1).log_() + (top + self._constant(y)))
         return torch.cat(out).to(x.dtype)
+
+    def components(self) -> Components:
+        """Return a component for each center, all of one shape."""
+        d = self.n_features
+        turn = torch.eye(d, dtype=torch.float64) if self.factor is None else self.factor.double()
+        factor = turn / self.bandwidth.double()
+        return Components(self.log_weights.double(), self.centers.double(), factor[None])
 
     def log_prob_left_out(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
         """Return log p0 of rows (n, d), each without the center at its place."""

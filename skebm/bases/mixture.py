@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skebm._components import check_number
 from skebm.bases._base import LEAST, Base, BaseComponent, log_sum_exp
+from skebm.bases._conditional import Components
 from skebm.data import copy_groups, spacing, systematic_rows
 from skebm.exceptions import DataDegeneracyWarning
 
@@ -417,6 +418,10 @@ class MixtureBase(Base):
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Return log p0(x), shape (n,), nats."""
         return log_sum_exp(self._across(x)[1]).to(x.dtype)
+
+    def components(self) -> Components:
+        """Return its components."""
+        return Components(*(t.double() for t in (self.log_weights, self.means, self.factors)))
 
     def log_prob_left_out(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
         """Return log p0 of rows (n, d), a fifth at a time, after one step of EM without them."""

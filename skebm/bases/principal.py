@@ -11,6 +11,7 @@ import torch
 
 from skebm._components import check_number
 from skebm.bases._base import Base, BaseComponent
+from skebm.bases._conditional import Components
 from skebm.bases.mixture import repeat_by_weight
 
 SMALLEST = 1e-6  # variance, standardized units squared
@@ -131,6 +132,16 @@ class PrincipalBase(Base):
         z = noise @ self.directions  # standard normal too: the directions are orthonormal
         factor = self.variances.sqrt() - self.rest.sqrt()
         return self.mean + self.rest.sqrt() * noise + (z * factor) @ self.directions.T
+
+    def components(self) -> Components:
+        """Return its one component."""
+        directions, variances, rest = (
+            t.double() for t in (self.directions, self.variances, self.rest)
+        )
+        more = directions * (1 / variances - 1 / rest)
+        precision = torch.eye(self.n_features, dtype=torch.float64) / rest + more @ directions.T
+        factor = torch.linalg.cholesky(precision)
+        return Components(torch.zeros(1).double(), self.mean.double()[None], factor[None])
 
     def _log_prob(self, centered: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         k = len(self.variances)

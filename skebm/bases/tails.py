@@ -4,18 +4,18 @@ from __future__ import annotations
 
 __all__ = ["Defended", "far_rows", "fit_defended"]
 
-import math
 
 import numpy as np
 import torch
 
 from skebm.bases._base import Base, BaseComponent
+from skebm.bases._conditional import TAIL_DOF as DOF
+from skebm.bases._conditional import TAIL_NORM as LOG_NORM
+from skebm.bases._conditional import Components, Tails
 from skebm.bases.torch_distribution import TorchDistribution
 from skebm.bases.uniform import Uniform
 from skebm.data import trimmed_moments
 
-DOF = 3  # of the tails: with 2 or fewer, draws would have no variance
-LOG_NORM = math.lgamma((DOF + 1) / 2) - math.lgamma(DOF / 2) - 0.5 * math.log(DOF * math.pi)
 LEAST_SHARE, MOST_SHARE = 1e-3, 1e-2  # of the tails, beside the rows that they stand for
 FAR = 50.0  # trimmed standard deviations beyond which a row is left to the tails
 FEW = 0.02  # share of the weight up to which they can be
@@ -98,6 +98,12 @@ class Defended(Base):
             self.tail_location - FAR * self.tail_scale,
             self.tail_location + FAR * self.tail_scale,
         )
+
+    def components(self) -> Components:
+        """Return those of the inner base, and the tails."""
+        core, share = self.core.components(), self.tail_share.double()
+        tails = Tails(share.log(), self.tail_location.double(), self.tail_scale.double())
+        return core.weighted(torch.log1p(-share))._replace(tails=tails)
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Return log p0(x), shape (n,), nats."""

@@ -98,7 +98,9 @@ class Marginal(Transform):
         padded = np.stack(
             [np.pad(c, ((0, 0), (0, n_knots - len(c[0]))), "edge") for c in curves], axis=1
         )
-        marginal = cls(affine.location, affine.scale, *padded, _bend(*padded[:2]))
+        knots, values, slopes = padded
+        bend = _bend(knots, values)
+        marginal = cls(affine.location, affine.scale, knots, values, slopes, bend)
         marginal.affine.trimmed = affine.trimmed
         return marginal
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["ArrayTable", "Originals", "Rows", "Table"]
+__all__ = ["ArrayTable", "CompletedTable", "Originals", "Rows", "Table"]
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +61,8 @@ class Originals(NamedTuple):
         Numbers of the training rows.
     held_out : ndarray of int
         Numbers of the rows that are held out, in proportion to their weights: heavy ones repeat.
+    holed : ndarray of shape (m, d) or None
+        The rows with their missing values, which are filled in in X; None where there are none.
 
     Examples
     --------
@@ -73,6 +76,7 @@ class Originals(NamedTuple):
     weight: np.ndarray | None
     trained: np.ndarray
     held_out: np.ndarray
+    holed: np.ndarray | None = None
 
 
 class Table(ABC):
@@ -105,10 +109,8 @@ class Table(ABC):
     def originals(self) -> Originals:
         """Return the rows that thresholds are read from, training and held out."""
 
-    @property
-    def mask(self) -> torch.Tensor | None:
-        """Which values are observed, (n_rows, d); None where all are."""
-        return None
+    def reweigh(self, potential: Callable[[torch.Tensor], torch.Tensor]) -> None:  # noqa: B027
+        """Take note of a model's potential, rows (n, d) to (n,): what is missing follows it."""
 
 
 class ArrayTable(Table):
@@ -196,7 +198,10 @@ class ArrayTable(Table):
             u = torch.rand(n, generator=rng, device=rng.device, dtype=torch.float64)
             index = torch.searchsorted(self._cumulative, u * self._cumulative[-1], right=True)
             index.clamp_(max=self.n_rows - 1)
-        return self._with_noise(self._x[index], rng)
+        return self._with_noise(self._at(index, rng), rng)
+
+    def _at(self, index: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        return self._x[index]
 
     def rows(self, most: int | None = None, *, noised: bool = True) -> Rows:
         """Return at most so many training rows, always the same ones, in random order if fewer."""
@@ -216,6 +221,35 @@ class ArrayTable(Table):
             return x
         scale = torch.from_numpy(self.noise).to(x)
         return x + scale * torch.empty_like(x).normal_(generator=rng)
+
+
+class CompletedTable(ArrayTable):
+    """Rows whose missing values are filled in several times.
+
+    A batch has one completion of each row, drawn in proportion to a model's density over that from
+    which the completions were drawn.
+    """
+
+    def complete(
+        self, drawn: torch.Tensor, log_q: torch.Tensor, holed: np.ndarray
+    ) -> CompletedTable:
+        """Take completions (n_rows, s, d) of the training rows, and their log densities (n, s)."""
+        self._drawn, self._log_q = drawn.to(self._x), log_q.to(self._x)
+        self._share = torch.ones_like(self._log_q)
+        self._holes = (self._drawn != self._drawn[:, :1]).any(2).any(1)
+        self._originals = self.originals()._replace(holed=holed)
+        return self
+
+    @torch.no_grad()
+    def reweigh(self, potential: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Weigh completions by a model."""
+        rows = self._drawn[self._holes]
+        log_w = -potential(rows.flatten(0, 1)).view(rows.shape[:2]) - self._log_q[self._holes]
+        self._share[self._holes] = (log_w - log_w.amax(1, keepdim=True)).exp().to(self._share)
+
+    def _at(self, index: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        chosen = torch.multinomial(self._share[index], 1, generator=rng)[:, 0]
+        return self._drawn[index, chosen]
 
 
 def _some(rows: np.ndarray, rng: torch.Generator) -> torch.Tensor:

@@ -21,6 +21,8 @@ from skebm.data import Table, Transform, torch_generator
 from skebm.data.transform import LARGEST
 from skebm.energies import Model, Zero
 from skebm.estimators._callbacks import CallbackSupportMixin, with_callbacks
+from skebm.estimators._completion import complete
+from skebm.estimators._conditional import REMEDY, ConditionalReads, takes_holes
 from skebm.estimators._files import Saved
 from skebm.estimators._preparation import prepare
 from skebm.estimators._run import Before, Learned, Run
@@ -28,6 +30,7 @@ from skebm.estimators._shared import ALIASES, check_shared, optimization_of, res
 from skebm.estimators._standardization import choose_transform
 from skebm.exceptions import DataDegeneracyWarning, NormalizationWarning
 from skebm.fitted import FittedDensity
+from skebm.fitted.density import missing
 from skebm.fitted.normalization import normalize
 from skebm.fitted.threshold import threshold
 from skebm.objectives import Optimization
@@ -38,7 +41,7 @@ FLOATS = [np.float64, np.float32]  # of rows to score, as they are: a copy may n
 STRUCTURE = ("energy", "base", "image_shape", "generator", "entropy", "critic", "temperature")
 
 
-class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
+class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
     """Abstract density estimator and novelty detector over an energy and a base.
 
     Subclasses have a constructor and ``_learn``. What follows is shared by all: `documented` adds
@@ -198,8 +201,12 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         labels = _labels(y, sample_weight, len(X))
         run = Run(self, X, weight, before, weighted, labels)
         with own_settings(), threads(size, blas=True), run:
+            completions = None
+            if missing(X) is not None:
+                completions = complete(X, weight, columns.names)
+                X = completions.drawn[:, 0]
             transform = choose_transform(X, weight, run, columns.names)
-            table = prepare(X, weight, transform, run, columns.names)
+            table = prepare(X, weight, transform, run, columns.names, completions)
             run.task.rebuild = partial(self._so_far, table, transform, run, columns)
             learned = self._learn(table, transform, run)
             learned.tell(run.optimization.learning_rate, bool(self.verbose))
@@ -235,7 +242,7 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
             None. Up to 256 rows are computed in double precision and a row's value depends on the
             others by less than 1e-9 (1 + its size); with more, by 1e-5 (1 + its size).
         """
-        X = self._rows(X)
+        X = self._holed_rows(X, FLOATS)
         return self.density_.log_density(X)
 
     def score(self, X, y=None, sample_weight=None):
@@ -299,14 +306,16 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows.
+            Rows. One with missing values counts as its completions do on average, so that no row is
+            flagged for having holes.
 
         Returns
         -------
         ndarray of shape (n_samples,)
             Nats above the threshold.
         """
-        return self.score_samples(X) - self.offset_
+        X = self._holed_rows(X, FLOATS)
+        return self.density_.log_density_of_completions(X) - self.offset_
 
     def predict(self, X):
         """Return +1 for inliers and -1 for novelties.
@@ -426,12 +435,44 @@ class DensityEstimator(CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
                 order="C",
                 ensure_min_samples=2,
                 reset=before is None,
+                ensure_all_finite="allow-nan",
             )
         check_shared(self, X.shape[1])
+        if missing(X) is not None:
+            X, sample_weight = self._with_values(X, sample_weight)
         if not self.standardize:
             _check_size(X)
         X, weight = _weighted_rows(X, sample_weight)
         return X, weight, Columns(X.shape[1], getattr(reader, "feature_names_in_", None))
+
+    def _with_values(self, X: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, Any]:
+        """Refuse missing values where the base has no conditionals; leave out rows of nothing."""
+        base = self.base if self.base is None else resolved(self, "base")
+        if not takes_holes(base, self.image_shape):
+            name = type(base).__name__ if base is not None else None
+            raise ValueError(
+                f"X must have no missing values with base {name}, got Input X contains NaN. "
+                f"{REMEDY}"
+            )
+        empty = np.isnan(X).all(1)
+        if empty.any():
+            warnings.warn(
+                f"{int(empty.sum())} of {len(X)} rows have no value and are left out.",
+                DataDegeneracyWarning,
+                stacklevel=4,
+            )
+            X = X[~empty]
+            if sample_weight is not None and np.ndim(sample_weight):
+                sample_weight = np.asarray(sample_weight)[~empty]
+        return X, sample_weight
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        base = self.base
+        if isinstance(base, str):
+            base = ALIASES["base"][0].get(base, lambda: None)()
+        tags.input_tags.allow_nan = takes_holes(base, self.image_shape)
+        return tags
 
     def _before(self) -> Before | None:
         """Return what a warm start goes on from; refuse one with other networks."""

@@ -11,7 +11,8 @@ import torch
 
 from skebm.data import ArrayTable, Transform, find_degeneracy
 from skebm.data._degeneracy import listed
-from skebm.data.table import MOST_LOOKED_AT, split
+from skebm.data.table import MOST_LOOKED_AT, CompletedTable, split
+from skebm.estimators._completion import Completions
 from skebm.estimators._run import Run
 from skebm.exceptions import DataDegeneracyWarning
 
@@ -24,6 +25,7 @@ def prepare(
     transform: Transform,
     run: Run,
     names: list[str],
+    completions: Completions | None = None,
 ) -> ArrayTable:
     """Hold rows out, decide on the noise, and return the table."""
     z = transform.forward(X, dtype=torch.float64)
@@ -41,7 +43,16 @@ def prepare(
     lost = _merged(z.numpy()[:: -(-len(z) // MOST_COMPARED)], noise)
     if lost:
         warnings.warn(_of_merged_values(lost, names), DataDegeneracyWarning, stacklevel=4)
-    return ArrayTable.of(X, weight, z, noise=noise, held_out=held_out, rng=run.rng)
+    settings = {"noise": noise, "held_out": held_out, "rng": run.rng}
+    if completions is None:
+        return ArrayTable.of(X, weight, z, **settings)
+    table = CompletedTable.of(X, weight, z, **settings)
+    rows = table.originals().trained
+    flat = completions.drawn[rows].reshape(-1, X.shape[1])
+    drawn, log_slope = transform.forward_and_log_slope(flat)
+    shape = completions.drawn[rows].shape
+    log_q = completions.log_q[rows] - np.broadcast_to(log_slope, len(flat)).reshape(shape[:2])
+    return table.complete(drawn.view(shape), torch.from_numpy(log_q), completions.X)
 
 
 def _merged(z: np.ndarray, noise: np.ndarray) -> list[int]:

@@ -550,7 +550,7 @@ def _unnormalized(
 
 def _fresh(table: Table, rng: torch.Generator) -> np.ndarray:
     """Return at most 4000 held-out rows in the units of X, or training rows by their weights."""
-    X, weight, _, held_out = table.originals()
+    X, weight, _, held_out, _ = table.originals()
     if len(held_out):
         X, weight = X[held_out], None
     weights = None if weight is None else torch.from_numpy(weight).to(rng.device)

@@ -20,6 +20,7 @@ from skebm.data import Transform, resolve_device, torch_generator
 from skebm.energies import Energy, Model, Zero, as_energy
 from skebm.fitted.draws import Draws, SampleInfo
 from skebm.fitted.energy import EnergySource, pack_energy, unpack_energy
+from skebm.fitted.holes import Holes
 from skebm.fitted.pack import Packable, Tensors, pack_all, prefixed, unpack_all, within
 from skebm.partition import LogPartition
 
@@ -28,7 +29,7 @@ NARROW = 30.0  # inverse width from which a base is, whatever the number of rows
 FAR = 1e3  # coordinates from which a row is
 BLOCK = {"cpu": 2048}  # rows at a time, above that
 DEVICE_BLOCK = 65536
-FOUND = ("_is_narrow", "_per_row")  # when first asked for
+FOUND = ("_is_narrow", "_per_row", "holes")  # when first asked for
 LARGEST = 1e300  # nats; stands for what float arithmetic calls infinite
 
 
@@ -96,8 +97,25 @@ class FittedDensity:
     def log_density(self, X: np.ndarray) -> np.ndarray:
         """Return log p at rows (n, d) in the units of X: (n,), nats, finite."""
         log_z = 0.0 if self.log_partition is None else self.log_partition.value
+        holed = missing(X)
+        if holed is not None:
+            out = np.empty(len(X))
+            out[holed] = self.holes.observed(X[holed]).log_density
+            out[~holed] = self.log_density(X[~holed])
+            return finite(out)
         out = self._evaluate(X, Model.potential, sloped=True)
         out -= log_z  # in place: there may be 1e8
+        return finite(out)
+
+    @own_settings()
+    def log_density_of_completions(self, X: np.ndarray) -> np.ndarray:
+        """Return log p at rows (n, d), on average over what may be missing: (n,), nats."""
+        holed = missing(X)
+        if holed is None:
+            return self.log_density(X)
+        out = np.empty(len(X))
+        out[holed] = self.holes.observed(X[holed]).completed
+        out[~holed] = self.log_density(X[~holed])
         return finite(out)
 
     @own_settings()
@@ -124,6 +142,11 @@ class FittedDensity:
 
     def draw(self, n: int, rng: torch.Generator) -> tuple[np.ndarray, SampleInfo]:
         """Return rows (n, d) in the units of X, and how their drawing went."""
+        z, info = self.draw_standardized(n, rng)
+        return self.transform.inverse(z), info
+
+    def draw_standardized(self, n: int, rng: torch.Generator) -> tuple[torch.Tensor, SampleInfo]:
+        """Return rows (n, d) of standardized space, and how their drawing went."""
         model, proposal = self.model, self.proposal
         if self._is_narrow and self.draws.by_weights and self.device.type != "mps":
             # float32 rows would be few places side by side
@@ -133,8 +156,7 @@ class FittedDensity:
             else:
                 proposal = copy.deepcopy(proposal).double()
         with own_settings(), threads(self.model.multiply_adds(n)):
-            z, info = self.draws.sample(model, proposal, n, rng)
-            return self.transform.inverse(z), info
+            return self.draws.sample(model, proposal, n, rng)
 
     def noise(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Return n starts of noise (n, d) for chains, standardized space."""
@@ -143,6 +165,16 @@ class FittedDensity:
     def standardized(self, X: np.ndarray) -> torch.Tensor:
         """Return rows (n, d) in the units of X as float32 rows of standardized space."""
         return self.transform.forward(X, self.device)
+
+    @cached_property
+    def holes(self) -> Holes:
+        """What reads rows with missing values."""
+        return Holes(self)
+
+    def doubled(self) -> tuple[Model, torch.device]:
+        """Return the model in double precision, and where it is."""
+        on_mps = self.device.type == "mps"
+        return self._doubled(), torch.device("cpu") if on_mps else self.device
 
     def without_tails(self) -> FittedDensity:
         """Return the density with its base's heavy tails cut off: what rows are far from.
@@ -313,6 +345,15 @@ def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Packable):
         return type(value)(**{k: _moved(v, device) for k, v in value.parts().items()})
     return value
+
+
+def missing(X: np.ndarray) -> np.ndarray | None:
+    """Return which rows (n, d) have missing values, None where none has."""
+    block = max(1, 2**20 // X.shape[1])
+    if not any(np.isnan(X[start : start + block].sum()) for start in range(0, len(X), block)):
+        return None  # one pass over the table
+    rows = np.isnan(X).any(1)
+    return rows if rows.any() else None
 
 
 def finite(values: np.ndarray) -> np.ndarray:

@@ -29,18 +29,19 @@ def threshold(density: FittedDensity, table: Table, contamination: float | str) 
     flagged, unless that would flag more than 7.5 % of new ones. Weighted rows are as many as they
     are worth.
     """
-    X, weight, _, held_out = table.originals()
+    filled, weight, _, held_out, holed = table.originals()
+    X = filled if holed is None else holed
     if not isinstance(contamination, str):
-        return quantile(density.log_density(X), weight, contamination)
+        return quantile(density.log_density_of_completions(X), weight, contamination)
     some, counts = np.unique(
         held_out[:: -(-len(held_out) // MOST_HELD_OUT) or 1], return_counts=True
     )
     if (
         len(some) and effective(counts, len(some)) >= FEW_HELD_OUT
     ):  # heavy rows repeat; some of all are flagged
-        scores = density.log_density(X[some])
+        scores = density.log_density_of_completions(X[some])
         return quantile(scores, _uneven(counts), HELD_OUT_QUANTILE, of_unseen=True)
-    scores = density.log_density(X)
+    scores = density.log_density_of_completions(X)
     unseen = _unseen(density, table, scores)
     offset, most = (
         quantile(unseen, weight, q, of_unseen=True) for q in (HELD_OUT_QUANTILE, MOST_FLAGGED)
@@ -61,7 +62,7 @@ def _uneven(weight: np.ndarray) -> np.ndarray | None:
 
 def _unseen(density: FittedDensity, table: Table, scores: np.ndarray) -> np.ndarray:
     """Return the scores of all rows (m,) as those of rows that the fit has not seen."""
-    _, weight, trained, _ = table.originals()
+    _, weight, trained, _, _ = table.originals()
     n = effective(weight, len(scores))
     if n < FEWEST_ROWS:
         worth = "" if weight is None else f", whose weights make them worth {n:.3g},"

@@ -61,7 +61,7 @@ class Detector(CallbackSupportMixin, OutlierMixin, Saved):
     def score_samples(self, X):
         """Return how normal each row is, (n_samples,)."""
 
-    def inside(self, name: str) -> Any:
+    def _inside(self, name: str) -> Any:
         """Return the unfitted estimator of a parameter, None where there is none."""
         return getattr(self, name)
 
@@ -107,7 +107,7 @@ class Detector(CallbackSupportMixin, OutlierMixin, Saved):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        inner = self.inside(self.inner[0])
+        inner = self._inside(self.inner[0])
         if hasattr(inner, "__sklearn_tags__"):
             tags.input_tags = get_tags(inner).input_tags  # what it takes, the detector takes
         return tags
@@ -119,10 +119,10 @@ def inner_router(detector: Detector) -> MetadataRouter:
     if hasattr(detector, "_metadata_request"):  # set_fit_request was called; else as the inner ask
         router.add_self_request(detector)
     for name in detector.inner:
-        if detector.inside(name) is not None:
+        if detector._inside(name) is not None:
             router.add(
                 method_mapping=MethodMapping().add(caller="fit", callee="fit"),
-                **{name: detector.inside(name)},
+                **{name: detector._inside(name)},
             )
     return router
 

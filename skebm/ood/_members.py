@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["LocalDetector", "judged_rows"]
 
 from abc import abstractmethod
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ class LocalDetector(OutlierMixin, Saved):
     """
 
     alpha: float
+    random_state: Any
     offset_: float
     scores_are_log_densities = False
 
@@ -53,10 +55,10 @@ class LocalDetector(OutlierMixin, Saved):
         """
         check_number("alpha", self.alpha, low=0, high=0.5, open_low=True)
         X = self._table(X, reset=True)
-        random = own_random_state(self.random_state)  # type: ignore[attr-defined]
+        random = own_random_state(self.random_state)
         if len(X) > MOST_ROWS:
             X = X[random.permutation(len(X))[:MOST_ROWS]]
-        self.learn(X, judged_rows(len(X), random))
+        self._learn(X, judged_rows(len(X), random))
         warn_if_few(len(self.unseen_scores_), "alpha", self.alpha)
         return self
 
@@ -74,7 +76,7 @@ class LocalDetector(OutlierMixin, Saved):
             At most 0, higher for more normal rows.
         """
         check_is_fitted(self, "offset_")
-        return self.scores(self._table(X, reset=False))
+        return self._scores(self._table(X, reset=False))
 
     def decision_function(self, X):
         """Return ``score_samples(X) - offset_``: at least 0 for inliers.
@@ -106,7 +108,7 @@ class LocalDetector(OutlierMixin, Saved):
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
-    def learn(self, X: np.ndarray, judged: np.ndarray) -> None:
+    def _learn(self, X: np.ndarray, judged: np.ndarray) -> None:
         """Keep rows (n, d), and judge those of these numbers."""
         self._check()
         mean, largest = X.mean(0), np.abs(X).max(0)
@@ -114,10 +116,10 @@ class LocalDetector(OutlierMixin, Saved):
         self.location_, self.scale_ = mean, np.where(std > 1e-12 * largest, std, np.inf)
         with own_settings():
             self._keep(self._standardized(X))
-        self.unseen_scores_ = self.scores(X[judged], judged)
+        self.unseen_scores_ = self._scores(X[judged], judged)
         self.offset_ = lower_quantile(self.unseen_scores_, self.alpha)
 
-    def scores(self, X: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
+    def _scores(self, X: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
         """Return the scores of rows (n, d); `own` are their numbers among those kept."""
         z, out = self._standardized(X), np.empty(len(X))
         size = max(1, BLOCK_VALUES // len(self.rows_))

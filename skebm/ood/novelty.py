@@ -60,8 +60,10 @@ class NoveltyDetector(Detector):
 
     Attributes
     ----------
+    estimator_ : estimator
+        The fitted density.
     members_ : list of estimator
-        The fitted members, the density last.
+        All fitted members, the density last.
     quantiles_ : ndarray of shape (4, 2)
         Median and 5 % quantile of each member's scores of unseen rows.
     unseen_scores_ : ndarray of shape (n_judged,)
@@ -140,11 +142,11 @@ class NoveltyDetector(Detector):
         if self.contamination:
             kept = self._without_strangest(rows, random)
             given, rows = given.take(kept), rows[kept]
-        density = given.fit(seeded_clone(self.inside("estimator"), random))
+        density = given.fit(seeded_clone(self._inside("estimator"), random))
         near = self._near(rows, given.weight, random)
         judged = judged_rows(len(near), random)
         local = _learnt(near, judged, self.alpha)
-        self.members_ = [*local, density]
+        self.members_, self.estimator_ = [*local, density], density
         unseen = [member.unseen_scores_ for member in local]
         unseen.append(_of_unseen(density, table_like(given.X, near[judged])))
         self._reference = near[random.permutation(len(near))[:N_REFERENCE]]
@@ -177,7 +179,7 @@ class NoveltyDetector(Detector):
         check_is_fitted(self, "offset_")
         X = read_rows(self, X, reset=False)
         rows, (*local, density) = self._numbers(X), self.members_
-        values = [*(member.scores(rows) for member in local), read_scores(density, X)]
+        values = [*(member._scores(rows) for member in local), read_scores(density, X)]
         return _added(values, self.quantiles_)
 
     def p_value(self, X):
@@ -216,7 +218,7 @@ class NoveltyDetector(Detector):
         check_is_fitted(self, "offset_")
         return feature_contributions(self, X, method=method, reference=self._reference)
 
-    def inside(self, name: str) -> Any:
+    def _inside(self, name: str) -> Any:
         """Return the density."""
         return NCEDensity() if self.estimator is None else self.estimator
 
@@ -231,7 +233,7 @@ class NoveltyDetector(Detector):
         values = np.empty((N_LOCAL, len(rows)))
         for value, member in zip(values, _learnt(rows[some], np.arange(len(some))), strict=True):
             value[some] = member.unseen_scores_
-            value[others] = member.scores(rows[others])
+            value[others] = member._scores(rows[others])
         strangeness = -_added(values, np.quantile(values, LEVELS, axis=1).T)
         n = len(rows) - int(np.ceil(self.contamination * len(rows)))
         return np.sort(np.argsort(strangeness, kind="stable")[: max(n, 2)])
@@ -252,7 +254,7 @@ def _learnt(rows: np.ndarray, judged: np.ndarray, alpha: float = 0.05) -> list[L
     """Return members that look at neighbors, fitted to rows (n, d)."""
     members = [cls(alpha=alpha) for cls in LOCAL]
     for member in members:
-        member.learn(rows, judged)
+        member._learn(rows, judged)
         member.n_features_in_ = rows.shape[1]
     return members
 

@@ -195,6 +195,8 @@ class _Loop:
             try:
                 if state.best is None:
                     stop = self._validate(bar)
+                else:
+                    self.table.reweigh(self._judged_model().potential)
                 while state.iteration < end and not stop:
                     self._update()
                     bar.update()
@@ -238,6 +240,7 @@ class _Loop:
             row |= {"validation_stderr": held_out.stderr, "validation_ess": held_out.ess}
             bar.set_postfix(validation=f"{held_out.value:.3f}")
         state.history.append(row)
+        self.table.reweigh(self._judged_model().potential)
         if _is_best(held_out, state.best):
             energy = self._judged_model().energy.state_dict()
             snapshot = {k: v.detach().clone() for k, v in energy.items()}

@@ -1,0 +1,250 @@
+"""Rows with missing values under a fitted density: marginals, completions, conditionals."""
+
+from __future__ import annotations
+
+__all__ = ["Holes", "Observed"]
+
+import math
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from skebm._surroundings import own_settings
+from skebm.bases import Mixture
+from skebm.bases._conditional import TAIL_DOF, Components, Conditionals
+from skebm.bases.mixture import MixtureBase
+from skebm.energies import Zero
+from skebm.exceptions import DataDegeneracyWarning, NormalizationWarning
+
+if TYPE_CHECKING:
+    from skebm.fitted.density import FittedDensity
+
+N_DRAWS = 32  # completions of a row that its log density is averaged over
+N_CANDIDATES = 64  # that one draw of what is hidden is chosen from
+PER_DRAW = 8  # candidates for each where many are wanted
+N_REFITTED, MOST_COMPONENTS = 4000, 10  # draws of the model that the proposal is refitted to
+BLOCK_VALUES = 2**21  # of completions at a time
+FEWEST_EFFECTIVE = 0.1  # share of the draws below which a mean is doubtful
+MUCH = 0.05  # of the rows, from which on that is told
+
+
+class Observed(NamedTuple):
+    """What is known of rows with missing values.
+
+    Parameters
+    ----------
+    log_density : ndarray of shape (n,)
+        Log density of the values that are there, nats in their units.
+    stderr : ndarray of shape (n,)
+        Standard error of that, nats; 0 where it is exact.
+    completed : ndarray of shape (n,)
+        Mean log density of the row's completions, nats in the units of X.
+    """
+
+    log_density: np.ndarray
+    stderr: np.ndarray
+    completed: np.ndarray
+
+
+class Holes:
+    r"""Marginals and conditionals of a fitted density.
+
+    .. math:: \log p(x_o) = \log q(x_o)
+        + \log \mathrm{mean}_k \frac{p_0 e^{-E / T}}{q}(x_o, x_m^k) - \log Z,
+        \quad x_m^k \sim q(x_m \mid x_o)
+
+    with the base or, beside an energy, the mean density q of the base and a mixture refitted to
+    draws of the model. The draws come from random numbers that are fixed, so that a row has one
+    value, whatever the others are.
+
+    Parameters
+    ----------
+    density : FittedDensity
+        The joint density; its base must have components.
+
+    Raises
+    ------
+    TypeError
+        If the base has no conditional densities.
+    """
+
+    def __init__(self, density: FittedDensity) -> None:
+        base = density.model.base
+        if base is None:
+            raise TypeError(
+                "base must have conditional densities for rows with missing values, got None. Use "
+                "'union', 'mixture', 'kernel' or 'gaussian'."
+            )
+        self.density, self.exact = density, isinstance(density.model.energy, Zero)
+        self.proposal, self.refitted = _on_cpu(base.components()), None
+        if not self.exact:
+            self.refitted = self._mixture()
+            self.proposal = self.proposal.beside(self.refitted.components())
+
+    def _mixture(self) -> MixtureBase:
+        """Return a mixture of draws of the model."""
+        rng = torch.Generator(self.density.device).manual_seed(0)
+        z, _ = self.density.draw_standardized(N_REFITTED, rng)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataDegeneracyWarning)
+            rng = torch.Generator().manual_seed(0)
+            return Mixture(max_components=MOST_COMPONENTS).fit(z.cpu().float(), None, rng).double()
+
+    @own_settings()
+    def observed(self, X: np.ndarray) -> Observed:
+        """Return what is known of rows (n, d) with missing values, at least one in each."""
+        n = len(X)
+        found = Observed(np.zeros(n), np.zeros(n), np.zeros(n))
+        n_doubtful = 0
+        for rows, group in self._groups(X, N_DRAWS):
+            at = group.conditionals.log_prob(group.z_given)
+            found.log_density[rows] = (at + group.log_slope).numpy()
+            log_w, completed = self._weigh(group, group.completed(*self._numbers(group, N_DRAWS)))
+            found.completed[rows] = _mean(log_w, completed)
+            if self.exact or not group.given.any():  # of nothing the log density is 0
+                continue
+            w = (log_w - log_w.amax(1, keepdim=True)).exp()
+            mean = w.mean(1)
+            found.log_density[rows] += (mean.log() + log_w.amax(1)).numpy() - self._log_z
+            relative = w.var(1) / mean.square() / N_DRAWS
+            found.stderr[rows] = (relative + self._log_z_stderr**2).sqrt().numpy()
+            effective = mean.square() / w.square().mean(1)
+            n_doubtful += int((effective < FEWEST_EFFECTIVE).sum())
+        if n_doubtful > MUCH * n:
+            _warn_of_weights(n_doubtful, n)
+        return found
+
+    @own_settings()
+    def draw(self, X: np.ndarray, n_samples: int, rng: torch.Generator) -> np.ndarray:
+        """Return completions (n, n_samples, d) of rows (n, d), their values as they are."""
+        out = np.repeat(X[:, None], n_samples, axis=1)
+        many = max(N_CANDIDATES, PER_DRAW * n_samples)
+        n_candidates = n_samples if self.exact else many
+        for rows, group in self._groups(X, n_candidates):
+            numbers = self._random(len(rows), int(group.hidden.sum()), n_candidates, rng)
+            z = group.completed(*numbers)
+            if not self.exact:
+                log_w, _ = self._weigh(group, z)
+                at = torch.multinomial(log_w.softmax(1), n_samples, True, generator=rng)
+                z = z.gather(1, at[:, :, None].expand(-1, -1, z.shape[2]))
+            X_full = self.density.transform.inverse(z.flatten(0, 1)).reshape(z.shape)
+            hidden = group.hidden.numpy()
+            part = out[rows]
+            part[:, :, hidden] = X_full[:, :, hidden]
+            out[rows] = part
+        return out
+
+    @own_settings()
+    def mean(self, X: np.ndarray, n_draws: int = 256) -> np.ndarray:
+        """Return rows (n, d) with the means of what is missing, given the rest."""
+        out = X.copy()
+        for rows, group in self._groups(X, n_draws):
+            z = group.completed(*self._numbers(group, n_draws))
+            log_w, _ = self._weigh(group, z)
+            X_full = self.density.transform.inverse(z.flatten(0, 1)).reshape(z.shape)
+            means = (log_w.softmax(1).numpy()[:, :, None] * X_full).sum(1)
+            hidden = group.hidden.numpy()
+            part = out[rows]
+            part[:, hidden] = means[:, hidden]
+            out[rows] = part
+        return out
+
+    @property
+    def _log_z(self) -> float:
+        found = self.density.log_partition
+        return 0.0 if found is None else found.value
+
+    @property
+    def _log_z_stderr(self) -> float:
+        found = self.density.log_partition
+        return 0.0 if found is None else found.stderr
+
+    def _groups(self, X: np.ndarray, n_draws: int) -> Iterator[tuple[np.ndarray, _Group]]:
+        """Yield blocks of rows of one pattern of holes."""
+        patterns, at = np.unique(np.isnan(X), axis=0, return_inverse=True)
+        at = at.reshape(-1)
+        size = max(1, BLOCK_VALUES // (n_draws * (X.shape[1] + len(self.proposal.means))))
+        for i, pattern in enumerate(patterns):
+            conditionals = Conditionals(self.proposal, torch.from_numpy(pattern))
+            rows = np.flatnonzero(at == i)
+            for start in range(0, len(rows), size):
+                some = rows[start : start + size]
+                yield some, _Group.of(self.density, conditionals, X[some])
+
+    def _numbers(self, group: _Group, n: int) -> tuple[torch.Tensor, ...]:
+        """Return the same random numbers for every row of a pattern."""
+        return self._random(1, int(group.hidden.sum()), n, torch.Generator().manual_seed(0))
+
+    def _random(self, n: int, d: int, s: int, rng: torch.Generator) -> tuple[torch.Tensor, ...]:
+        u = torch.rand(n, s, generator=rng, dtype=torch.float64)
+        z = torch.empty(n, s, d, dtype=torch.float64).normal_(generator=rng)
+        g = torch.empty(n, s, d, TAIL_DOF, dtype=torch.float64).normal_(generator=rng)
+        return u, z, g.square().sum(3)
+
+    def _weigh(self, group: _Group, z: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
+        """Return the log weights (n, s) of completions (n, s, d), and their log densities."""
+        rows, (model, device) = z.flatten(0, 1), self.density.doubled()
+        with torch.no_grad():
+            base = model.base.log_prob(rows.to(device)).cpu()
+            log_p = base - (model.energy(rows.to(device)) / model.temperature).cpu()
+            log_w = torch.zeros_like(base)
+            if self.refitted is not None:
+                log_q = torch.logaddexp(base, self.refitted.log_prob(rows)) - math.log(2)
+                log_w = log_p - log_q
+        X = self.density.transform.inverse(rows)
+        slope = self.density.transform.forward_and_log_slope(X)[1]
+        values = log_p.numpy() - self._log_z + slope
+        return log_w.view(z.shape[:2]), values.reshape(z.shape[:2])
+
+
+class _Group(NamedTuple):
+    """Rows with the same holes, in standardized space."""
+
+    hidden: torch.Tensor
+    given: torch.Tensor
+    z_given: torch.Tensor
+    log_slope: torch.Tensor
+    conditionals: Conditionals
+
+    @classmethod
+    def of(cls, density: FittedDensity, conditionals: Conditionals, X: np.ndarray) -> _Group:
+        """Map what is there to standardized space."""
+        hidden, given = conditionals.hidden, conditionals.given
+        middle = density.transform.inverse(torch.zeros(1, X.shape[1]))
+        filled = np.where(np.isnan(X), middle, X)
+        z = density.transform.forward(filled, dtype=torch.float64)[:, given]
+        slope = np.broadcast_to(density.transform.log_slope(filled), X.shape)[:, given.numpy()]
+        return cls(hidden, given, z, torch.from_numpy(slope.sum(1)), conditionals)
+
+    def completed(self, u: torch.Tensor, z: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        """Return completions (n, s, d)."""
+        hidden = self.conditionals.draw(self.z_given, u, z, g)
+        out = hidden.new_empty(*hidden.shape[:2], len(self.hidden))
+        out[:, :, self.hidden] = hidden
+        out[:, :, self.given] = self.z_given[:, None].expand(-1, hidden.shape[1], -1)
+        return out
+
+
+def _mean(log_w: torch.Tensor, values: np.ndarray) -> np.ndarray:
+    """Return the weighted means of values (n, s)."""
+    return (log_w.softmax(1).numpy() * values).sum(1)
+
+
+def _on_cpu(components: Components) -> Components:
+    weights, means, factors, tails = components
+    if tails is not None:
+        tails = type(tails)(*(t.cpu() for t in tails))
+    return Components(weights.cpu(), means.cpu(), factors.cpu(), tails)
+
+
+def _warn_of_weights(n_doubtful: int, n: int) -> None:
+    warnings.warn(
+        f"log densities of {n_doubtful} of {n} rows with missing values rest on fewer than "
+        f"{math.ceil(FEWEST_EFFECTIVE * N_DRAWS)} of {N_DRAWS} completions: their errors may be "
+        "larger than a nat. Use a base that is nearer to the model, 'union' say.",
+        NormalizationWarning,
+        stacklevel=4,
+    )
