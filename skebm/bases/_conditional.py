@@ -99,6 +99,7 @@ class Conditionals:
             self._slope = -torch.cholesky_solve(rows @ factors[:, self.given].mT, lower)
         else:
             self._whiten = factors.mT
+            self._slope, self._spread = factors[:, :0], factors[:, :0, :0]
         log_det = torch.linalg.slogdet(self._whiten)[1]
         norm = 0.5 * int(self.given.sum()) * math.log(2 * math.pi)
         self._constant = components.log_weights + log_det - norm

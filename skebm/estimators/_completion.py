@@ -59,8 +59,9 @@ def complete(X: np.ndarray, weight: np.ndarray | None, names: list[str]) -> Comp
     affine = _affine(X, weight)
     z = affine.forward(np.where(holes, affine.location, X), dtype=torch.float64).numpy()
     for j in np.flatnonzero(holes.any(0)):  # values of other rows
-        known = z[~holes[:, j], j]
-        z[holes[:, j], j] = random.choice(known, size=int(holes[:, j].sum()))
+        known = ~holes[:, j]
+        share = None if weight is None else weight[known] / weight[known].sum()
+        z[~known, j] = random.choice(z[known, j], size=int((~known).sum()), p=share)
     patterns = _patterns(holes)
     for _ in range(N_ROUNDS):
         components = _fitted(z, weight, random, rng)

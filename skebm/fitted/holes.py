@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from skebm.fitted.density import FittedDensity
 
 N_DRAWS = 32  # completions of a row that its log density is averaged over
+N_FOR_MEANS = 1000  # completions that means of what is missing are over
 N_CANDIDATES = 64  # that one draw of what is hidden is chosen from
 PER_DRAW = 8  # candidates for each where many are wanted
 N_REFITTED, MOST_COMPONENTS = 4000, 10  # draws of the model that the proposal is refitted to
@@ -138,7 +139,7 @@ class Holes:
         return out
 
     @own_settings()
-    def mean(self, X: np.ndarray, n_draws: int = 256) -> np.ndarray:
+    def mean(self, X: np.ndarray, n_draws: int = N_FOR_MEANS) -> np.ndarray:
         """Return rows (n, d) with the means of what is missing, given the rest."""
         out = X.copy()
         for rows, group in self._groups(X, n_draws):

@@ -30,14 +30,14 @@ from skebm.ood.neighbor_distance import NeighborDistanceDetector
 
 LOCAL = KernelScoreDetector, LocalMahalanobisDetector, NeighborDistanceDetector
 N_LOCAL = len(LOCAL)
-LEVELS = 0.5, 0.05  # of the scores that a member's unit is the difference of
+LEVELS = 0.5, 0.01  # of the scores that a member's unit is the difference of
 N_REFERENCE = 256  # rows whose values stand in for those of a row that is explained
 
 
 class NoveltyDetector(Detector):
     r"""Sum of four novelty scores, each in units of its own spread over unseen normal rows.
 
-    .. math:: s(x) = \sum_m \frac{s_m(x) - q_{50}(s_m)}{q_{50}(s_m) - q_5(s_m)}
+    .. math:: s(x) = \sum_m \frac{s_m(x) - q_{50}(s_m)}{q_{50}(s_m) - q_1(s_m)}
 
     The members are the score norm of a kernel density (`KernelScoreDetector`), the Mahalanobis
     distance from the 20 nearest rows (`LocalMahalanobisDetector`), the distance to the fifth
@@ -65,7 +65,7 @@ class NoveltyDetector(Detector):
     members_ : list of estimator
         All fitted members, the density last.
     quantiles_ : ndarray of shape (4, 2)
-        Median and 5 % quantile of each member's scores of unseen rows.
+        Median and 1 % quantile of each member's scores of unseen rows.
     unseen_scores_ : ndarray of shape (n_judged,)
         Scores of at most 1,200 training rows as unseen ones.
     kept_ : ndarray of int of shape (n_kept,)
@@ -174,7 +174,7 @@ class NoveltyDetector(Detector):
         Returns
         -------
         ndarray of shape (n_samples,)
-            Near 0 for the middle of the normal rows, -4 where every member is at its 5 % quantile.
+            Near 0 for the middle of the normal rows, -4 where every member is at its 1 % quantile.
         """
         check_is_fitted(self, "offset_")
         X = read_rows(self, X, reset=False)
