@@ -60,9 +60,11 @@ class Components(NamedTuple):
     def beside(self, other: Components) -> Components:
         """Return the mean density of this one and another without tails."""
         one, two = self.weighted(-math.log(2)), other.weighted(-math.log(2))
-        factors = [c.factors.expand(len(c.means), -1, -1) for c in (one, two)]
-        weights, means = ([c[i] for c in (one, two)] for i in (0, 1))
-        return Components(torch.cat(weights), torch.cat(means), torch.cat(factors), one.tails)
+        both = (one, two)
+        factors = [c.factors.expand(len(c.means), -1, -1) for c in both]
+        weights = torch.cat([c.log_weights for c in both])
+        means = torch.cat([c.means for c in both])
+        return Components(weights, means, torch.cat(factors), one.tails)
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Return the log density of rows (n, d), nats."""

@@ -421,7 +421,7 @@ class MixtureBase(Base):
 
     def components(self) -> Components:
         """Return its components."""
-        return Components(*(t.double() for t in (self.log_weights, self.means, self.factors)))
+        return Components(self.log_weights.double(), self.means.double(), self.factors.double())
 
     def log_prob_left_out(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
         """Return log p0 of rows (n, d), a fifth at a time, after one step of EM without them."""

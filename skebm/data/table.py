@@ -6,7 +6,7 @@ __all__ = ["ArrayTable", "CompletedTable", "Originals", "Rows", "Table"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -171,7 +171,7 @@ class ArrayTable(Table):
         noise: np.ndarray,
         held_out: np.ndarray,
         rng: torch.Generator,
-    ) -> ArrayTable:
+    ) -> Self:
         """Split rows X (n, d), standardized z; `held_out` are row numbers (see `split`)."""
         keep = np.ones(len(X), dtype=bool)
         keep[held_out] = False

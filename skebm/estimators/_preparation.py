@@ -43,10 +43,9 @@ def prepare(
     lost = _merged(z.numpy()[:: -(-len(z) // MOST_COMPARED)], noise)
     if lost:
         warnings.warn(_of_merged_values(lost, names), DataDegeneracyWarning, stacklevel=4)
-    settings = {"noise": noise, "held_out": held_out, "rng": run.rng}
     if completions is None:
-        return ArrayTable.of(X, weight, z, **settings)
-    table = CompletedTable.of(X, weight, z, **settings)
+        return ArrayTable.of(X, weight, z, noise=noise, held_out=held_out, rng=run.rng)
+    table = CompletedTable.of(X, weight, z, noise=noise, held_out=held_out, rng=run.rng)
     rows = table.originals().trained
     flat = completions.drawn[rows].reshape(-1, X.shape[1])
     drawn, log_slope = transform.forward_and_log_slope(flat)

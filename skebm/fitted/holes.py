@@ -188,6 +188,7 @@ class Holes:
     def _weigh(self, group: _Group, z: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
         """Return the log weights (n, s) of completions (n, s, d), and their log densities."""
         rows, (model, device) = z.flatten(0, 1), self.density.doubled()
+        assert model.base is not None  # as `__init__` saw
         with torch.no_grad():
             base = model.base.log_prob(rows.to(device)).cpu()
             log_p = base - (model.energy(rows.to(device)) / model.temperature).cpu()
