@@ -29,7 +29,7 @@ from skebm.ood.local_mahalanobis import LocalMahalanobisDetector
 from skebm.ood.neighbor_distance import NeighborDistanceDetector
 
 LOCAL = KernelScoreDetector, LocalMahalanobisDetector, NeighborDistanceDetector
-N_LOCAL = len(LOCAL)
+MORE = 2.0  # neighbors, of the novelties that there may be
 LEVELS = 0.5, 0.01  # of the scores that a member's unit is the difference of
 N_REFERENCE = 256  # rows whose values stand in for those of a row that is explained
 
@@ -52,8 +52,8 @@ class NoveltyDetector(Detector):
         Share of normal rows to flag, in (0, 0.5], dimensionless. Larger flags more.
     contamination : float, default=0.0
         Share of the rows given to ``fit``, in [0, 0.5), that may be novelties: so many, the
-        strangest by the three members that look at neighbors, are left out, all is fitted to the
-        others, and the threshold flags so many of all, whatever `alpha` is.
+        farthest from twice as many neighbors, are left out, all is fitted to the others, and the
+        threshold flags so many of all, whatever `alpha` is.
     random_state : int, RandomState or None, default=None
         Seed of the rows that are chosen, and of every ``random_state`` inside the density that is
         None.
@@ -227,16 +227,20 @@ class NoveltyDetector(Detector):
             return check_array(X, dtype=np.float64, input_name="X")
 
     def _without_strangest(self, rows: np.ndarray, random: np.random.RandomState) -> np.ndarray:
-        """Return the numbers of the rows (n, d) without the strangest, by their neighbors."""
+        """Return the numbers of the rows (n, d) without the farthest from their neighbors.
+
+        These are more than there can be novelties, so that a close group of them has none either.
+        """
         some = random.permutation(len(rows))[:MOST_ROWS]
         others = np.setdiff1d(np.arange(len(rows)), some)
-        values = np.empty((N_LOCAL, len(rows)))
-        for value, member in zip(values, _learnt(rows[some], np.arange(len(some))), strict=True):
-            value[some] = member.unseen_scores_
-            value[others] = member._scores(rows[others])
-        strangeness = -_added(values, np.quantile(values, LEVELS, axis=1).T)
+        k = max(5, int(np.ceil(MORE * self.contamination * len(some))))
+        member = NeighborDistanceDetector(k)
+        member._learn(rows[some], np.arange(len(some)))
+        score = np.empty(len(rows))
+        score[some] = member.unseen_scores_
+        score[others] = member._scores(rows[others])
         n = len(rows) - int(np.ceil(self.contamination * len(rows)))
-        return np.sort(np.argsort(strangeness, kind="stable")[: max(n, 2)])
+        return np.sort(np.argsort(-score, kind="stable")[: max(n, 2)])
 
     def _near(
         self, rows: np.ndarray, weight: np.ndarray | None, random: np.random.RandomState
