@@ -109,7 +109,8 @@ class USPDensity(DensityEstimator):
     rows (``"union"``): likelier on unseen rows than one, at up to five times its cost. What is
     judged and kept is a running mean of the energy's parameters over some 50 updates, at a constant
     rate (``Optimization(averaging=False)`` keeps the last ones). For the best likelihood take the
-    mean density of three fits, ``skebm.ood.EnsembleDensity(USPDensity(), n_estimators=3)``.
+    mean density of three fits, ``skebm.ood.EnsembleDensity(USPDensity(), n_estimators=3,
+    contamination=0.05)``: with ``contamination="auto"`` it would keep rows from all of them.
 
     The default is ``"importance"`` because on tables the moved points did not help: over a mixture
     base the energy of ``"ps-usp"`` lost to its base on held-out rows in 5 of 6 tables and was
