@@ -1,6 +1,7 @@
 """Rows with missing values: marginals, conditionals, fits and imputation against closed forms."""
 
 import copy
+import dataclasses
 import pickle
 
 import numpy as np
@@ -131,7 +132,7 @@ def test_draws_of_tails_are_student_s():
     base = fitted_base("gaussian", tails=True)
     components = base.components()
     tails = components.tails._replace(log_share=torch.zeros(()).double())
-    far = components._replace(log_weights=components.log_weights - 1e9, tails=tails)
+    far = dataclasses.replace(components, log_weights=components.log_weights - 1e9, tails=tails)
     mask = torch.tensor([True, False, False, False])
     n = 20_000
     z, g = (torch.randn(1, n, 1, k, generator=gen(k), dtype=torch.float64) for k in (1, 3))

@@ -5,6 +5,8 @@ from __future__ import annotations
 __all__ = ["Components", "Conditionals", "Tails"]
 
 import math
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -30,7 +32,8 @@ class Tails(NamedTuple):
     scale: torch.Tensor
 
 
-class Components(NamedTuple):
+@dataclass(frozen=True)
+class Components:
     """A density as Gaussian components, all in double precision.
 
     Parameters
@@ -50,12 +53,17 @@ class Components(NamedTuple):
     factors: torch.Tensor
     tails: Tails | None = None
 
+    @cached_property
+    def log_det(self) -> torch.Tensor:
+        """Half the log determinants of the precisions, (k,) or (1,)."""
+        return torch.linalg.slogdet(self.factors)[1]
+
     def weighted(self, log_share: torch.Tensor | float) -> Components:
         """Return the same with a share of the weight."""
         tails = self.tails
         if tails is not None:
             tails = tails._replace(log_share=tails.log_share + log_share)
-        return self._replace(log_weights=self.log_weights + log_share, tails=tails)
+        return replace(self, log_weights=self.log_weights + log_share, tails=tails)
 
     def beside(self, other: Components) -> Components:
         """Return the mean density of this one and another without tails."""
@@ -83,26 +91,22 @@ class Conditionals:
 
     Notes
     -----
-    The marginal is that of the covariances' part, the conditional that of the precisions' part:
-    neither is a difference of large numbers where components are narrow.
+    With precisions the conditional is a part of the joint density, and the marginal the joint
+    density where what is hidden is at its conditional mean: one factor for each component, of the
+    size of what is hidden, and no difference of large numbers where components are narrow.
     """
 
     def __init__(self, components: Components, hidden: torch.Tensor) -> None:
-        self.components, self.hidden = components, hidden
-        self.given = ~hidden
+        self.components, self.hidden, self.given = components, hidden, ~hidden
         factors, means = components.factors, components.means
         self._mean_given, self._mean_hidden = means[:, self.given], means[:, hidden]
-        if bool(hidden.any()):
-            part = torch.linalg.inv(factors).mT[:, self.given]  # covariance = part part'
-            self._whiten = torch.linalg.inv(torch.linalg.cholesky(part @ part.mT))
-            rows = factors[:, hidden]
-            lower = torch.linalg.cholesky(rows @ rows.mT)
-            self._spread = torch.linalg.inv(lower)  # noise @ this has the conditional covariance
-            self._slope = -torch.cholesky_solve(rows @ factors[:, self.given].mT, lower)
-        else:
-            self._whiten = factors.mT
-            self._slope, self._spread = factors[:, :0], factors[:, :0, :0]
-        log_det = torch.linalg.slogdet(self._whiten)[1]
+        rows = factors[:, hidden]
+        lower = torch.linalg.cholesky(rows @ rows.mT)
+        self._spread = torch.linalg.inv(lower)  # noise @ this has the conditional covariance
+        self._slope = -torch.cholesky_solve(rows @ factors[:, self.given].mT, lower)
+        # what is given, with what is hidden at its mean, in standard deviations
+        self._whiten = factors[:, self.given] + self._slope.mT @ rows
+        log_det = components.log_det - lower.diagonal(dim1=1, dim2=2).log().sum(1)
         norm = 0.5 * int(self.given.sum()) * math.log(2 * math.pi)
         self._constant = components.log_weights + log_det - norm
 
@@ -152,11 +156,7 @@ class Conditionals:
     def _joint(self, x: torch.Tensor) -> torch.Tensor:
         """Return the log joint of rows and components, with that of the tails: (n, k [+ 1])."""
         k = len(self.components.means)
-        centered = x[:, None] - self._mean_given
-        if len(self._whiten) == 1:
-            y = centered @ self._whiten[0].T
-        else:
-            y = torch.einsum("nkj,klj->nkl", centered, self._whiten)
+        y = _each(x[:, None] - self._mean_given, self._whiten)
         joint = self._constant.expand(k) - 0.5 * y.square().sum(2)
         tails = self.components.tails
         if tails is None:
@@ -168,9 +168,11 @@ class Conditionals:
 
     def _means(self, x: torch.Tensor) -> torch.Tensor:
         """Return each component's mean of what is hidden, (n, k, d_hidden)."""
-        centered = x[:, None] - self._mean_given
-        if len(self._slope) == 1:
-            shift = centered @ self._slope[0].T
-        else:
-            shift = torch.einsum("nkj,klj->nkl", centered, self._slope)
-        return self._mean_hidden + shift
+        return self._mean_hidden + _each(x[:, None] - self._mean_given, self._slope.mT)
+
+
+def _each(rows: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    """Return the products (n, k, p) of rows (n, k, j) with each component's matrix (k, j, p)."""
+    if len(matrices) == 1:
+        return rows @ matrices[0]
+    return (rows.transpose(0, 1) @ matrices).transpose(0, 1)

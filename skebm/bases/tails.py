@@ -5,6 +5,8 @@ from __future__ import annotations
 __all__ = ["Defended", "far_rows", "fit_defended"]
 
 
+import dataclasses
+
 import numpy as np
 import torch
 
@@ -103,7 +105,7 @@ class Defended(Base):
         """Return those of the inner base, and the tails."""
         core, share = self.core.components(), self.tail_share.double()
         tails = Tails(share.log(), self.tail_location.double(), self.tail_scale.double())
-        return core.weighted(torch.log1p(-share))._replace(tails=tails)
+        return dataclasses.replace(core.weighted(torch.log1p(-share)), tails=tails)
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Return log p0(x), shape (n,), nats."""

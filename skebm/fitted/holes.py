@@ -97,26 +97,37 @@ class Holes:
     @own_settings()
     def observed(self, X: np.ndarray) -> Observed:
         """Return what is known of rows (n, d) with missing values, at least one in each."""
-        n = len(X)
-        found = Observed(np.zeros(n), np.zeros(n), np.zeros(n))
-        n_doubtful = 0
+        size = max(1, BLOCK_VALUES // (N_DRAWS * X.shape[1]))
+        parts = [self._observed(X[i : i + size]) for i in range(0, len(X), size)]
+        found = Observed(*map(np.concatenate, zip(*(part[0] for part in parts), strict=True)))
+        n_doubtful = sum(part[1] for part in parts)
+        if n_doubtful > MUCH * len(X):
+            _warn_of_weights(n_doubtful, len(X))
+        return found
+
+    def _observed(self, X: np.ndarray) -> tuple[Observed, int]:
+        """Return what is known of a block, and how many rows rest on few completions."""
+        z = torch.empty(len(X), N_DRAWS, X.shape[1], dtype=torch.float64)
+        log_density = np.empty(len(X))
         for rows, group in self._groups(X, N_DRAWS):
             at = group.conditionals.log_prob(group.z_given)
-            found.log_density[rows] = (at + group.log_slope).numpy()
-            log_w, completed = self._weigh(group, group.completed(*self._numbers(group, N_DRAWS)))
-            found.completed[rows] = _mean(log_w, completed)
-            if self.exact or not group.given.any():  # of nothing the log density is 0
-                continue
+            log_density[rows] = (at + group.log_slope).numpy()
+            z[rows] = group.completed(*self._numbers(group, N_DRAWS))
+        log_w, log_p = self._weigh(z)
+        some = ~np.isnan(X).all(1)  # of nothing the log density is 0
+        stderr, n_doubtful = np.zeros(len(X)), 0
+        if not self.exact:
             w = (log_w - log_w.amax(1, keepdim=True)).exp()
-            mean = w.mean(1)
-            found.log_density[rows] += (mean.log() + log_w.amax(1)).numpy() - self._log_z
+            mean, square = w.mean(1), w.square().mean(1)
+            log_mean = (mean.log() + log_w.amax(1)).numpy() - self._log_z
+            log_density[some] += log_mean[some]
             relative = w.var(1) / mean.square() / N_DRAWS
-            found.stderr[rows] = (relative + self._log_z_stderr**2).sqrt().numpy()
-            effective = mean.square() / w.square().mean(1)
-            n_doubtful += int((effective < FEWEST_EFFECTIVE).sum())
-        if n_doubtful > MUCH * n:
-            _warn_of_weights(n_doubtful, n)
-        return found
+            stderr[some] = (relative + self._log_z_stderr**2).sqrt().numpy()[some]
+            n_doubtful = int((mean.square() / square < FEWEST_EFFECTIVE).sum())
+        share = log_w.softmax(1).numpy()
+        return Observed(
+            log_density, stderr, (share * self._in_units_of_X(z, log_p)).sum(1)
+        ), n_doubtful
 
     @own_settings()
     def draw(self, X: np.ndarray, n_samples: int, rng: torch.Generator) -> np.ndarray:
@@ -128,7 +139,7 @@ class Holes:
             numbers = self._random(len(rows), int(group.hidden.sum()), n_candidates, rng)
             z = group.completed(*numbers)
             if not self.exact:
-                log_w, _ = self._weigh(group, z)
+                log_w, _ = self._weigh(z)
                 at = torch.multinomial(log_w.softmax(1), n_samples, True, generator=rng)
                 z = z.gather(1, at[:, :, None].expand(-1, -1, z.shape[2]))
             X_full = self.density.transform.inverse(z.flatten(0, 1)).reshape(z.shape)
@@ -144,7 +155,7 @@ class Holes:
         out = X.copy()
         for rows, group in self._groups(X, n_draws):
             z = group.completed(*self._numbers(group, n_draws))
-            log_w, _ = self._weigh(group, z)
+            log_w, _ = self._weigh(z)
             X_full = self.density.transform.inverse(z.flatten(0, 1)).reshape(z.shape)
             means = (log_w.softmax(1).numpy()[:, :, None] * X_full).sum(1)
             hidden = group.hidden.numpy()
@@ -165,7 +176,11 @@ class Holes:
 
     def _groups(self, X: np.ndarray, n_draws: int) -> Iterator[tuple[np.ndarray, _Group]]:
         """Yield blocks of rows of one pattern of holes."""
-        patterns, at = np.unique(np.isnan(X), axis=0, return_inverse=True)
+        holes, transform = np.isnan(X), self.density.transform
+        filled = np.where(holes, transform.inverse(torch.zeros(1, X.shape[1])), X)
+        z = transform.forward(filled, dtype=torch.float64)
+        slope = torch.from_numpy(np.where(holes, 0, transform.log_slope(filled)).sum(1))
+        patterns, at = np.unique(holes, axis=0, return_inverse=True)
         at = at.reshape(-1)
         size = max(1, BLOCK_VALUES // (n_draws * (X.shape[1] + len(self.proposal.means))))
         for i, pattern in enumerate(patterns):
@@ -173,7 +188,7 @@ class Holes:
             rows = np.flatnonzero(at == i)
             for start in range(0, len(rows), size):
                 some = rows[start : start + size]
-                yield some, _Group.of(self.density, conditionals, X[some])
+                yield some, _Group(conditionals, z[some][:, conditionals.given], slope[some])
 
     def _numbers(self, group: _Group, n: int) -> tuple[torch.Tensor, ...]:
         """Return the same random numbers for every row of a pattern."""
@@ -185,60 +200,51 @@ class Holes:
         g = torch.empty(n, s, d, TAIL_DOF, dtype=torch.float64).normal_(generator=rng)
         return u, z, g.square().sum(3)
 
-    def _weigh(self, group: _Group, z: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
-        """Return the log weights (n, s) of completions (n, s, d), and their log densities."""
+    def _weigh(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the log weights (n, s) of completions (n, s, d), and log p Z in their space."""
         rows, (model, device) = z.flatten(0, 1), self.density.doubled()
         assert model.base is not None  # as `__init__` saw
         with torch.no_grad():
             base = model.base.log_prob(rows.to(device)).cpu()
+            if self.refitted is None:
+                return torch.zeros(z.shape[:2]).double(), base.view(z.shape[:2])
             log_p = base - (model.energy(rows.to(device)) / model.temperature).cpu()
-            log_w = torch.zeros_like(base)
-            if self.refitted is not None:
-                log_q = torch.logaddexp(base, self.refitted.log_prob(rows)) - math.log(2)
-                log_w = log_p - log_q
-        X = self.density.transform.inverse(rows)
-        slope = self.density.transform.forward_and_log_slope(X)[1]
-        values = log_p.numpy() - self._log_z + slope
-        return log_w.view(z.shape[:2]), values.reshape(z.shape[:2])
+            log_q = torch.logaddexp(base, self.refitted.log_prob(rows)) - math.log(2)
+        return (log_p - log_q).view(z.shape[:2]), log_p.view(z.shape[:2])
+
+    def _in_units_of_X(self, z: torch.Tensor, log_p: torch.Tensor) -> np.ndarray:
+        """Return the log densities (n, s) of completions (n, s, d) in the units of X, nats."""
+        X = self.density.transform.inverse(z.flatten(0, 1))
+        slope = np.broadcast_to(self.density.transform.forward_and_log_slope(X)[1], len(X))
+        return log_p.numpy() - self._log_z + slope.reshape(log_p.shape)
 
 
 class _Group(NamedTuple):
     """Rows with the same holes, in standardized space."""
 
-    hidden: torch.Tensor
-    given: torch.Tensor
+    conditionals: Conditionals
     z_given: torch.Tensor
     log_slope: torch.Tensor
-    conditionals: Conditionals
 
-    @classmethod
-    def of(cls, density: FittedDensity, conditionals: Conditionals, X: np.ndarray) -> _Group:
-        """Map what is there to standardized space."""
-        hidden, given = conditionals.hidden, conditionals.given
-        middle = density.transform.inverse(torch.zeros(1, X.shape[1]))
-        filled = np.where(np.isnan(X), middle, X)
-        z = density.transform.forward(filled, dtype=torch.float64)[:, given]
-        slope = np.broadcast_to(density.transform.log_slope(filled), X.shape)[:, given.numpy()]
-        return cls(hidden, given, z, torch.from_numpy(slope.sum(1)), conditionals)
+    @property
+    def hidden(self) -> torch.Tensor:
+        """Which columns are, (d,)."""
+        return self.conditionals.hidden
 
     def completed(self, u: torch.Tensor, z: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
         """Return completions (n, s, d)."""
         hidden = self.conditionals.draw(self.z_given, u, z, g)
         out = hidden.new_empty(*hidden.shape[:2], len(self.hidden))
         out[:, :, self.hidden] = hidden
-        out[:, :, self.given] = self.z_given[:, None].expand(-1, hidden.shape[1], -1)
+        out[:, :, self.conditionals.given] = self.z_given[:, None].expand(-1, hidden.shape[1], -1)
         return out
 
 
-def _mean(log_w: torch.Tensor, values: np.ndarray) -> np.ndarray:
-    """Return the weighted means of values (n, s)."""
-    return (log_w.softmax(1).numpy() * values).sum(1)
-
-
 def _on_cpu(components: Components) -> Components:
-    weights, means, factors, tails = components
+    tails = components.tails
     if tails is not None:
         tails = type(tails)(*(t.cpu() for t in tails))
+    weights, means, factors = components.log_weights, components.means, components.factors
     return Components(weights.cpu(), means.cpu(), factors.cpu(), tails)
 
 
