@@ -114,7 +114,7 @@ class FittedDensity:
         if holed is None:
             return self.log_density(X)
         out = np.empty(len(X))
-        out[holed] = self.holes.observed(X[holed]).completed
+        out[holed] = self.holes.observed(X[holed], completed=True).completed
         out[~holed] = self.log_density(X[~holed])
         return finite(out)
 

@@ -42,7 +42,7 @@ class Observed(NamedTuple):
     stderr : ndarray of shape (n,)
         Standard error of that, nats; 0 where it is exact.
     completed : ndarray of shape (n,)
-        Mean log density of the row's completions, nats in the units of X.
+        Mean log density of the row's completions, nats in the units of X; nan if not asked for.
     """
 
     log_density: np.ndarray
@@ -95,17 +95,17 @@ class Holes:
             return Mixture(max_components=MOST_COMPONENTS).fit(z.cpu().float(), None, rng).double()
 
     @own_settings()
-    def observed(self, X: np.ndarray) -> Observed:
+    def observed(self, X: np.ndarray, *, completed: bool = False) -> Observed:
         """Return what is known of rows (n, d) with missing values, at least one in each."""
         size = max(1, BLOCK_VALUES // (N_DRAWS * X.shape[1]))
-        parts = [self._observed(X[i : i + size]) for i in range(0, len(X), size)]
+        parts = [self._observed(X[i : i + size], completed) for i in range(0, len(X), size)]
         found = Observed(*map(np.concatenate, zip(*(part[0] for part in parts), strict=True)))
         n_doubtful = sum(part[1] for part in parts)
         if n_doubtful > MUCH * len(X):
             _warn_of_weights(n_doubtful, len(X))
         return found
 
-    def _observed(self, X: np.ndarray) -> tuple[Observed, int]:
+    def _observed(self, X: np.ndarray, completed: bool) -> tuple[Observed, int]:
         """Return what is known of a block, and how many rows rest on few completions."""
         z = torch.empty(len(X), N_DRAWS, X.shape[1], dtype=torch.float64)
         log_density = np.empty(len(X))
@@ -124,10 +124,11 @@ class Holes:
             relative = w.var(1) / mean.square() / N_DRAWS
             stderr[some] = (relative + self._log_z_stderr**2).sqrt().numpy()[some]
             n_doubtful = int((mean.square() / square < FEWEST_EFFECTIVE).sum())
-        share = log_w.softmax(1).numpy()
-        return Observed(
-            log_density, stderr, (share * self._in_units_of_X(z, log_p)).sum(1)
-        ), n_doubtful
+        of_completions = np.full(len(X), np.nan)
+        if completed:
+            share = log_w.softmax(1).numpy()
+            of_completions = (share * self._in_units_of_X(z, log_p)).sum(1)
+        return Observed(log_density, stderr, of_completions), n_doubtful
 
     @own_settings()
     def draw(self, X: np.ndarray, n_samples: int, rng: torch.Generator) -> np.ndarray:
