@@ -517,6 +517,7 @@ each_component = pytest.mark.parametrize("name", COMPONENTS)
 FAR = 3 * table()
 DISPLAYS = {  # what `from_estimator` gets beside a fitted estimator
     "ChainDisplay": lambda est: {"n_chains": 4, "n_steps": 6, "record_every": 2},
+    "ConditionalDisplay": lambda est: {"row": table(1)[0], "column": 1, "grid_resolution": 15},
     "DensityDisplay": lambda est: {"X": table(), "grid_resolution": 9},
     "DensityPairsDisplay": lambda est: {"X": table(), "grid_resolution": 7},
     "EnergyHistogramDisplay": lambda est: {"X": table(), "samples": est.sample(9, random_state=0)},

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
@@ -28,6 +29,8 @@ from skebm.exceptions import DataDegeneracyWarning
 from skebm.fitted import holes as holes_module
 from skebm.fitted.holes import N_DRAWS
 from skebm.impute import DensityImputer
+from skebm.ood import ConformalNoveltyDetector
+from skebm.plots import ConditionalDisplay
 from tests.cases import QUIET
 from tests.closed_forms import assert_mean
 from tests.generators import gen
@@ -528,3 +531,30 @@ def test_an_imputer_is_a_transformer(tmp_path):
     assert_allclose(DensityImputer.load(tmp_path / "imputer").transform(frame), filled, rtol=1e-6)
     with pytest.raises(ValueError, match="strategy must be one of .* got 'median'"):
         DensityImputer(strategy="median").fit(frame)
+
+
+def test_detectors_take_holes_and_keep_their_rates():
+    """Ranks are valid where calibration rows have holes as new ones do."""
+    rates = []
+    for seed in range(12):
+        P = holed(truth(240, seed), 0.2, seed)
+        detector = ConformalNoveltyDetector(
+            USPDensity(base=Mixture(3), max_iter=1), alpha=0.1, calibration_fraction=0.333
+        )
+        detector.set_params(random_state=seed).fit(P)
+        fresh = holed(truth(300, 100 + seed), 0.2, 100 + seed)
+        rates.append((detector.predict(fresh) == -1).mean())
+    assert_mean(np.array(rates), 0.1, 0.02)
+
+
+def test_a_picture_of_a_conditional_density(bent):
+    row = np.array([0.0, 5.0, np.nan, 0.0])
+    figure = Figure()
+    shown = ConditionalDisplay.from_estimator(bent, row, column=1, ax=figure.subplots())
+    total = np.trapezoid(shown.density, shown.values)
+    inside = (shown.values >= shown.interval[0]) & (shown.values <= shown.interval[1])
+    assert total == pytest.approx(1) and shown.value == 5.0
+    held = np.trapezoid(np.where(inside, shown.density, 0), shown.values)
+    assert held == pytest.approx(0.9, abs=0.08)
+    with pytest.raises(ValueError, match="level must be .* got 0"):
+        ConditionalDisplay.from_estimator(bent, row, column=1, level=0)

@@ -2,6 +2,7 @@
 
 __all__ = [
     "ChainDisplay",
+    "ConditionalDisplay",
     "DensityDisplay",
     "DensityPairsDisplay",
     "EnergyHistogramDisplay",
@@ -13,6 +14,7 @@ __all__ = [
 ]
 
 from skebm.plots.chains import ChainDisplay
+from skebm.plots.conditional import ConditionalDisplay
 from skebm.plots.density import DensityDisplay
 from skebm.plots.density_pairs import DensityPairsDisplay
 from skebm.plots.energy_histogram import EnergyHistogramDisplay
