@@ -133,8 +133,8 @@ def test_detectors_hand_callbacks_on(cls, params, fits):
 
 def test_a_detector_tears_down_its_callbacks_after_a_failure():
     callback = Propagated()
-    with pytest.raises(ValueError, match="NaN"):
-        ThresholdDetector(EnergyDensity()).set_callbacks(callback).fit(np.full((40, 2), np.nan))
+    with pytest.raises(ValueError, match="infinity"):
+        ThresholdDetector(EnergyDensity()).set_callbacks(callback).fit(np.full((40, 2), np.inf))
     assert callback.heard[-1] == "teardown"
 
 

@@ -201,10 +201,10 @@ def test_training_and_held_out_rows_are_all_rows_and_no_row_is_both():
     assert table.n_rows == len(trained) == 60 and len(held_out) == len(set(held_out)) == 20
     assert not trained & set(held_out) and trained | set(held_out) == set(range(80))
     assert trained == set(table.rows().x[:, 0].tolist())
-    rows, weight, trained, numbers = table.originals()
+    rows, weight, trained, numbers, holed = table.originals()
     assert weight is None and rows is X and numbers.tolist() == held_out
     assert set(made(X, seed=1).held_out[:, 0].tolist()) != set(X[numbers, 0])
-    assert table.mask is None
+    assert holed is None
 
 
 @pytest.mark.parametrize("n, fraction, expected", [(20, 0.1, 2), (19, 0.5, 0), (50, 0.0, 0)])

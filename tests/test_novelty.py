@@ -326,7 +326,7 @@ def test_a_file_keeps_all(tmp_path, detector):
 
 
 def test_the_default_density_is_nce_and_others_may_have_no_base():
-    assert NoveltyDetector()._inside("estimator").__class__ is NCEDensity
+    assert NoveltyDetector().inside("estimator").__class__ is NCEDensity
     fitted = NoveltyDetector(make_pipeline(StandardScaler(), KernelDensity()), random_state=0).fit(
         normal(60)
     )

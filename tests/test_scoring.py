@@ -87,7 +87,7 @@ def test_one_bad_number_among_many_in_single_precision_is_refused(value):
     X = cases.table(5000).astype(np.float32)
     X[4321, 1] = value
     with pytest.raises(ValueError, match="NaN" if np.isnan(value) else "infinity"):
-        cases.fitted("NCEDensity").score_samples(X)
+        cases.fitted("NCEDensity").energy_samples(X)
 
 
 def test_large_offsets_in_single_precision_are_differences_in_double():

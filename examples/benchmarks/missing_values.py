@@ -15,6 +15,7 @@ Run: python examples/benchmarks/missing_values.py [--tables "4*"] [--seeds 3]
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from fnmatch import fnmatch
@@ -134,7 +135,7 @@ def main() -> None:
                 found.append(one(train, test, seed, **params))
         names.append(name)
         lines.append({key: float(np.mean([f[key] for f in found])) for key in found[0]})
-        print(name, {k: round(v, 3) for k, v in lines[-1].items()}, flush=True)
+        print(f"{name} done", file=sys.stderr, flush=True)
     print_table(["bar", "found", "met"], bars(lines))
     print_table(
         ["table", *lines[0]], [[n, *line.values()] for n, line in zip(names, lines, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ConditionalReads", "takes_holes"]
+__all__ = ["ConditionalReads", "column_numbers", "takes_holes"]
 
 from typing import Any
 
@@ -118,7 +118,8 @@ class ConditionalReads:
         """
         X = self._holed_rows(X, np.float64)
         other = np.ones(X.shape[1], dtype=bool)
-        other[self._places(given)] = False
+        names = getattr(self, "feature_names_in_", None)
+        other[column_numbers(given, names, X.shape[1])] = False
         alone = X.copy()
         alone[:, other] = np.nan
         value = self.density_.log_density(X) - self.density_.log_density(alone)
@@ -141,22 +142,28 @@ class ConditionalReads:
                 ) from error
         return X
 
-    def _places(self, columns: Any) -> list[int]:
-        """Return the numbers of columns that are given by number or name."""
-        names = list(getattr(self, "feature_names_in_", []))
-        d = self.density_.n_features
-        places = []
-        for column in np.ravel(np.asarray(columns, dtype=object)):
-            if isinstance(column, str) and column in names:
-                places.append(names.index(column))
-            elif isinstance(column, int | np.integer) and -d <= column < d:
-                places.append(int(column) % d)
-            else:
-                raise ValueError(
-                    f"given must hold columns of X, got {column!r}. Use numbers from 0 to {d - 1}"
-                    f"{' or names' if names else ''}."
-                )
-        return places
+
+def column_numbers(columns: Any, names: Any, d: int) -> list[int]:
+    """Return the numbers of columns that are given by number, or by one of d names.
+
+    Raises
+    ------
+    ValueError
+        If there is no such column.
+    """
+    names = [] if names is None else list(names)
+    places = []
+    for column in np.ravel(np.asarray(columns, dtype=object)):
+        if isinstance(column, str) and column in names:
+            places.append(names.index(column))
+        elif isinstance(column, int | np.integer) and -d <= column < d:
+            places.append(int(column) % d)
+        else:
+            raise ValueError(
+                f"given must hold columns of X, got {column!r}. Use numbers from 0 to {d - 1}"
+                f"{' or names' if names else ''}."
+            )
+    return places
 
 
 def takes_holes(base: Any, image_shape: Any) -> bool:

@@ -350,7 +350,7 @@ def _moved(value: Any, device: torch.device) -> Any:
 def missing(X: np.ndarray) -> np.ndarray | None:
     """Return which rows (n, d) have missing values, None where none has."""
     block = max(1, 2**20 // X.shape[1])
-    if not any(np.isnan(X[start : start + block].sum()) for start in range(0, len(X), block)):
+    if not any(np.isnan(X[start : start + block].min()) for start in range(0, len(X), block)):
         return None  # one pass over the table
     rows = np.isnan(X).any(1)
     return rows if rows.any() else None

@@ -30,18 +30,20 @@ def threshold(density: FittedDensity, table: Table, contamination: float | str) 
     are worth.
     """
     filled, weight, _, held_out, holed = table.originals()
-    X = filled if holed is None else holed
+    X, scored = filled, density.log_density
+    if holed is not None:
+        X, scored = holed, density.log_density_of_completions
     if not isinstance(contamination, str):
-        return quantile(density.log_density_of_completions(X), weight, contamination)
+        return quantile(scored(X), weight, contamination)
     some, counts = np.unique(
         held_out[:: -(-len(held_out) // MOST_HELD_OUT) or 1], return_counts=True
     )
     if (
         len(some) and effective(counts, len(some)) >= FEW_HELD_OUT
     ):  # heavy rows repeat; some of all are flagged
-        scores = density.log_density_of_completions(X[some])
+        scores = scored(X[some])
         return quantile(scores, _uneven(counts), HELD_OUT_QUANTILE, of_unseen=True)
-    scores = density.log_density_of_completions(X)
+    scores = scored(X)
     unseen = _unseen(density, table, scores)
     offset, most = (
         quantile(unseen, weight, q, of_unseen=True) for q in (HELD_OUT_QUANTILE, MOST_FLAGGED)

@@ -61,8 +61,19 @@ class Detector(CallbackSupportMixin, OutlierMixin, Saved):
     def score_samples(self, X):
         """Return how normal each row is, (n_samples,)."""
 
-    def _inside(self, name: str) -> Any:
-        """Return the unfitted estimator of a parameter, None where there is none."""
+    def inside(self, name: str) -> Any:
+        """Return the estimator that a parameter stands for.
+
+        Parameters
+        ----------
+        name : str
+            One of `inner`.
+
+        Returns
+        -------
+        estimator or None
+            Unfitted; None where there is none.
+        """
         return getattr(self, name)
 
     def decision_function(self, X):
@@ -107,7 +118,7 @@ class Detector(CallbackSupportMixin, OutlierMixin, Saved):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        inner = self._inside(self.inner[0])
+        inner = self.inside(self.inner[0])
         if hasattr(inner, "__sklearn_tags__"):
             tags.input_tags = get_tags(inner).input_tags  # what it takes, the detector takes
         return tags
@@ -119,10 +130,10 @@ def inner_router(detector: Detector) -> MetadataRouter:
     if hasattr(detector, "_metadata_request"):  # set_fit_request was called; else as the inner ask
         router.add_self_request(detector)
     for name in detector.inner:
-        if detector._inside(name) is not None:
+        if detector.inside(name) is not None:
             router.add(
                 method_mapping=MethodMapping().add(caller="fit", callee="fit"),
-                **{name: detector._inside(name)},
+                **{name: detector.inside(name)},
             )
     return router
 

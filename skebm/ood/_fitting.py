@@ -48,8 +48,8 @@ class Given:
     def begin(cls, detector: Detector, X: Any, params: dict, *, fewest: int = 2) -> Given:
         """Check the table and the weights, leave out rows of weight 0, tell the callbacks."""
         for name in detector.inner:
-            if name == detector.inner[0] or detector._inside(name) is not None:
-                check_scorer(detector._inside(name), name)
+            if name == detector.inner[0] or detector.inside(name) is not None:
+                check_scorer(detector.inside(name), name)
         X = read_rows(detector, X, reset=True, fewest=fewest)
         params = dict(params)
         weight = params.pop("sample_weight", None)
@@ -113,7 +113,7 @@ class Given:
 
 def _routed(detector: Detector, weight: np.ndarray | None, params: dict) -> dict[str, dict]:
     """Return what the ``fit`` of each inner estimator gets beside its rows."""
-    inner = {name: detector._inside(name) for name in detector.inner}
+    inner = {name: detector.inside(name) for name in detector.inner}
     if get_config()["enable_metadata_routing"]:
         given = params if weight is None else {**params, "sample_weight": weight}
         routed = process_routing(detector, "fit", **given)

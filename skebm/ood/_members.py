@@ -58,7 +58,7 @@ class LocalDetector(OutlierMixin, Saved):
         random = own_random_state(self.random_state)
         if len(X) > MOST_ROWS:
             X = X[random.permutation(len(X))[:MOST_ROWS]]
-        self._learn(X, judged_rows(len(X), random))
+        self.learn(X, judged_rows(len(X), random))
         warn_if_few(len(self.unseen_scores_), "alpha", self.alpha)
         return self
 
@@ -76,7 +76,7 @@ class LocalDetector(OutlierMixin, Saved):
             At most 0, higher for more normal rows.
         """
         check_is_fitted(self, "offset_")
-        return self._scores(self._table(X, reset=False))
+        return self.scores_of(self._table(X, reset=False))
 
     def decision_function(self, X):
         """Return ``score_samples(X) - offset_``: at least 0 for inliers.
@@ -108,19 +108,41 @@ class LocalDetector(OutlierMixin, Saved):
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
-    def _learn(self, X: np.ndarray, judged: np.ndarray) -> None:
-        """Keep rows (n, d), and judge those of these numbers."""
+    def learn(self, X: np.ndarray, judged: np.ndarray) -> None:
+        """Keep rows, and choose the threshold on some of them.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, n_features)
+            Rows, checked.
+        judged : ndarray of int of shape (m,)
+            Numbers of those that are scored without themselves.
+        """
         self._check()
         mean, largest = X.mean(0), np.abs(X).max(0)
         std = (X - mean).std(0)
         self.location_, self.scale_ = mean, np.where(std > 1e-12 * largest, std, np.inf)
         with own_settings():
             self._keep(self._standardized(X))
-        self.unseen_scores_ = self._scores(X[judged], judged)
+        self.unseen_scores_ = self.scores_of(X[judged], judged)
         self.offset_ = lower_quantile(self.unseen_scores_, self.alpha)
 
-    def _scores(self, X: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
-        """Return the scores of rows (n, d); `own` are their numbers among those kept."""
+    def scores_of(self, X: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
+        """Return the scores of rows that are checked.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, n_features)
+            Rows.
+        own : ndarray of int of shape (n,), optional
+            Their numbers among the rows that are kept, for those that are: each is left out for
+            itself.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            At most 0.
+        """
         z, out = self._standardized(X), np.empty(len(X))
         size = max(1, BLOCK_VALUES // len(self.rows_))
         with own_settings(), torch.no_grad():

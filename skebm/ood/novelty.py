@@ -142,7 +142,7 @@ class NoveltyDetector(Detector):
         if self.contamination:
             kept = self._without_strangest(rows, random)
             given, rows = given.take(kept), rows[kept]
-        density = given.fit(seeded_clone(self._inside("estimator"), random))
+        density = given.fit(seeded_clone(self.inside("estimator"), random))
         near = self._near(rows, given.weight, random)
         judged = judged_rows(len(near), random)
         local = _learnt(near, judged, self.alpha)
@@ -179,7 +179,7 @@ class NoveltyDetector(Detector):
         check_is_fitted(self, "offset_")
         X = read_rows(self, X, reset=False)
         rows, (*local, density) = self._numbers(X), self.members_
-        values = [*(member._scores(rows) for member in local), read_scores(density, X)]
+        values = [*(member.scores_of(rows) for member in local), read_scores(density, X)]
         return _added(values, self.quantiles_)
 
     def p_value(self, X):
@@ -218,8 +218,19 @@ class NoveltyDetector(Detector):
         check_is_fitted(self, "offset_")
         return feature_contributions(self, X, method=method, reference=self._reference)
 
-    def _inside(self, name: str) -> Any:
-        """Return the density."""
+    def inside(self, name: str) -> Any:
+        """Return the density that is fitted.
+
+        Parameters
+        ----------
+        name : str
+            ``"estimator"``.
+
+        Returns
+        -------
+        estimator
+            Unfitted.
+        """
         return NCEDensity() if self.estimator is None else self.estimator
 
     def _numbers(self, X: Any) -> np.ndarray:
@@ -235,10 +246,10 @@ class NoveltyDetector(Detector):
         others = np.setdiff1d(np.arange(len(rows)), some)
         k = max(5, int(np.ceil(MORE * self.contamination * len(some))))
         member = NeighborDistanceDetector(k)
-        member._learn(rows[some], np.arange(len(some)))
+        member.learn(rows[some], np.arange(len(some)))
         score = np.empty(len(rows))
         score[some] = member.unseen_scores_
-        score[others] = member._scores(rows[others])
+        score[others] = member.scores_of(rows[others])
         n = len(rows) - int(np.ceil(self.contamination * len(rows)))
         return np.sort(np.argsort(-score, kind="stable")[: max(n, 2)])
 
@@ -258,7 +269,7 @@ def _learnt(rows: np.ndarray, judged: np.ndarray, alpha: float = 0.05) -> list[L
     """Return members that look at neighbors, fitted to rows (n, d)."""
     members = [cls(alpha=alpha) for cls in LOCAL]
     for member in members:
-        member._learn(rows, judged)
+        member.learn(rows, judged)
         member.n_features_in_ = rows.shape[1]
     return members
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from skebm._components import check_number
 from skebm._tables import naming_columns
+from skebm.estimators._conditional import column_numbers
 from skebm.plots._display import Display
 
 N_DRAWS, WIDTH = 512, 0.5  # of what is hidden; how far the axis goes on beyond them, of their range
@@ -106,9 +107,10 @@ class ConditionalDisplay(Display):
         cls._pyplot()
         check_number("level", level, low=0, high=1, open_low=True)
         check_number("grid_resolution", grid_resolution, low=10, integer=True)
-        (j,) = estimator._places([column])
         with naming_columns(row):
             row = np.array(row, dtype=np.float64).reshape(1, -1)
+        names = getattr(estimator, "feature_names_in_", None)
+        (j,) = column_numbers([column], names, row.shape[1])
         hidden = row.copy()
         hidden[0, j] = np.nan
         drawn = estimator.conditional_sample(hidden, N_DRAWS, random_state=0)[0, :, j]
