@@ -16,6 +16,7 @@ from skebm import NCEDensity, ScoreMatchingDensity, USPDensity
 from skebm.bases import Gaussian, Kernel, Mixture, TorchDistribution
 from skebm.data import Affine, Marginal
 from skebm.data._spline import FEW, MOST_STEPS, Splines
+from skebm.estimators import _standardization as standardization
 from skebm.exceptions import DataDegeneracyWarning
 from tests.cases import QUIET
 
@@ -298,6 +299,34 @@ def test_the_decision_weighs_rows():
         weight = np.where(np.arange(800) // 400 == heavy, 1.0, 1e-9)
         est = USPDensity(max_iter=2, random_state=0).fit(X, sample_weight=weight)
         assert type(est.density_.transform).__name__ == kind
+
+
+def decided(X, gains, monkeypatch):
+    """What is decided where held-out rows gain this much, in turn."""
+    calls = []
+
+    def log_density(transform, rows, weight, out):
+        calls.append(transform)
+        return np.resize(gains, len(out)) * isinstance(transform, Marginal)
+
+    monkeypatch.setattr(standardization, "_log_density", log_density)
+    bent = standardization._gains(X, None, np.zeros(X.shape[1], bool))
+    assert len(calls) == 2
+    return bent
+
+
+@pytest.mark.parametrize(
+    ("gains", "bent"),
+    [
+        ([0.3], True),
+        ([0.2], False),  # too little
+        ([0.4 + 6.0, 0.4 - 6.0], False),  # within two standard errors
+        ([0.4 + 1.0, 0.4 - 1.0], True),
+        ([1e4] + 499 * [0.0], False),  # one row's
+    ],
+)
+def test_bending_has_to_gain_more_than_chance_and_than_one_row_does(gains, bent, monkeypatch):
+    assert decided(skewed(2000), gains, monkeypatch) is bent
 
 
 def test_likelihood_gains_where_columns_are_bent():

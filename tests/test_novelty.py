@@ -292,6 +292,8 @@ def test_weights_count_rows():
     one, two = (
         NoveltyDetector(SMALL, random_state=0).fit(X, sample_weight=w) for w in (None, uneven)
     )
+    middle = [detector.members_[2].location_[0] for detector in (one, two)]
+    assert middle[0] == pytest.approx(11.5, abs=0.5) and middle[1] < 8
     gap = [d.score_samples(X[:100]).mean() - d.score_samples(X[100:]).mean() for d in (one, two)]
     assert gap[1] > gap[0] + 0.5
 

@@ -63,6 +63,7 @@ def legend(ax):
 
 DISPLAYS = {  # tables that from_estimator takes, artists that the keywords of plot reach
     "ChainDisplay": (0, 1),
+    "ConditionalDisplay": (1, 1),
     "DensityDisplay": (1, 1),
     "DensityPairsDisplay": (1, 1),
     "EnergyHistogramDisplay": (2, 2),
@@ -86,6 +87,10 @@ def draw(X, chains):
         display = getattr(skebm.plots, name)
         if name == "ChainDisplay":
             return display.from_chains(chains, **options)
+        if name == "ConditionalDisplay":
+            values, density = np.linspace(-2, 2, 9), np.full(9, 0.25)
+            stored = {"interval": (-1.0, 1.0), "level": 0.5, "value": 0.5}
+            return display(values=values, density=density, **stored).plot(**options)
         return display.from_estimator(fitted, *[X[:, :2]] * DISPLAYS[name][0], **options)
 
     return from_estimator

@@ -70,8 +70,6 @@ def _straight(affine: Affine, X: np.ndarray) -> np.ndarray:
     """Return which columns get noise: that is for straight ones, dependent ones above all."""
     some = X[:: -(-len(X) // MOST_LOOKED_AT)]
     degeneracy = find_degeneracy(affine.forward(some, dtype=torch.float64).numpy())
-    if any("dependent" in why for why, _ in degeneracy.reasons):
-        return np.ones(X.shape[1], bool)
     return degeneracy.noise > 0
 
 

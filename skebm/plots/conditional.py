@@ -70,7 +70,7 @@ class ConditionalDisplay(Display):
         estimator: Any,
         row: Any,
         *,
-        column: int | str,
+        column: int | str = 0,
         level: float = 0.9,
         grid_resolution: int = 200,
         ax: Any = None,
@@ -85,7 +85,7 @@ class ConditionalDisplay(Display):
         row : array-like of shape (d,)
             The row, units of X; its value in the column is marked, other missing values are
             averaged over.
-        column : int or str
+        column : int or str, default=0
             The column, by number or name.
         level : float, default=0.9
             How much the interval holds, in (0, 1).
