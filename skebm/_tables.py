@@ -6,6 +6,7 @@ __all__ = [
     "as_frame",
     "column_of",
     "effective",
+    "has_numbers_alone",
     "n_rows",
     "naming_columns",
     "one_per_row",
@@ -106,6 +107,13 @@ def _is_text(value: Any) -> bool:
     except ValueError:
         return True
     return False
+
+
+def has_numbers_alone(X: Any) -> bool:
+    """Whether a table has no text, dates or categories."""
+    frame = as_frame(X)
+    kinds = [] if frame is None else list(frame.schema.values())
+    return all(kind.is_numeric() or kind == nw.Boolean for kind in kinds)
 
 
 def n_rows(X: Any) -> int:

@@ -29,7 +29,7 @@ from skebm.exceptions import DataDegeneracyWarning
 from skebm.fitted import holes as holes_module
 from skebm.fitted.holes import N_DRAWS
 from skebm.impute import DensityImputer
-from skebm.ood import ConformalNoveltyDetector
+from skebm.ood import ConformalNoveltyDetector, NoveltyDetector, ThresholdDetector
 from skebm.plots import ConditionalDisplay
 from tests.cases import QUIET
 from tests.closed_forms import assert_mean
@@ -518,6 +518,30 @@ def test_intervals_of_draws_cover(bent):
     assert_mean(inside.astype(float), 0.9, 0.02)
 
 
+def test_intervals_of_single_values_are_those_of_the_truth():
+    """The columns of a Gaussian, each given the others."""
+    rng = np.random.RandomState(0)
+    X = rng.multivariate_normal(np.zeros(D), COV, size=3000)
+    est = USPDensity(base="gaussian", max_iter=1, random_state=0).fit(X)
+    T = X[:300]
+    inverse = np.linalg.inv(COV)
+    middle, width = T - T @ inverse / np.diag(inverse), 1 / np.sqrt(np.diag(inverse))
+    low, high = np.moveaxis(est.conditional_interval(T, coverage=0.8), 2, 0)
+    away = norm.ppf(0.9) * width
+    assert np.abs(low - (middle - away)).mean() < 0.1 * away.mean()
+    assert np.abs(high - (middle + away)).mean() < 0.1 * away.mean()
+    wider = est.conditional_interval(T[:3], coverage=0.95)
+    assert (wider[..., 0] < low[:3]).all() and (wider[..., 1] > high[:3]).all()
+    assert_array_equal(est.conditional_interval(T[5:6], 0.8)[0, :, 0], low[5])  # rows stand alone
+    found = est.score_values(T)
+    assert_allclose(found, norm.logpdf(T, middle, width), rtol=0.1, atol=0.1)
+    holes = T.copy()
+    holes[:, 2] = np.nan
+    assert np.isnan(est.score_values(holes)[:, 2]).all()
+    with pytest.raises(ValueError, match=r"coverage must be .* got 0"):
+        est.conditional_interval(T, coverage=0)
+
+
 def test_an_imputer_is_a_transformer(tmp_path):
     frame = pd.DataFrame(holed(truth(80)), columns=list("abcd"))
     imputer = DensityImputer(USPDensity(max_iter=2), random_state=0).set_output(transform="pandas")
@@ -545,6 +569,23 @@ def test_detectors_take_holes_and_keep_their_rates():
         fresh = holed(truth(300, 100 + seed), 0.2, 100 + seed)
         rates.append((detector.predict(fresh) == -1).mean())
     assert_mean(np.array(rates), 0.1, 0.02)
+
+
+def test_a_novelty_detector_takes_holes():
+    P, fresh = holed(truth(400), 0.2), holed(truth(200, 5), 0.2, 5)
+    assert np.isnan(fresh).any(1).sum() > 100
+    detector = NoveltyDetector(NCEDensity(max_iter=25), random_state=0).fit(P)
+    score = detector.score_samples(fresh)
+    assert_allclose(detector.score_samples(fresh[50:60]), score[50:60], rtol=1e-6, atol=1e-6)
+    assert (detector.predict(fresh) == -1).mean() < 0.12  # holes are no novelty
+    strange = fresh.copy()
+    strange[:, 0] = 8.0
+    assert (detector.predict(strange) == -1).mean() > 0.95
+    trimmed = NoveltyDetector(NCEDensity(max_iter=2), contamination=0.1, random_state=0).fit(P)
+    assert len(trimmed.kept_) == 360
+    inner = ThresholdDetector(NCEDensity(max_iter=2))
+    with pytest.raises(ValueError, match=r"estimator must be a density of skebm .* got Threshold"):
+        NoveltyDetector(inner).fit(P)
 
 
 def test_a_picture_of_a_conditional_density(bent):

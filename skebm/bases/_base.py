@@ -24,6 +24,7 @@ class Base(torch.nn.Module):
     """
 
     n_features: int
+    has_gradient = True
 
     _derived: tuple[str, ...] = ()
 

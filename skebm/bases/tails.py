@@ -14,6 +14,7 @@ from skebm.bases._base import Base, BaseComponent
 from skebm.bases._conditional import TAIL_DOF as DOF
 from skebm.bases._conditional import TAIL_NORM as LOG_NORM
 from skebm.bases._conditional import Components, Tails
+from skebm.bases.mixed import MixedMixture
 from skebm.bases.torch_distribution import TorchDistribution
 from skebm.bases.uniform import Uniform
 from skebm.data import trimmed_moments
@@ -154,8 +155,8 @@ def fit_defended(
     deviations out. The tails' share is theirs and that of one unseen row more. A uniform base,
     whose box is what it is asked for, and a known distribution stay as they are.
     """
-    if isinstance(component, TorchDistribution | Uniform):
-        return component.fit(x, weight, rng)
+    if isinstance(component, MixedMixture | TorchDistribution | Uniform):
+        return component.fit(x, weight, rng)  # the first has tails of its own
     far, lost = far_rows(x, weight)
     x, weight = x[~far], None if weight is None else weight[~far]
     core = component.fit(x, weight, rng)

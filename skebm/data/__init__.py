@@ -3,10 +3,14 @@
 __all__ = [
     "Affine",
     "ArrayTable",
+    "Category",
     "Degeneracy",
     "Marginal",
+    "MixedTransform",
+    "Number",
     "Originals",
     "Rows",
+    "Schema",
     "Table",
     "Transform",
     "copy_groups",
@@ -24,5 +28,7 @@ from skebm.data._spread import spacing, trimmed_moments
 from skebm.data._systematic import systematic_rows
 from skebm.data._tensors import resolve_device, torch_generator
 from skebm.data.marginal import Marginal
+from skebm.data.mixed import MixedTransform
+from skebm.data.schema import Category, Number, Schema
 from skebm.data.table import ArrayTable, Originals, Rows, Table
 from skebm.data.transform import Affine, Transform

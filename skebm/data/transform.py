@@ -27,6 +27,7 @@ class Transform(ABC):
     """
 
     n_features: int
+    steps: np.ndarray | None = None  # of lattices, whose values stand for the cells around them
 
     @abstractmethod
     def forward(

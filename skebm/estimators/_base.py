@@ -16,8 +16,16 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skebm._components import check_number, resolve
 from skebm._surroundings import own_settings, threads
-from skebm._tables import naming_columns, row_weights, take_rows, weighted_mean
-from skebm.data import Table, Transform, torch_generator
+from skebm._tables import (
+    as_frame,
+    has_numbers_alone,
+    naming_columns,
+    row_weights,
+    take_rows,
+    weighted_mean,
+)
+from skebm.bases import Mixture
+from skebm.data import Schema, Table, Transform, torch_generator
 from skebm.data.transform import LARGEST
 from skebm.energies import Model, Zero
 from skebm.estimators._callbacks import CallbackSupportMixin, with_callbacks
@@ -25,7 +33,7 @@ from skebm.estimators._completion import complete
 from skebm.estimators._conditional import REMEDY, ConditionalReads, takes_holes
 from skebm.estimators._files import Saved
 from skebm.estimators._preparation import prepare
-from skebm.estimators._run import Before, Learned, Run
+from skebm.estimators._run import Before, Learned, Run, listed_codes
 from skebm.estimators._shared import ALIASES, check_shared, optimization_of, resolved
 from skebm.estimators._standardization import choose_transform
 from skebm.exceptions import DataDegeneracyWarning, NormalizationWarning
@@ -34,7 +42,7 @@ from skebm.fitted.density import missing
 from skebm.fitted.normalization import normalize
 from skebm.fitted.threshold import threshold
 from skebm.objectives import Optimization
-from skebm.partition import PartitionMethod
+from skebm.partition import Auto, ImportanceSampling, PartitionMethod
 from skebm.train import TrainState
 
 FLOATS = [np.float64, np.float32]  # of rows to score, as they are: a copy may not fit in memory
@@ -62,6 +70,14 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
         0.01). The energy is learnt in a box around the rows; a perceptron moves a log density by 5
         nats at most. None means p0 = 1, which has no normalizer unless the energy grows (such as
         ``MLP(output="quadratic")``).
+    columns : "auto" or dict
+        What the columns are. ``"auto"`` takes arrays as they are, and looks at data frames: text,
+        booleans, categories and numbers of at most 12 values are codes; other whole or rounded
+        numbers a lattice, whose values are spread over the cells around them (the density of a
+        value is the mean over its cell, times the step its probability); values that 5 % of the
+        rows repeat beside others codes of their own, dates days. A dict from names (or numbers) of
+        columns to ``"category"``, ``"number"`` or ``"continuous"`` (as it is) says otherwise, for
+        arrays too. Log densities count codes, and are per unit of the numbers.
     standardize : {"auto", "affine", "marginal", True, False}
         Map of each column, undone in everything returned: log densities are those of X.
         ``"affine"``, or True, shifts and scales; where less than 2 % of the rows would set a scale,
@@ -144,6 +160,8 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
         Noise per column, standardized units.
     temperature_ : float
         T, dimensionless.
+    schema_ : Schema
+        What the columns are, where some are not plain numbers.
     n_features_in_ : int
         Columns seen in ``fit``.
     feature_names_in_ : ndarray of str
@@ -198,15 +216,17 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
         before = self._before()
         X, weight, columns = self._checked(X, sample_weight, before)
         size, weighted = X.shape[0] * X.shape[1] ** 2, sample_weight is not None
-        labels = _labels(y, sample_weight, len(X))
-        run = Run(self, X, weight, before, weighted, labels)
+        labels, schema = _labels(y, sample_weight, len(X)), columns.schema
+        run = Run(self, X, weight, before, weighted, labels, schema)
         with own_settings(), threads(size, blas=True), run:
-            completions = None
+            completions, centers = None, None
+            if schema is not None:
+                centers, X = X, schema.spread(X, np.random.RandomState(0))
             if missing(X) is not None:
-                completions = complete(X, weight, columns.names)
+                completions = complete(X, weight, columns.names, schema)
                 X = completions.drawn[:, 0]
             transform = choose_transform(X, weight, run, columns.names)
-            table = prepare(X, weight, transform, run, columns.names, completions)
+            table = prepare(X, weight, transform, run, columns.names, completions, centers)
             run.task.rebuild = partial(self._so_far, table, transform, run, columns)
             learned = self._learn(table, transform, run)
             learned.tell(run.optimization.learning_rate, bool(self.verbose))
@@ -242,8 +262,8 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
             None. Up to 256 rows are computed in double precision and a row's value depends on the
             others by less than 1e-9 (1 + its size); with more, by 1e-5 (1 + its size).
         """
-        X = self._holed_rows(X, FLOATS)
-        return self.density_.log_density(X)
+        rows, log_unseen = self._encoded(X, FLOATS)
+        return self.density_.log_density(rows) + log_unseen
 
     def score(self, X, y=None, sample_weight=None):
         """Return the mean log density of the rows.
@@ -298,7 +318,7 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
         check_is_fitted(self)
         check_number("n_samples", n_samples, low=1, integer=True)
         rows, self.sample_info_ = self.density_.draw(n_samples, self._rng(random_state))
-        return rows
+        return rows if self._schema() is None else self._schema().decode(rows)
 
     def decision_function(self, X):
         """Return ``score_samples(X) - offset_``: at least 0 for inliers.
@@ -314,8 +334,8 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
         ndarray of shape (n_samples,)
             Nats above the threshold.
         """
-        X = self._holed_rows(X, FLOATS)
-        return self.density_.log_density_of_completions(X) - self.offset_
+        rows, log_unseen = self._encoded(X, FLOATS)
+        return self.density_.log_density_of_completions(rows) + log_unseen - self.offset_
 
     def predict(self, X):
         """Return +1 for inliers and -1 for novelties.
@@ -361,6 +381,13 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
         ndarray of shape (n_samples, n_features)
             Nats per unit of X. Needs no normalizer.
         """
+        schema = self._schema() if self._fitted() else None
+        if schema is not None and schema.n_levels:
+            raise TypeError(
+                "X must have no columns of codes for a gradient, got "
+                f"{listed_codes(schema)}. Leave them out of the fit, or call them 'continuous' in "
+                "columns."
+            )
         X = self._rows(X)
         return self.density_.score_function(X)
 
@@ -426,24 +453,81 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
     ) -> tuple[np.ndarray, np.ndarray | None, Columns]:
         """Check the table and all shared parameters; set nothing."""
         reader = copy.copy(self)  # gets the names in place of self
-        # sums of the table, which doubles may not hold, are no error
-        with np.errstate(all="ignore"), naming_columns(X):
-            X = validate_data(
-                reader,
-                X,
-                dtype=np.float64,
-                order="C",
-                ensure_min_samples=2,
-                reset=before is None,
-                ensure_all_finite="allow-nan",
-            )
+        schema = self._found_schema(X, before)
+        if schema is not None:
+            validate_data(reader, X, reset=before is None, skip_check_array=True)
+            X = self._few_refused(schema.encode(X)[0])
+        else:
+            # sums of the table, which doubles may not hold, are no error
+            with np.errstate(all="ignore"), naming_columns(X):
+                X = validate_data(
+                    reader,
+                    X,
+                    dtype=np.float64,
+                    order="C",
+                    ensure_min_samples=2,
+                    reset=before is None,
+                    ensure_all_finite="allow-nan",
+                )
         check_shared(self, X.shape[1])
         if missing(X) is not None:
             X, sample_weight = self._with_values(X, sample_weight)
         if not self.standardize:
             _check_size(X)
         X, weight = _weighted_rows(X, sample_weight)
-        return X, weight, Columns(X.shape[1], getattr(reader, "feature_names_in_", None))
+        n, given = reader.n_features_in_, getattr(reader, "feature_names_in_", None)
+        return X, weight, Columns(n, given, schema)
+
+    def _found_schema(self, X: Any, before: Before | None) -> Schema | None:
+        """Return what the columns are where some are not plain numbers, None where all are.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If `columns` is unfit, or some are of codes and the estimator cannot learn them.
+        """
+        if before is not None:
+            return before.schema
+        kinds = getattr(self, "columns", None)
+        automatic = isinstance(kinds, str) and kinds == "auto"
+        if kinds is None or self.image_shape is not None or (automatic and as_frame(X) is None):
+            return None
+        if not automatic and not isinstance(kinds, dict):
+            raise TypeError(
+                f"columns must be 'auto' or a dict from columns to kinds, got {kinds!r}. Kinds are "
+                "'category', 'number' and 'continuous'."
+            )
+        obstacle = self._obstacle_to_codes()
+        if obstacle and automatic and has_numbers_alone(X):
+            return None  # all are numbers to it, as in an array
+        schema = Schema.of(X, kinds)
+        if schema.is_plain:
+            return None
+        if obstacle:
+            raise ValueError(
+                f"{obstacle} with columns of codes, lattices or dates, got some "
+                f"({', '.join(map(str, schema.special[:3]))}). Or give an array of numbers."
+            )
+        return schema
+
+    def _obstacle_to_codes(self) -> str:
+        """Return what would have to be otherwise for columns of codes to be learnt, if anything."""
+        base = self.base if self.base is None else resolved(self, "base")
+        if not isinstance(base, Mixture):
+            return "base must be 'union' or 'mixture'"
+        if self.log_partition not in ("auto", "importance", None) and not isinstance(
+            self.log_partition, Auto | ImportanceSampling
+        ):
+            return "log_partition must be 'auto' or 'importance'"
+        return ""
+
+    @staticmethod
+    def _few_refused(X: np.ndarray) -> np.ndarray:
+        if len(X) < 2:
+            raise ValueError(
+                f"X must have at least 2 rows, got n_samples = {len(X)}. Give more rows."
+            )
+        return X
 
     def _with_values(self, X: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, Any]:
         """Refuse missing values where the base has no conditionals; leave out rows of nothing."""
@@ -551,8 +635,11 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
         }
         if columns.given is not None:
             found["feature_names_in_"] = columns.given
+        if columns.schema is not None:
+            found["schema_"] = columns.schema
         if self.warm_start:
-            found["_warm"] = Before(learned.states, density.transform, self._structure())
+            state = learned.states, density.transform, self._structure(), columns.schema
+            found["_warm"] = Before(*state)
         return found
 
     def _remember(self, found: dict[str, Any]) -> DensityEstimator:
@@ -567,6 +654,13 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
 
     def _rows(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
+        if self._schema() is not None:
+            rows, _ = self._encoded(X, FLOATS)
+            if missing(rows) is not None:
+                raise ValueError(
+                    "X must have no missing or unseen values here, got some. Fill them in first."
+                )
+            return rows
         with np.errstate(all="ignore"), naming_columns(X):  # as in `_checked`
             return validate_data(self, X, dtype=FLOATS, reset=False)
 
@@ -578,9 +672,11 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
 class Columns:
     """How many columns a table has, and what they are called."""
 
-    def __init__(self, n: int, given: np.ndarray | None) -> None:
-        self.n, self.given = n, given
+    def __init__(self, n: int, given: np.ndarray | None, schema: Schema | None = None) -> None:
+        self.n, self.given, self.schema = n, given, schema
         self.names = [f"column {j}" for j in range(n)] if given is None else list(given)
+        if schema is not None:
+            self.names = schema.names
 
 
 def _labels(y: Any, sample_weight: Any, n: int) -> Any:

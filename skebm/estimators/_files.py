@@ -362,9 +362,11 @@ def _check(estimator: Any) -> None:
     n, names = estimator.n_features_in_, getattr(estimator, "feature_names_in_", None)
     if hasattr(estimator, "density_"):
         density = estimator.density_
-        row = density.transform.inverse(torch.zeros(1, n))
+        row = density.transform.inverse(torch.zeros(1, density.n_features))
         density.log_density(row)
-        if density.n_features != n:
+        schema = getattr(estimator, "schema_", None)
+        n_encoded = n if schema is None else schema.n_encoded
+        if density.n_features != n_encoded:
             raise ValueError(f"path must be a file of {n} columns, got {density.n_features}.")
     if names is not None and len(names) != n:
         raise ValueError(f"path must be a file of {n} columns, got {len(names)} names.")

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import torch
 
-from skebm.data import ArrayTable, Transform, find_degeneracy
+from skebm.data import ArrayTable, MixedTransform, Transform, find_degeneracy
 from skebm.data._degeneracy import listed
 from skebm.data.table import MOST_LOOKED_AT, CompletedTable, split
 from skebm.estimators._completion import Completions
@@ -26,32 +26,46 @@ def prepare(
     run: Run,
     names: list[str],
     completions: Completions | None = None,
+    centers: np.ndarray | None = None,
 ) -> ArrayTable:
-    """Hold rows out, decide on the noise, and return the table."""
+    """Hold rows out, decide on the noise, and return the table.
+
+    `centers` are the rows before their values were spread over the cells of lattices.
+    """
     z = transform.forward(X, dtype=torch.float64)
+    numbers = z.numpy()
+    if isinstance(transform, MixedTransform):  # those that do not exist are no repeated values
+        k, inner = transform.n_numbers, transform.inner
+        numbers = (
+            X[:, :0] if inner is None else inner.forward(X[:, :k], dtype=torch.float64).numpy()
+        )
+    k = numbers.shape[1]
     held_out = split(z.numpy(), run.params.validation_fraction, run.rng)
     noise = np.zeros(X.shape[1])
     if run.params.data_noise == "auto":
         trained = np.delete(np.arange(len(z)), held_out)
         some = trained[:: -(-len(trained) // MOST_LOOKED_AT)]
-        degeneracy = find_degeneracy(z.numpy()[some])
-        noise = degeneracy.noise
-        if noise.any():
+        degeneracy = find_degeneracy(numbers[some]) if k else None
+        if degeneracy is not None:
+            noise[:k] = degeneracy.noise
+        if degeneracy is not None and noise.any():
             warnings.warn(degeneracy.message(names), DataDegeneracyWarning, stacklevel=5)
     else:
-        noise += float(run.params.data_noise)
-    lost = _merged(z.numpy()[:: -(-len(z) // MOST_COMPARED)], noise)
+        noise[:k] += float(run.params.data_noise)
+    lost = _merged(numbers[:: -(-len(z) // MOST_COMPARED)], noise[:k])
     if lost:
         warnings.warn(_of_merged_values(lost, names), DataDegeneracyWarning, stacklevel=4)
+    shown = X if centers is None else centers
     if completions is None:
-        return ArrayTable.of(X, weight, z, noise=noise, held_out=held_out, rng=run.rng)
+        return ArrayTable.of(shown, weight, z, noise=noise, held_out=held_out, rng=run.rng)
     table = CompletedTable.of(X, weight, z, noise=noise, held_out=held_out, rng=run.rng)
     rows = table.originals().trained
     flat = completions.drawn[rows].reshape(-1, X.shape[1])
     drawn, log_slope = transform.forward_and_log_slope(flat)
     shape = completions.drawn[rows].shape
     log_q = completions.log_q[rows] - np.broadcast_to(log_slope, len(flat)).reshape(shape[:2])
-    return table.complete(drawn.view(shape), torch.from_numpy(log_q), completions.X)
+    given = completions.X if centers is None else centers
+    return table.complete(drawn.view(shape), torch.from_numpy(log_q), given)
 
 
 def _merged(z: np.ndarray, noise: np.ndarray) -> list[int]:

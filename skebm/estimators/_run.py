@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Before", "Learned", "Run", "places"]
+__all__ = ["Before", "Learned", "Run", "listed_codes", "places"]
 
 import copy
 import functools
@@ -16,13 +16,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
 
 from skebm._surroundings import threads
-from skebm.bases import Base, BaseComponent
+from skebm.bases import Base, BaseComponent, Mixture
+from skebm.bases.mixed import MixedMixture
 from skebm.bases.tails import fit_defended
 from skebm.bases.uniform import UniformBase
-from skebm.data import Table, Transform, resolve_device
+from skebm.data import Schema, Table, Transform, resolve_device
 from skebm.energies import Model, Zero, build_energy
 from skebm.energies.aliases import ENERGIES
 from skebm.energies.bounded import bounded_by
+from skebm.energies.coded import coded
 from skebm.estimators._callbacks import FitTask
 from skebm.estimators._checkpoint import Checkpoint
 from skebm.estimators._shared import optimization_of, resolved
@@ -42,6 +44,7 @@ class Before(NamedTuple):
     states: list[TrainState]
     transform: Transform
     structure: dict[str, Any]  # the parameters that it cannot change
+    schema: Schema | None = None
 
 
 class Learned(NamedTuple):
@@ -149,8 +152,10 @@ class Run:
         before: Before | None,
         weighted: bool = False,
         y: Any = None,
+        schema: Schema | None = None,
     ) -> None:
         self.params: Any = estimator
+        self.schema = schema
         self.before, self.n_features = before, X.shape[1]
         self.device = resolve_device(estimator.device)
         self.temperature = float(getattr(estimator, "temperature", 1.0))
@@ -164,9 +169,10 @@ class Run:
     @property
     def source(self) -> EnergySource:
         """What builds the energy."""
-        shape = self.params.image_shape
+        shape, schema = self.params.image_shape, self.schema
+        n = self.n_features if schema is None else schema.n_numbers + sum(schema.n_levels)
         return EnergySource(
-            copy.deepcopy(self.params.energy), (self.n_features,) if shape is None else tuple(shape)
+            copy.deepcopy(self.params.energy), (n,) if shape is None else tuple(shape)
         )
 
     @property
@@ -185,14 +191,32 @@ class Run:
     def new_energy(self, base: Base | None, table: Table) -> torch.nn.Module:
         """Build a fresh energy, kept to a box where it has a base."""
         energy = build_energy(self.source.energy, ENERGIES, self.source.shape, self.rng)
+        if self.schema is not None:
+            numbers = table.rows(MOST_ROWS, noised=False).x[:, : self.schema.n_numbers]
+            absent = torch.tensor(self.schema.absent, dtype=torch.long).reshape(-1, 3)
+            levels = torch.tensor(self.schema.n_levels)
+            return coded(energy, numbers, levels.to(numbers.device), absent.to(numbers.device))
         if base is None or (self.is_image and not isinstance(base, UniformBase)):
             return energy
         return bounded_by(energy, base, table.rows(MOST_ROWS, noised=False).x)
 
     def fit_base(self, component: BaseComponent, table: Table) -> Base:
         """Fit a normalized density to the training rows; with heavy tails, but for images."""
+        if self.schema is not None:
+            component = self._with_codes(component)
         fit = component.fit if self.is_image else functools.partial(fit_defended, component)
         return self.checkpoint.base(lambda: fit(*table.rows(MOST_ROWS), self.rng), self.rng)
+
+    def _with_codes(self, component: BaseComponent) -> MixedMixture:
+        """Return the mixture that has tables for codes."""
+        assert self.schema is not None
+        if not isinstance(component, Mixture):
+            raise ValueError(
+                f"base must be a mixture for columns of codes ({listed_codes(self.schema)}), got "
+                f"{type(component).__name__}. Use base='union' or 'mixture', or give an array of "
+                "numbers."
+            )
+        return MixedMixture(component, self.schema.n_levels, self.schema.absent)
 
     @property
     def is_image(self) -> bool:
@@ -283,6 +307,13 @@ class Run:
         """Forget the checkpoint of a fit without a seed, and tell the callbacks."""
         self.checkpoint.close()
         self.task.end(found)
+
+
+def listed_codes(schema: Schema, most: int = 3) -> str:
+    """Return the names of the columns that have codes, of many the first."""
+    names = schema.names[schema.n_numbers :]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _rate(optimizer: torch.optim.Optimizer) -> float:

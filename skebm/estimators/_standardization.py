@@ -12,7 +12,7 @@ import torch
 
 from skebm.bases import Kernel, Mixture, TorchDistribution, Uniform
 from skebm.bases.tails import fit_defended
-from skebm.data import Affine, Marginal, Transform, find_degeneracy
+from skebm.data import Affine, Marginal, MixedTransform, Transform, find_degeneracy
 from skebm.data._degeneracy import listed
 from skebm.data.table import FEWEST_FOR_VALIDATION, split
 from skebm.estimators._run import Run
@@ -30,9 +30,21 @@ def choose_transform(
     X: np.ndarray, weight: np.ndarray | None, run: Run, names: list[str]
 ) -> Transform:
     """Return the map that `standardize` names; "auto" decides between straight and bent columns."""
-    kind = run.params.standardize
+    schema = run.schema
     if run.before is not None:
         return run.before.transform
+    if schema is not None:
+        k, inner = schema.n_numbers, None
+        if k:
+            inner = _of_numbers(X[:, :k], weight, run, names[:k])
+        absent, n_codes = np.array(schema.absent), len(schema.n_levels)
+        return MixedTransform(inner, schema.steps, absent, n_codes, schema.atoms)
+    return _of_numbers(X, weight, run, names)
+
+
+def _of_numbers(X: np.ndarray, weight: np.ndarray | None, run: Run, names: list[str]) -> Transform:
+    """Return the map of columns of numbers."""
+    kind = run.params.standardize
     if not kind:
         return Affine.identity(X.shape[1])
     if run.params.image_shape is not None:

@@ -97,6 +97,7 @@ class NCEDensity(DensityEstimator):
         noise_std=0.3,
         energy="mlp",
         base="kernel",
+        columns="auto",
         standardize="auto",
         data_noise="auto",
         max_iter=300,
@@ -120,6 +121,7 @@ class NCEDensity(DensityEstimator):
         self.noise_std = noise_std
         self.energy = energy
         self.base = base
+        self.columns = columns
         self.standardize = standardize
         self.data_noise = data_noise
         self.max_iter = max_iter
@@ -137,6 +139,11 @@ class NCEDensity(DensityEstimator):
         self.warm_start = warm_start
         self.verbose = verbose
         self.random_state = random_state
+
+    def _obstacle_to_codes(self) -> str:
+        if not isinstance(self.noise, str) or self.noise != "base":
+            return "noise must be 'base'"
+        return super()._obstacle_to_codes()
 
     def _learn(self, table: Table, transform: Transform, run: Run) -> Learned:
         objective = self._objective(table, run)

@@ -163,6 +163,7 @@ class USPDensity(DensityEstimator):
         init="data",
         energy="mlp",
         base="union",
+        columns="auto",
         standardize="auto",
         data_noise="auto",
         max_iter=1000,
@@ -190,6 +191,7 @@ class USPDensity(DensityEstimator):
         self.init = init
         self.energy = energy
         self.base = base
+        self.columns = columns
         self.standardize = standardize
         self.data_noise = data_noise
         self.max_iter = max_iter
@@ -207,6 +209,11 @@ class USPDensity(DensityEstimator):
         self.warm_start = warm_start
         self.verbose = verbose
         self.random_state = random_state
+
+    def _obstacle_to_codes(self) -> str:
+        if self.method != "importance":
+            return "method must be 'importance'"
+        return super()._obstacle_to_codes()
 
     @property
     def optimizer_defaults(self) -> dict[str, Any]:  # type: ignore[override]

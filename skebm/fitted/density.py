@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["FittedDensity"]
 
 import copy
+import math
 import warnings
 from collections.abc import Callable
 from functools import cached_property
@@ -30,6 +31,8 @@ FAR = 1e3  # coordinates from which a row is
 BLOCK = {"cpu": 2048}  # rows at a time, above that
 DEVICE_BLOCK = 65536
 FOUND = ("_is_narrow", "_per_row", "holes")  # when first asked for
+N_PER_POINT = 8  # completions of a row at each of them
+N_IN_CELL = 8  # points of a lattice's cell that a density is the mean over
 LARGEST = 1e300  # nats; stands for what float arithmetic calls infinite
 
 
@@ -100,12 +103,35 @@ class FittedDensity:
         holed = missing(X)
         if holed is not None:
             out = np.empty(len(X))
-            out[holed] = self.holes.observed(X[holed]).log_density
+            out[holed] = self._observed(X[holed], 0)
             out[~holed] = self.log_density(X[~holed])
             return finite(out)
-        out = self._evaluate(X, Model.potential, sloped=True)
+        if self.transform.steps is not None and self.transform.steps.any():
+            out = self._over_cells(X)
+        else:
+            out = self._evaluate(X, Model.potential, sloped=True)
         out -= log_z  # in place: there may be 1e8
         return finite(out)
+
+    def _observed(self, X: np.ndarray, field: int) -> np.ndarray:
+        """Return a field of `Observed` of rows with holes, log means over the cells of lattices."""
+        steps, completed = self.transform.steps, field == 2
+        if steps is None or not steps.any():
+            return self.holes.observed(X, completed=completed)[field]
+        offsets = cell_offsets(steps, X.shape[1])
+        values = [
+            self.holes.observed(X + o, completed=completed, n_draws=N_PER_POINT)[field]
+            for o in offsets
+        ]
+        return np.logaddexp.reduce(values, axis=0) - math.log(N_IN_CELL)
+
+    def _over_cells(self, X: np.ndarray) -> np.ndarray:
+        """Return unnormalized log densities of rows (n, d), means over the cells of lattices."""
+        total = np.full(len(X), -np.inf)
+        for offset in cell_offsets(self.transform.steps, X.shape[1]):
+            part = self._evaluate(X + offset, Model.potential, sloped=True)
+            np.logaddexp(total, part, out=total)
+        return total - math.log(N_IN_CELL)
 
     @own_settings()
     def log_density_of_completions(self, X: np.ndarray) -> np.ndarray:
@@ -114,7 +140,7 @@ class FittedDensity:
         if holed is None:
             return self.log_density(X)
         out = np.empty(len(X))
-        out[holed] = self.holes.observed(X[holed], completed=True).completed
+        out[holed] = self._observed(X[holed], 2)
         out[~holed] = self.log_density(X[~holed])
         return finite(out)
 
@@ -354,6 +380,15 @@ def missing(X: np.ndarray) -> np.ndarray | None:
         return None  # one pass over the table
     rows = np.isnan(X).any(1)
     return rows if rows.any() else None
+
+
+def cell_offsets(steps: np.ndarray | None, d: int) -> np.ndarray:
+    """Return points (8, d) spread over a cell around 0, as a Latin square; 0 in other columns."""
+    assert steps is not None  # asked for lattices alone
+    random, out = np.random.RandomState(0), np.zeros((N_IN_CELL, d))
+    for j, step in enumerate(steps):
+        out[:, j] = step * ((random.permutation(N_IN_CELL) + 0.5) / N_IN_CELL - 0.5)
+    return out
 
 
 def finite(values: np.ndarray) -> np.ndarray:

@@ -235,6 +235,8 @@ def _by_weights(
     first = proposal.sample(FEWEST_CANDIDATES, rng)
     log_weight = log_ratio(model, proposal, first).double().nan_to_num(nan=-math.inf)
     per_row = _candidates_per_row(log_weight, n)
+    if per_row is None and not proposal.has_gradient:
+        per_row = PER_ROW[-1]  # codes do not move
     if per_row is None:
         x, parts = _annealed(model, proposal, n, rng)
         ess = float(from_log_weights(log_weight, "importance").ess)

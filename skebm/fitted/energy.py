@@ -14,11 +14,12 @@ from skebm.bases.mixture import MixtureBase
 from skebm.energies import EnergyComponent, Zero, build_energy
 from skebm.energies.aliases import ENERGIES
 from skebm.energies.bounded import Bounded, Limited
+from skebm.energies.coded import Coded
 from skebm.energies.learned_gaussian import LearnedGaussian
 from skebm.energies.reweighted import Reweighted
 from skebm.fitted.pack import Tensors, filled, within
 
-WRAPPERS = {c.__name__: c for c in (Bounded, LearnedGaussian, Limited, Reweighted)}
+WRAPPERS = {c.__name__: c for c in (Bounded, Coded, LearnedGaussian, Limited, Reweighted)}
 
 
 class EnergySource(NamedTuple):
@@ -87,6 +88,8 @@ def _wrapped(
     inner = _wrapped(wrappers[1:], within(tensors, "module"), source, device)
     if wrappers[0] == "Bounded":
         return Bounded(inner, tensors["low"].clone(), tensors["high"].clone())
+    if wrappers[0] == "Coded":
+        return Coded(inner, *(tensors[n].clone() for n in ("low", "high", "n_levels", "absent")))
     if wrappers[0] == "Limited":
         return Limited(inner, tensors["limit"].clone())
     if wrappers[0] == "LearnedGaussian":

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from skebm._surroundings import own_settings
-from skebm.bases import Mixture
+from skebm.bases import Base, BaseComponent, Mixture
 from skebm.bases._conditional import TAIL_DOF, Components, Conditionals
-from skebm.bases.mixture import MixtureBase
+from skebm.bases.mixed import MixedBase, MixedMixture
+from skebm.data import MixedTransform
 from skebm.energies import Zero
 from skebm.exceptions import DataDegeneracyWarning, NormalizationWarning
 
@@ -85,34 +86,43 @@ class Holes:
             self.refitted = self._mixture()
             self.proposal = self.proposal.beside(self.refitted.components())
 
-    def _mixture(self) -> MixtureBase:
+    def _mixture(self) -> Base:
         """Return a mixture of draws of the model."""
         rng = torch.Generator(self.density.device).manual_seed(0)
         z, _ = self.density.draw_standardized(N_REFITTED, rng)
+        component: BaseComponent = Mixture(max_components=MOST_COMPONENTS)
+        base = self.density.model.base
+        if isinstance(base, MixedBase):
+            codes = base.components().codes
+            assert codes is not None
+            component = MixedMixture(component, codes.n_levels, codes.absent)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataDegeneracyWarning)
             rng = torch.Generator().manual_seed(0)
-            return Mixture(max_components=MOST_COMPONENTS).fit(z.cpu().float(), None, rng).double()
+            return component.fit(z.cpu().float(), None, rng).double()
 
     @own_settings()
-    def observed(self, X: np.ndarray, *, completed: bool = False) -> Observed:
+    def observed(
+        self, X: np.ndarray, *, completed: bool = False, n_draws: int = N_DRAWS
+    ) -> Observed:
         """Return what is known of rows (n, d) with missing values, at least one in each."""
-        size = max(1, BLOCK_VALUES // (N_DRAWS * X.shape[1]))
-        parts = [self._observed(X[i : i + size], completed) for i in range(0, len(X), size)]
+        size = max(1, BLOCK_VALUES // (n_draws * X.shape[1]))
+        blocks = [X[i : i + size] for i in range(0, len(X), size)]
+        parts = [self._observed(block, completed, n_draws) for block in blocks]
         found = Observed(*map(np.concatenate, zip(*(part[0] for part in parts), strict=True)))
         n_doubtful = sum(part[1] for part in parts)
         if n_doubtful > MUCH * len(X):
-            _warn_of_weights(n_doubtful, len(X))
+            _warn_of_weights(n_doubtful, len(X), n_draws)
         return found
 
-    def _observed(self, X: np.ndarray, completed: bool) -> tuple[Observed, int]:
+    def _observed(self, X: np.ndarray, completed: bool, n_draws: int) -> tuple[Observed, int]:
         """Return what is known of a block, and how many rows rest on few completions."""
-        z = torch.empty(len(X), N_DRAWS, X.shape[1], dtype=torch.float64)
+        z = torch.empty(len(X), n_draws, X.shape[1], dtype=torch.float64)
         log_density = np.empty(len(X))
-        for rows, group in self._groups(X, N_DRAWS):
+        for rows, group in self._groups(X, n_draws):
             at = group.conditionals.log_prob(group.z_given)
             log_density[rows] = (at + group.log_slope).numpy()
-            z[rows] = group.completed(*self._numbers(group, N_DRAWS))
+            z[rows] = group.completed(*self._numbers(group, n_draws))
         log_w, log_p = self._weigh(z)
         some = ~np.isnan(X).all(1)  # of nothing the log density is 0
         stderr, n_doubtful = np.zeros(len(X)), 0
@@ -121,7 +131,7 @@ class Holes:
             mean, square = w.mean(1), w.square().mean(1)
             log_mean = (mean.log() + log_w.amax(1)).numpy() - self._log_z
             log_density[some] += log_mean[some]
-            relative = w.var(1) / mean.square() / N_DRAWS
+            relative = w.var(1) / mean.square() / n_draws
             stderr[some] = (relative + self._log_z_stderr**2).sqrt().numpy()[some]
             n_doubtful = int((mean.square() / square < FEWEST_EFFECTIVE).sum())
         of_completions = np.full(len(X), np.nan)
@@ -131,39 +141,60 @@ class Holes:
         return Observed(log_density, stderr, of_completions), n_doubtful
 
     @own_settings()
-    def draw(self, X: np.ndarray, n_samples: int, rng: torch.Generator) -> np.ndarray:
-        """Return completions (n, n_samples, d) of rows (n, d), their values as they are."""
+    def draw(self, X: np.ndarray, n_samples: int, rng: torch.Generator | None) -> np.ndarray:
+        """Return completions (n, n_samples, d) of rows (n, d), their values as they are.
+
+        Without a generator a row has the same ones whatever the others are.
+        """
         out = np.repeat(X[:, None], n_samples, axis=1)
         many = max(N_CANDIDATES, PER_DRAW * n_samples)
         n_candidates = n_samples if self.exact else many
         for rows, group in self._groups(X, n_candidates):
-            numbers = self._random(len(rows), int(group.hidden.sum()), n_candidates, rng)
+            n, fixed = (1 if rng is None else len(rows)), torch.Generator().manual_seed(0)
+            numbers = self._random(n, int(group.hidden.sum()), n_candidates, rng or fixed)
             z = group.completed(*numbers)
             if not self.exact:
-                log_w, _ = self._weigh(z)
-                at = torch.multinomial(log_w.softmax(1), n_samples, True, generator=rng)
+                share = self._weigh(z)[0].softmax(1).cumsum(1)
+                u = torch.rand(n, n_samples, generator=rng or fixed, dtype=torch.float64)
+                wanted = (u * share[:, -1:]).expand(len(rows), -1).contiguous()
+                at = torch.searchsorted(share, wanted).clamp(max=n_candidates - 1)
                 z = z.gather(1, at[:, :, None].expand(-1, -1, z.shape[2]))
             X_full = self.density.transform.inverse(z.flatten(0, 1)).reshape(z.shape)
-            hidden = group.hidden.numpy()
-            part = out[rows]
-            part[:, :, hidden] = X_full[:, :, hidden]
-            out[rows] = part
+            out[rows] = np.where(np.isnan(X[rows])[:, None], X_full, X[rows][:, None])
         return out
 
     @own_settings()
     def mean(self, X: np.ndarray, n_draws: int = N_FOR_MEANS) -> np.ndarray:
-        """Return rows (n, d) with the means of what is missing, given the rest."""
+        """Return rows (n, d) with the means of what is missing, given the rest; of codes modes."""
         out = X.copy()
         for rows, group in self._groups(X, n_draws):
             z = group.completed(*self._numbers(group, n_draws))
             log_w, _ = self._weigh(z)
             X_full = self.density.transform.inverse(z.flatten(0, 1)).reshape(z.shape)
-            means = (log_w.softmax(1).numpy()[:, :, None] * X_full).sum(1)
-            hidden = group.hidden.numpy()
-            part = out[rows]
-            part[:, hidden] = means[:, hidden]
-            out[rows] = part
+            means = self._means(X_full, log_w.softmax(1).numpy())
+            out[rows] = np.where(np.isnan(X[rows]), means, X[rows])
         return out
+
+    def _means(self, X: np.ndarray, share: np.ndarray) -> np.ndarray:
+        """Return means (n, d) of completions (n, s, d) by their shares (n, s).
+
+        Codes are the likeliest ones; a number that need not exist is the mean of what stands for it
+        too, and exists.
+        """
+        transform = self.density.transform
+        if not isinstance(transform, MixedTransform):
+            return (share[:, :, None] * X).sum(1)
+        whole = transform.with_atoms(X.reshape(-1, X.shape[2])).reshape(X.shape)
+        means = (share[:, :, None] * whole).sum(1)
+        beside = {j: a for _, j, a in transform.absent}
+        for j in range(transform.n_numbers, X.shape[2]):
+            if j - transform.n_numbers in beside:
+                means[:, j] = beside[j - transform.n_numbers]
+                continue
+            levels = np.unique(X[:, :, j])
+            votes = [(share * (X[:, :, j] == level)).sum(1) for level in levels]
+            means[:, j] = levels[np.argmax(votes, axis=0)]
+        return means
 
     @property
     def _log_z(self) -> float:
@@ -181,6 +212,8 @@ class Holes:
         filled = np.where(holes, transform.inverse(torch.zeros(1, X.shape[1])), X)
         z = transform.forward(filled, dtype=torch.float64)
         slope = torch.from_numpy(np.where(holes, 0, transform.log_slope(filled)).sum(1))
+        if isinstance(transform, MixedTransform):  # what does not exist is not given either
+            holes = holes | transform.is_absent(X)
         patterns, at = np.unique(holes, axis=0, return_inverse=True)
         at = at.reshape(-1)
         size = max(1, BLOCK_VALUES // (n_draws * (X.shape[1] + len(self.proposal.means))))
@@ -246,13 +279,13 @@ def _on_cpu(components: Components) -> Components:
     if tails is not None:
         tails = type(tails)(*(t.cpu() for t in tails))
     weights, means, factors = components.log_weights, components.means, components.factors
-    return Components(weights.cpu(), means.cpu(), factors.cpu(), tails)
+    return Components(weights.cpu(), means.cpu(), factors.cpu(), tails, components.codes)
 
 
-def _warn_of_weights(n_doubtful: int, n: int) -> None:
+def _warn_of_weights(n_doubtful: int, n: int, n_draws: int) -> None:
     warnings.warn(
         f"log densities of {n_doubtful} of {n} rows with missing values rest on fewer than "
-        f"{math.ceil(FEWEST_EFFECTIVE * N_DRAWS)} of {N_DRAWS} completions: their errors may be "
+        f"{math.ceil(FEWEST_EFFECTIVE * n_draws)} of {n_draws} completions: their errors may be "
         "larger than a nat. Use a base that is nearer to the model, 'union' say.",
         NormalizationWarning,
         stacklevel=4,

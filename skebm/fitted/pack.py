@@ -14,7 +14,7 @@ import torch
 from skebm._components import decode, defined, encode
 from skebm.bases import Base
 from skebm.bases.tails import Defended
-from skebm.data import Transform
+from skebm.data import Schema, Transform
 
 Tensors = dict[str, torch.Tensor]
 
@@ -52,7 +52,7 @@ def pack(value: Any) -> tuple[Any, Tensors]:
                 "Use pickle or joblib."
             )
         return {"kind": "base", "class": path(value)}, dict(value.state_dict())
-    if isinstance(value, Transform | Packable):
+    if isinstance(value, Transform | Packable | Schema):
         parts = value.state() if isinstance(value, Transform) else value.parts()
         headers, tensors = pack_all(parts)
         return {"kind": "parts", "class": path(value), "parts": headers}, tensors
@@ -80,7 +80,7 @@ def unpack(header: Any, tensors: Tensors) -> Any:
         return decode(header["value"])
     if kind == "base":
         return defined(header["class"], Base)(**tensors)
-    cls = defined(header["class"], (Transform, Packable, Defended))
+    cls = defined(header["class"], (Transform, Packable, Defended, Schema))
     return cls(**unpack_all(header["parts"], tensors))
 
 

@@ -9,6 +9,7 @@ from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skebm._components import check_choice
+from skebm._tables import as_frame
 from skebm.estimators import USPDensity
 from skebm.estimators._files import Saved
 from skebm.ood._base import atomic
@@ -87,9 +88,12 @@ class DensityImputer(OneToOneFeatureMixin, TransformerMixin, Saved):
             The fitted imputer.
         """
         check_choice("strategy", self.strategy, STRATEGIES)
-        validate_data(
-            self, X, dtype=np.float64, ensure_all_finite="allow-nan", ensure_min_samples=2
-        )
+        if as_frame(X) is None:
+            validate_data(
+                self, X, dtype=np.float64, ensure_all_finite="allow-nan", ensure_min_samples=2
+            )
+        else:
+            validate_data(self, X, skip_check_array=True)  # the density looks at its columns
         random = own_random_state(self.random_state)
         self.estimator_ = seeded_clone(self._density(), random).fit(X)
         self._seed = int(random.randint(2**31 - 1))
@@ -106,10 +110,12 @@ class DensityImputer(OneToOneFeatureMixin, TransformerMixin, Saved):
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            Complete rows, units of X; by ``set_output`` a data frame.
+            Complete rows, units of X; by ``set_output`` a data frame, and of a data frame with text
+            or whole numbers one like it.
         """
         check_is_fitted(self, "estimator_")
-        validate_data(self, X, dtype=np.float64, reset=False, ensure_all_finite="allow-nan")
+        if getattr(self.estimator_, "schema_", None) is None:
+            validate_data(self, X, dtype=np.float64, reset=False, ensure_all_finite="allow-nan")
         if self.strategy == "mean":
             return self.estimator_.conditional_mean(X)
         return self.estimator_.conditional_sample(X, random_state=self._seed)

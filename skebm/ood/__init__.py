@@ -8,15 +8,18 @@ __all__ = [
     "LocalMahalanobisDetector",
     "NeighborDistanceDetector",
     "NoveltyDetector",
+    "Reason",
     "ScoreNormDetector",
     "ThresholdDetector",
     "TypicalityDetector",
     "feature_contributions",
+    "reasons",
 ]
 
 from skebm.ood.conformal import ConformalNoveltyDetector
 from skebm.ood.contributions import feature_contributions
 from skebm.ood.ensemble import EnsembleDensity
+from skebm.ood.explanations import Reason, reasons
 from skebm.ood.kernel_score import KernelScoreDetector
 from skebm.ood.likelihood_ratio import LikelihoodRatioDetector
 from skebm.ood.local_mahalanobis import LocalMahalanobisDetector

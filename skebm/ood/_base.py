@@ -179,11 +179,12 @@ def read_rows(detector: BaseEstimator, X: Any, *, reset: bool, fewest: int = 1) 
     return validate_data(detector, X, reset=reset, skip_check_array=True)
 
 
-def draw_rows(estimator: Any, n: int, random_state: Any) -> np.ndarray:
+def draw_rows(estimator: Any, n: int, random_state: Any) -> Any:
     """Draw n rows from a fitted density: some take a seed, GaussianMixture has one, adds labels."""
     estimator = copy.copy(estimator)  # the density itself stays as it is
     if "random_state" in inspect.signature(estimator.sample).parameters:
-        return np.asarray(estimator.sample(n, random_state=random_state))
+        drawn = estimator.sample(n, random_state=random_state)
+        return drawn if as_frame(drawn) is not None else np.asarray(drawn)
     estimator.random_state = random_state
     drawn = estimator.sample(n)
     return np.asarray(drawn[0] if isinstance(drawn, tuple) else drawn)

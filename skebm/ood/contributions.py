@@ -12,12 +12,13 @@ from sklearn.utils import check_array
 
 from skebm._components import check_choice, check_number
 from skebm._tables import as_frame, n_rows, naming_columns, table_like
-from skebm.inside import read_scores
+from skebm.inside import read_scores, unwrap
 from skebm.ood._base import draw_rows
 from skebm.ood._raw_columns import FEWEST, Raw, column_gradients, is_raw, raw_gains
 from skebm.stein._scores import evaluate_score
 
 METHODS = ("conditional", "mode", "gradient")
+N_REPLACED = 32  # draws of a number given the rest
 N_DRAWN = 256  # reference rows drawn from an estimator that can
 WIDTH = 4.0  # standard deviations of a conditional density that get candidates
 BLOCK_VALUES = 2**20  # scored at once: 8 MiB
@@ -101,6 +102,11 @@ def feature_contributions(
     density is one over these values. ``"gradient"`` adds up what its dummies contribute. Missing
     values are replaced, too, and are no candidates.
 
+    A density that was itself fitted to columns of codes (see its ``columns``) needs no `reference`:
+    categories are summed over their levels, numbers averaged over 32 draws given the rest, and a
+    value that many rows repeat counts as a category beside the others. ``"conditional"`` alone
+    makes sense there; missing values contribute 0.
+
     Columns that depend strongly on a corrupted one are hard to reconcile too, but less. Two
     corrupted columns that fit each other may hide each other. ``"gradient"`` ranks well what is far
     from the median, and hardly sees a value that is odd given the others alone. On 100 benign rows
@@ -124,6 +130,10 @@ def feature_contributions(
     """
     check_choice("method", method, METHODS)
     check_number("n_grid", n_grid, low=4, integer=True)
+    density = _of_codes(estimator)
+    if density is not None:
+        check_choice("method", method, METHODS[:1])
+        return code_contributions(density, X)
     if is_raw(estimator, X):
         return _of_raw(Raw(estimator, X, _raw_reference(estimator, X, reference)), method, n_grid)
     with naming_columns(X):
@@ -151,6 +161,58 @@ def feature_contributions(
         replaced = log.max(axis=1) if method == "mode" else _conditional_mean(values, log)
         gains[i * d + j] = _gain(replaced, log_p[i])
     return gains.reshape(n, d)
+
+
+def _of_codes(estimator: Any) -> Any:
+    """Return the density inside that was fitted to columns of codes, None where there is none."""
+    steps, last = unwrap(estimator, detectors=True)
+    density = getattr(last, "estimator_", last)
+    return None if steps or getattr(density, "schema_", None) is None else density
+
+
+def code_contributions(density: Any, X: Any) -> np.ndarray:
+    """Return the contributions (n, d) of the columns of a table with codes."""
+    schema, fitted = density.schema_, density.density_
+    rows, _ = schema.encode(X)
+    log_p = fitted.log_density(rows)
+    out = np.zeros((len(rows), len(schema.columns)))
+    for j, place in enumerate(schema.places):
+        number = [p for p in place if p < schema.n_numbers]
+        code = [p for p in place if p >= schema.n_numbers]
+        exists = ~np.isnan(rows[:, place]).any(1)
+        if code:
+            out[:, j] = _of_code(fitted, schema, rows, place, code[0])
+            if not number:  # a value never seen has next to no probability
+                out[:, j] += schema.encode_unseen(X, j)
+                continue
+            exists &= rows[:, code[0]] == schema.n_levels[code[0] - schema.n_numbers] - 1
+        some, k = np.flatnonzero(exists), number[0]
+        if len(some):
+            alone = rows[some]
+            alone[:, k] = np.nan
+            drawn = fitted.holes.draw(alone, N_REPLACED, None)[:, :, k]
+            replaced = np.repeat(rows[some], N_REPLACED, axis=0)
+            replaced[:, k] = drawn.ravel()
+            mean = fitted.log_density(replaced).reshape(drawn.shape).mean(1)
+            out[some, j] += mean - log_p[some]
+    return out
+
+
+def _of_code(fitted: Any, schema: Any, rows: np.ndarray, place: list[int], k: int) -> np.ndarray:
+    """Return what a code's log probability would gain on average, 0 where it is missing: (n,)."""
+    alone = rows.copy()
+    alone[:, place] = np.nan
+    each = []
+    for level in range(schema.n_levels[k - schema.n_numbers]):
+        alone[:, k] = level
+        each.append(fitted.log_density(alone))
+    joint = np.stack(each, axis=1)
+    log_share = joint - np.logaddexp.reduce(joint, axis=1)[:, None]
+    known = np.flatnonzero(~np.isnan(rows[:, k]))
+    gain = np.zeros(len(rows))
+    gain[known] = (np.exp(log_share) * log_share).sum(1)[known]
+    gain[known] -= log_share[known, rows[known, k].astype(int)]
+    return gain
 
 
 def _of_raw(raw: Raw, method: str, n_grid: int) -> np.ndarray:

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_array
+from sklearn.utils import check_array, get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_number
 from skebm._surroundings import own_settings
-from skebm._tables import naming_columns, table_like
-from skebm.data import systematic_rows, torch_generator
-from skebm.estimators import NCEDensity
+from skebm._tables import has_numbers_alone, naming_columns, table_like
+from skebm.data import Schema, systematic_rows, torch_generator
+from skebm.estimators import NCEDensity, USPDensity
 from skebm.estimators._callbacks import with_callbacks
+from skebm.fitted.density import missing
 from skebm.inside import read_scores
 from skebm.ood._base import Detector, atomic, read_rows
 from skebm.ood._fitting import Given
@@ -31,6 +32,7 @@ from skebm.ood.neighbor_distance import NeighborDistanceDetector
 LOCAL = KernelScoreDetector, LocalMahalanobisDetector, NeighborDistanceDetector
 MORE = 2.0  # neighbors, of the novelties that there may be
 LEVELS = 0.5, 0.01  # of the scores that a member's unit is the difference of
+N_COMPLETIONS = 8  # of a row with missing values, that its score is a mean of
 N_REFERENCE = 256  # rows whose values stand in for those of a row that is explained
 
 
@@ -47,7 +49,8 @@ class NoveltyDetector(Detector):
     Parameters
     ----------
     estimator : estimator with score_samples, optional
-        Density. A copy is fitted; None is `NCEDensity`.
+        Density. A copy is fitted; None is `NCEDensity`, or `USPDensity` for data frames with text,
+        categories or dates.
     alpha : float, default=0.05
         Share of normal rows to flag, in (0, 0.5], dimensionless. Larger flags more.
     contamination : float, default=0.0
@@ -64,8 +67,9 @@ class NoveltyDetector(Detector):
         The fitted density.
     members_ : list of estimator
         All fitted members, the density last.
-    quantiles_ : ndarray of shape (4, 2)
-        Median and 1 % quantile of each member's scores of unseen rows.
+    quantiles_ : ndarray of shape (4, 2) or (5, 2)
+        Median and 1 % quantile of each member's scores of unseen rows; the fifth is the least log
+        probability of a code given the rest of its row, where there are codes.
     unseen_scores_ : ndarray of shape (n_judged,)
         Scores of at most 1,200 training rows as unseen ones.
     kept_ : ndarray of int of shape (n_kept,)
@@ -96,6 +100,13 @@ class NoveltyDetector(Detector):
     density's base leaves it in its energy, so the guarantee of `p_value` is approximate: wrap the
     detector in `ConformalNoveltyDetector` for an exact one.
 
+    In a data frame that the density sees as codes beside numbers (see its ``columns``), distances
+    are those of numbers and one column for each category, and one more member is the least log
+    probability of a category given the rest of the row.
+
+    Where the density takes rows with missing values, so does the detector: the members see 8
+    completions of such a row, drawn from the density given its other values.
+
     Examples
     --------
     >>> import numpy as np
@@ -124,7 +135,7 @@ class NoveltyDetector(Detector):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Normal rows, finite numbers.
+            Normal rows, finite numbers or, where the density takes them, missing ones (NaN).
         y : None
             Ignored, labels too.
         **params : dict
@@ -138,17 +149,22 @@ class NoveltyDetector(Detector):
         check_number("alpha", self.alpha, low=0, high=0.5, open_low=True)
         check_number("contamination", self.contamination, low=0, high=0.5)
         given = everything = Given.begin(self, X, params)
-        rows, random = self._numbers(given.X), own_random_state(self.random_state)
+        random = own_random_state(self.random_state)
         if self.contamination:
-            kept = self._without_strangest(rows, random)
-            given, rows = given.take(kept), rows[kept]
-        density = given.fit(seeded_clone(self.inside("estimator"), random))
-        near = self._near(rows, given.weight, random)
+            kept = self._without_strangest(_with_medians(self._plain(given.X)), random)
+            given = given.take(kept)
+        density = given.fit(seeded_clone(self._density(given.X), random))
+        schema = _schema(density)
+        rows = self._numbers(given.X) if schema is None else schema.encode(given.X)[0]
+        near = self._near(_completed(density, rows, 1)[:, 0], given.weight, random)
         judged = judged_rows(len(near), random)
-        local = _learnt(near, judged, self.alpha)
+        local = _learnt(_hot(schema, near), judged, self.alpha)
         self.members_, self.estimator_ = [*local, density], density
         unseen = [member.unseen_scores_ for member in local]
-        unseen.append(_of_unseen(density, table_like(given.X, near[judged])))
+        if schema is None:
+            unseen.append(_of_unseen(density, table_like(given.X, near[judged])))
+        else:
+            unseen += _by_density(density, near[judged])
         self._reference = near[random.permutation(len(near))[:N_REFERENCE]]
         self.quantiles_ = np.quantile(unseen, LEVELS, axis=1).T
         self.unseen_scores_ = _added(unseen, self.quantiles_)
@@ -178,9 +194,17 @@ class NoveltyDetector(Detector):
         """
         check_is_fitted(self, "offset_")
         X = read_rows(self, X, reset=False)
-        rows, (*local, density) = self._numbers(X), self.members_
-        values = [*(member.scores_of(rows) for member in local), read_scores(density, X)]
-        return _added(values, self.quantiles_)
+        *local, density = self.members_
+        schema = _schema(density)
+        rows, log_unseen = (self._numbers(X), 0.0) if schema is None else schema.encode(X)
+        holed = missing(rows)
+        if holed is None and schema is None:
+            values = [*(member.scores_of(rows) for member in local), read_scores(density, X)]
+            return _added(values, self.quantiles_)
+        n = 1 if holed is None else N_COMPLETIONS
+        some = _hot(schema, _completed(density, rows, n).reshape(-1, rows.shape[1]))
+        far = [member.scores_of(some).reshape(len(rows), n).mean(1) for member in local]
+        return _added([*far, *_by_density(density, rows, log_unseen)], self.quantiles_)
 
     def p_value(self, X):
         """Return how likely a normal row is to be as strange as each row.
@@ -212,10 +236,13 @@ class NoveltyDetector(Detector):
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            What the score would gain, its units; the largest of a row is at the column that is
-            hardest to reconcile with the others.
+            What the score would gain, its units (of a table with codes, what the log density would,
+            nats); the largest of a row is at the column that is hardest to reconcile with the
+            others.
         """
         check_is_fitted(self, "offset_")
+        if _schema(self.estimator_) is not None:
+            return feature_contributions(self.estimator_, X, method=method)
         return feature_contributions(self, X, method=method, reference=self._reference)
 
     def inside(self, name: str) -> Any:
@@ -233,9 +260,23 @@ class NoveltyDetector(Detector):
         """
         return NCEDensity() if self.estimator is None else self.estimator
 
+    def _density(self, X: Any) -> Any:
+        """Return the density to fit: of text and categories one that takes them."""
+        if self.estimator is not None or has_numbers_alone(X):
+            return self.inside("estimator")
+        return USPDensity()
+
+    def _plain(self, X: Any) -> np.ndarray:
+        """Return rows as numbers before anything is fitted."""
+        if has_numbers_alone(X):
+            return self._numbers(X)
+        schema = Schema.of(X)
+        return schema.hot(schema.encode(X)[0])
+
     def _numbers(self, X: Any) -> np.ndarray:
+        finite = "allow-nan" if get_tags(self).input_tags.allow_nan else True
         with naming_columns(X):
-            return check_array(X, dtype=np.float64, input_name="X")
+            return check_array(X, dtype=np.float64, input_name="X", ensure_all_finite=finite)
 
     def _without_strangest(self, rows: np.ndarray, random: np.random.RandomState) -> np.ndarray:
         """Return the numbers of the rows (n, d) without the farthest from their neighbors.
@@ -263,6 +304,45 @@ class NoveltyDetector(Detector):
         if len(rows) <= MOST_ROWS:
             return rows
         return rows[random.permutation(len(rows))[:MOST_ROWS]]
+
+
+def _completed(density: Any, rows: np.ndarray, n: int) -> np.ndarray:
+    """Return n completions (n_rows, n, d) of rows (n_rows, d), each row's whatever the others."""
+    out = np.repeat(rows[:, None], n, axis=1)
+    holed = missing(rows)
+    if holed is None:
+        return out
+    if not hasattr(density, "density_"):
+        raise ValueError(
+            "estimator must be a density of skebm itself for rows with missing values, got "
+            f"{type(density).__name__}. Fill them in first, by skebm.impute.DensityImputer say."
+        )
+    out[holed] = density.density_.holes.draw(rows[holed], n, None)
+    return out
+
+
+def _schema(density: Any) -> Any:
+    """Return what the columns are to a density, None where all are numbers."""
+    return getattr(density, "schema_", None)
+
+
+def _hot(schema: Any, rows: np.ndarray) -> np.ndarray:
+    """Return encoded rows (n, d) with a column for each code, for distances."""
+    return rows if schema is None else schema.hot(rows)
+
+
+def _by_density(density: Any, rows: np.ndarray, log_unseen: Any = 0.0) -> list[np.ndarray]:
+    """Return log densities of encoded rows (n, d) and, where some are codes, the oddest's."""
+    known = [density.density_.log_density_of_completions(rows) + log_unseen]
+    odd = density.odd_codes(rows)
+    return known if odd is None else [*known, odd + log_unseen]
+
+
+def _with_medians(rows: np.ndarray) -> np.ndarray:
+    """Return rows (n, d) with the columns' medians where values are missing."""
+    if missing(rows) is None:
+        return rows
+    return np.where(np.isnan(rows), np.nanmedian(rows, axis=0), rows)
 
 
 def _learnt(rows: np.ndarray, judged: np.ndarray, alpha: float = 0.05) -> list[LocalDetector]:

@@ -56,7 +56,7 @@ class Auto(PartitionMethod):
         if exact is not None:
             return exact
         by_draws = ImportanceSampling(tol=FINE).estimate(model, proposal, rng)
-        if proposal.n_features <= 2:
+        if proposal.n_features <= 2 and proposal.has_gradient:
             by_grid = Quadrature().estimate(model, proposal, rng)
             if by_draws.trusted and by_draws.stderr < by_grid.stderr:
                 return by_draws  # the grid has not settled
@@ -72,6 +72,8 @@ class Auto(PartitionMethod):
             by_draws = widened(by_draws, earlier)
             if by_draws.trusted:
                 return by_draws
+        if not proposal.has_gradient:
+            return by_draws
         costly = isinstance(getattr(proposal, "core", proposal), KernelBase)
         annealing = AIS(n_chains=256, max_levels=1000) if costly else AIS()
         annealed = annealing.estimate(model, proposal, rng)

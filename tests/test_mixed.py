@@ -1,0 +1,580 @@
+"""Tables of numbers, whole numbers, dates, amounts with atoms and categories."""
+
+import itertools
+import pickle
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import norm
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+
+from skebm import HybridCDDensity, NCEDensity, USPDensity
+from skebm.bases import Mixture
+from skebm.bases._conditional import Conditionals
+from skebm.bases.mixed import MixedMixture
+from skebm.data import Affine, Category, MixedTransform, Number, Schema
+from skebm.data.schema import lattice_step
+from skebm.impute import DensityImputer
+from skebm.ood import (
+    ConformalNoveltyDetector,
+    NoveltyDetector,
+    feature_contributions,
+    reasons,
+)
+from tests.cases import QUIET
+from tests.closed_forms import assert_mean
+from tests.generators import gen
+
+pytestmark = QUIET
+CITIES = np.array(["Lima", "Oslo", "Rome"])
+
+
+def frame(n=600, seed=0):
+    """Older people live in Oslo, a third of the amounts are 0, the others depend on the city."""
+    rng = np.random.RandomState(seed)
+    k = rng.choice(3, n, p=[0.5, 0.3, 0.2])
+    amount = np.where(rng.uniform(size=n) < 1 / 3, 0.0, np.exp(rng.normal(2 + k, 0.5)))
+    age = rng.normal(40 + 15 * (k == 1), 8).round().astype(int)
+    day = pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.randint(0, 500, n), unit="D")
+    return pd.DataFrame(
+        {
+            "city": CITIES[k],
+            "age": age,
+            "amount": amount,
+            "day": day,
+            "member": rng.uniform(size=n) < np.array([0.2, 0.5, 0.9])[k],
+            "height": rng.normal(170, 10, n),
+        }
+    )
+
+
+def in_polars(table):
+    return pl.DataFrame({name: column.to_list() for name, column in table.items()})
+
+
+def holed(table, share=0.2, seed=3):
+    hidden = np.random.RandomState(seed).uniform(size=table.shape) < share
+    hidden[hidden.all(1), 0] = False
+    return table.astype({"age": "Int64", "member": "boolean"}).mask(hidden)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return USPDensity(max_iter=200, random_state=0).fit(frame())
+
+
+@pytest.fixture(scope="module")
+def fitted_to_holes():
+    return USPDensity(max_iter=50, random_state=0).fit(holed(frame()))
+
+
+# -- the columns -----------------------------------------------------------------------------------
+
+
+def test_columns_are_found():
+    city, age, amount, day, member, height = Schema.of(frame()).columns
+    assert isinstance(city, Category) and city.levels == tuple(CITIES)
+    assert isinstance(member, Category) and member.levels == (False, True)
+    assert isinstance(age, Number) and age.step == 1 and age.atoms == ()
+    assert isinstance(amount, Number) and amount.step == 0 and amount.atoms == (0.0,)
+    assert isinstance(day, Number) and day.step == 1 and day.dated == "datetime"
+    assert isinstance(height, Number) and not (height.step or height.atoms)
+    assert amount.low > 0 and height.low == -np.inf  # amounts reach an end, heights fade out
+
+
+@pytest.mark.parametrize(
+    ("values", "step"),
+    [
+        ([0, 2, 4, 10], 2),
+        ([1, 4, 7], 3),
+        ([0.1, 0.35, 0.6], 0.25),
+        ([0.01, 19.99, 1234.5], 0.01),
+        ([np.pi, np.e, 7], 0),
+        ([1e5 + 0.123456789, 2e5 + 0.98765432], 0),
+        ([5], 0),
+        ([1e15, 1e15 + 8], 0),
+    ],
+)
+def test_steps_are_decimal(values, step):
+    assert lattice_step(np.sort(np.array(values, dtype=float))) == pytest.approx(step)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (np.arange(100) % 12, "category"),
+        (np.arange(100) % 13, "lattice"),
+        (np.array(["1", 1, "b", None] * 25, dtype=object), "category"),
+        (np.array([1.0, 2.5, None, 3.25] * 25, dtype=object), "category"),
+        (np.linspace(0, 1, 100) ** 2, "number"),
+        (np.r_[np.zeros(20), np.linspace(1, 9, 80) ** 2.1], "atoms"),
+        (np.r_[np.zeros(40), np.random.RandomState(0).randint(1, 60, 160)], "atoms"),
+        (np.random.RandomState(0).poisson(3, 500) + np.arange(500) // 480, "category"),
+        (np.random.RandomState(0).geometric(0.1, 500), "lattice"),
+    ],
+)
+def test_kinds_of_columns(values, kind):
+    (found,) = Schema.of(pd.DataFrame({"a": values})).columns
+    if isinstance(found, Category):
+        assert kind == "category"
+    else:
+        assert kind == ("atoms" if found.atoms else "lattice" if found.step else "number")
+
+
+def test_levels_are_told_apart_by_type():
+    table = pd.DataFrame({"a": np.array([1, "1", True] * 5, dtype=object)})
+    schema = Schema.of(table)
+    assert len(schema.columns[0].levels) == 3
+    assert len(set(schema.encode(table)[0].ravel())) == 3
+    assert (schema.encode(table.assign(a=np.str_("1")))[0] == schema.encode(table)[0][1]).all()
+
+
+def test_declared_levels_are_kept():
+    values = pd.Categorical(["low", "high"] * 20, categories=["low", "mid", "high"], ordered=True)
+    schema = Schema.of(pd.DataFrame({"a": values}))
+    assert schema.columns[0].levels == ("low", "mid", "high")
+    back = schema.decode(np.array([[1.0], [2.0]]))["a"]
+    assert back.dtype == values.dtype and list(back) == ["mid", "high"]
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_rows_come_back(library):
+    table = frame(100).assign(
+        zone=lambda t: t["day"].dt.tz_localize("UTC").dt.tz_convert("Europe/Rome")
+    )
+    if library == "polars":
+        table = in_polars(table)
+    schema = Schema.of(table)
+    rows, log_unseen = schema.encode(table)
+    assert not np.isnan(rows).any() and not log_unseen.any()
+    back = schema.decode(rows)
+    if library == "pandas":
+        pd.testing.assert_frame_equal(back, table, check_column_type=False)
+    else:
+        assert back.columns == table.columns
+        assert back.drop("zone", "day").equals(table.drop("zone", "day"))
+    assert schema.names[: schema.n_numbers] == ["age", "amount", "day", "height", "zone"]
+
+
+def test_missing_and_unseen_values_are_holes():
+    schema = Schema.of(frame())
+    table = holed(frame(50, 1), 0.3)
+    rows, log_unseen = schema.encode(table)
+    assert_array_equal(np.isnan(rows[:, 4]), table["city"].isna())
+    assert_array_equal(np.isnan(rows[:, 0]), table["age"].isna())
+    assert_array_equal(np.isnan(rows[:, [1, 6]]).all(1), table["amount"].isna())
+    assert not log_unseen.any()
+    new = frame(3, 1).assign(city=["Rome", "Paris", "Oslo"])
+    rows, log_unseen = schema.encode(new)
+    assert np.isnan(rows[1, 4]) and log_unseen[1] < -3 and not log_unseen[[0, 2]].any()
+
+
+def test_a_mapping_says_what_columns_are():
+    X = np.column_stack([np.arange(60) % 4, np.random.RandomState(0).randn(60)])
+    assert Schema.of(X).is_plain
+    assert isinstance(Schema.of(X, {0: "category"}).columns[0], Category)
+    table = frame(60)
+    assert isinstance(Schema.of(table, {"age": "category"}).columns[1], Category)
+    assert Schema.of(table, {"age": "continuous"}).columns[1].step == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "pattern"),
+    [
+        ({"a": [str(i) for i in range(120)]}, {}, r"column 'a' must have at most 50 .* got 120"),
+        ({"a": [np.inf, *range(119)]}, {}, "column 'a' must be finite, got infinite"),
+        ({"a": pd.to_timedelta(range(120), unit="D")}, {}, "column 'a' must .* got durations"),
+        ({"a": range(120)}, {"b": "category"}, "columns must name columns of X, got 'b'"),
+        ({"a": range(120)}, {"a": "ordinal"}, r"columns must be one of .* got 'ordinal' for 'a'"),
+        ({"a": ["x", "y"] * 60}, {"a": "number"}, "column 'a' must hold numbers for 'number'"),
+    ],
+)
+def test_bad_columns_are_named(change, error, pattern):
+    with pytest.raises(ValueError, match=pattern):
+        USPDensity(columns=error or "auto", max_iter=1).fit(pd.DataFrame(change))
+
+
+def test_bad_settings_are_named():
+    table = frame(80)
+    with pytest.raises(TypeError, match=r"columns must be 'auto' or a dict .* got 'yes'"):
+        USPDensity(columns="yes").fit(table)
+    with pytest.raises(ValueError, match=r"base must be 'union' or 'mixture' .* \(city, age, am"):
+        NCEDensity().fit(table)
+    with pytest.raises(ValueError, match=r"method must be 'importance' with columns of codes"):
+        USPDensity(method="ps-usp").fit(table)
+    with pytest.raises(ValueError, match=r"log_partition must be 'auto' or 'importance'"):
+        USPDensity(log_partition="ais").fit(table)
+    with pytest.raises(ValueError, match=r"noise must be 'base' with columns"):
+        NCEDensity(base="mixture", noise="conditional").fit(table)
+    with pytest.raises(ValueError, match=r"X must hold numbers, got .* in column 'day'"):
+        HybridCDDensity().fit(table)
+    with pytest.raises(ValueError, match=r"at least 2 rows, got n_samples = 1"):
+        USPDensity().fit(table[:1])
+
+
+def test_plain_numbers_are_fitted_as_ever():
+    X = np.random.RandomState(0).randn(120, 3)
+    plain = USPDensity(max_iter=25, random_state=0).fit(X)
+    table = pd.DataFrame(X, columns=list("abc"))
+    named = USPDensity(max_iter=25, random_state=0).fit(table)
+    assert not hasattr(plain, "schema_") and not hasattr(named, "schema_")
+    assert_array_equal(plain.score_samples(X), named.score_samples(table))
+    codes = X.copy()
+    codes[:, 0] = np.arange(120) % 3  # of an array a number all the same
+    assert not hasattr(USPDensity(max_iter=1, data_noise=0.1).fit(codes), "schema_")
+    kept = HybridCDDensity(max_iter=1, data_noise=0.1)
+    kept.fit(pd.DataFrame(codes, columns=list("abc")))
+    assert kept.sample(2).shape == (2, 3)
+
+
+# -- the base --------------------------------------------------------------------------------------
+
+
+def of_codes(n=4000):
+    """A code of three levels that moves a number, one of two, and a number that may be absent."""
+    rng = np.random.RandomState(0)
+    code, other = rng.choice(3, n, p=[0.6, 0.3, 0.1]), rng.randint(0, 2, n)
+    z = rng.normal(size=(n, 2))
+    z[:, 0] += 4 * code
+    z[:, 1] += z[:, 0]
+    z[other == 0, 1] = 0.0
+    return torch.from_numpy(np.column_stack([z, code, other]))
+
+
+LEVELS, ABSENT = (3, 2), ((1, 1, 1),)
+
+
+@pytest.fixture(scope="module")
+def base():
+    return MixedMixture(Mixture(4, n_folds=2), LEVELS, ABSENT).fit(of_codes(), None, gen(0))
+
+
+def test_one_component_has_moments_and_frequencies():
+    x = of_codes()
+    found = MixedMixture(Mixture(1), LEVELS, ABSENT).fit(x, None, gen(0))
+    there = x[:, 3] == 1
+    assert_allclose(found.means[0, 0], x[:, 0].mean(), atol=1e-6)
+    slope = np.polyfit(x[there, 0], x[there, 1], 1)
+    assert_allclose(found.means[0, 1], np.polyval(slope, float(x[:, 0].mean())), atol=0.02)
+    share = found.log_tables[0].exp()
+    assert_allclose(share[:3], torch.bincount(x[:, 2].long()) / len(x), atol=1e-3)
+    assert_allclose(share[3:].sum(), 1, rtol=1e-9)
+
+
+def test_the_base_sums_to_one(base):
+    """Over the codes, and over a grid of the numbers that exist."""
+    grid = torch.linspace(-60, 70, 521, dtype=torch.float64)
+    total = 0.0
+    a, b = (g.reshape(-1) for g in torch.meshgrid(grid, grid, indexing="ij"))
+    for code in range(3):
+        rows = torch.stack([a, b, torch.full_like(a, code), torch.ones_like(a)], 1)
+        total += float(base.log_prob(rows).exp().sum()) * 0.25**2
+        rows = torch.stack([grid, grid, torch.full_like(grid, code), torch.zeros_like(grid)], 1)
+        total += float(base.log_prob(rows).exp().sum()) * 0.25
+    assert total == pytest.approx(1, abs=2e-3)  # what tails have beyond
+
+
+def test_absent_numbers_do_not_matter(base):
+    x = of_codes(50)
+    other = x.clone()
+    other[x[:, 3] == 0, 1] = 5.0
+    assert_array_equal(base.log_prob(x), base.log_prob(other))
+    other[:, 1] = 5.0
+    assert not np.allclose(base.log_prob(x), base.log_prob(other))
+
+
+@pytest.mark.parametrize("hidden", [p for p in itertools.product([0, 1], repeat=4) if any(p)])
+def test_marginals_are_sums_and_integrals(base, hidden):
+    """Of the joint density over what is hidden, number 1 of rows in which it exists."""
+    hidden = torch.tensor(hidden, dtype=torch.bool)
+    row = torch.tensor([[1.0, 2.0, 1.0, 1.0]], dtype=torch.float64)
+    found = Conditionals(base.components(), hidden).log_prob(row[:, ~hidden])
+    grid, step = torch.linspace(-40, 50, 901, dtype=torch.float64), 0.1
+    axes = [
+        (grid if j < 2 else torch.arange(float(LEVELS[j - 2])).double()) if h else row[0, j : j + 1]
+        for j, h in enumerate(hidden.tolist())
+    ]
+    if hidden[:2].all():
+        axes[0] = axes[0][::3]
+        axes[1] = axes[1][::3]
+        step *= 3
+    rows = torch.stack([g.reshape(-1) for g in torch.meshgrid(*axes, indexing="ij")], 1)
+    density = base.log_prob(rows).exp()
+    lone = rows[:, 3] == 0  # of these the other number does not exist
+    if hidden[1] and hidden[3]:
+        density = torch.where(lone, density / len(axes[1]) / step, density)
+    total = density.sum() * step ** int(hidden[:2].sum())
+    if not (hidden[3] and not hidden[1]):
+        assert_allclose(found[0].exp(), total, rtol=5e-3)
+
+
+def test_draws_have_the_frequencies(base):
+    x = base.sample(40_000, gen(1)).double()
+    codes = base.components().codes
+    share = base.components().log_weights.exp() @ codes.log_tables.exp()
+    share += base.log_tail_share.exp() * codes.log_tail.exp()
+    for level in range(3):
+        assert_mean((x[:, 2] == level).double().numpy(), float(share[level]), 0.01)
+    assert (x[x[:, 3] == 0, 1] == 0).all()
+    inside = x[(x[:, 2] == 2) & (x[:, 0].abs() < 20), 0]
+    assert_mean(inside.numpy(), 8.0, 0.2)
+
+
+def test_weights_are_repeats():
+    x = of_codes(300)
+    twice = torch.cat([x, x[:100]])
+    weight = torch.ones(300, dtype=torch.float64)
+    weight[:100] = 2.0
+    by_weight = MixedMixture(Mixture(1), LEVELS, ABSENT).fit(x, weight, gen(0))
+    by_rows = MixedMixture(Mixture(1), LEVELS, ABSENT).fit(twice, None, gen(0))
+    assert_allclose(by_weight.log_tables, by_rows.log_tables, atol=0.06)
+
+
+def test_the_map_leaves_codes_alone():
+    inner = Affine(np.array([1.0, 2.0]), np.array([2.0, 4.0]))
+    mixed = MixedTransform(inner, np.zeros(2), np.array([[1, 0, 1]]), 1, np.array([[9.0]]))
+    X = np.array([[3.0, 6.0, 1.0], [3.0, 6.0, 0.0]])
+    assert_array_equal(mixed.forward(X), [[1, 1, 1], [1, 0, 0]])
+    assert_allclose(mixed.log_slope(X), -np.log([[2, 4, 1], [2, 1, 1]]))
+    assert_array_equal(mixed.with_atoms(X)[:, 1], [6, 9])
+    assert_array_equal(mixed.inverse(mixed.forward(X))[0], X[0])
+
+
+# -- the model -------------------------------------------------------------------------------------
+
+
+def test_a_table_of_codes_sums_to_one():
+    rng = np.random.RandomState(0)
+    a = rng.randint(0, 4, 1500)
+    b = (a + rng.randint(0, 2, 1500)) % 4
+    c = (a * b + rng.randint(0, 3, 1500)) % 3
+    table = pd.DataFrame({"a": a, "b": b, "c": c}).astype(str)
+    est = USPDensity(base=Mixture(2), random_state=0).fit(table)
+    assert est.energy_kept_  # two components are too few
+    cells = pd.DataFrame([*itertools.product("0123", "0123", "012")], columns=list("abc"))
+    log_p = est.score_samples(cells)
+    assert np.exp(log_p).sum() == pytest.approx(1, abs=3 * est.log_partition_.stderr + 1e-3)
+    truth = table.value_counts(normalize=True)
+    found = pd.Series(np.exp(log_p), index=pd.MultiIndex.from_frame(cells))
+    assert (found.reindex(truth.index) - truth).abs().max() < 0.015
+    joint = log_p.reshape(4, 4, 3)
+    exact = joint - np.logaddexp.reduce(joint, axis=1, keepdims=True)
+    proba = est.conditional_proba(cells, "b").reshape(4, 4, 3, 4)
+    assert_allclose(proba[:, 0], np.exp(exact).transpose(0, 2, 1), atol=1e-6)
+
+
+def test_toys_with_all_kinds_integrate_to_one():
+    """A code, a whole number, and an amount with zeros."""
+    table = frame(800)[["city", "age", "amount"]]
+    est = USPDensity(random_state=0, max_iter=200).fit(table)
+    log_amounts = np.linspace(-4, 8, 121)
+    amounts = np.exp(log_amounts)
+    ages = np.arange(0, 100)
+    total = 0.0
+    for city in CITIES:
+        grid = pd.DataFrame(
+            [*itertools.product([city], ages, amounts)], columns=["city", "age", "amount"]
+        )
+        density = np.exp(est.score_samples(grid)).reshape(len(ages), -1)
+        total += np.trapezoid(density * amounts, log_amounts, axis=1).sum()
+        total += np.exp(est.score_samples(grid.iloc[:: len(amounts)].assign(amount=0.0))).sum()
+    assert total == pytest.approx(1, abs=3 * est.log_partition_.stderr + 0.01)
+
+
+def test_lattices_are_means_over_their_cells(fitted):
+    """The density of an age is smooth enough for the middle to be near the mean, and sums to 1."""
+    row = frame(1, 5)
+    alone = pd.concat([row] * 120, ignore_index=True).assign(age=np.arange(-10, 110))
+    others = row.astype({"age": "Int64"}).assign(age=pd.NA)
+    total = np.exp(fitted.score_samples(alone)).sum()
+    assert_allclose(np.log(total), fitted.score_samples(others)[0], atol=0.1)
+
+
+def test_the_model_is_near_the_truth(fitted):
+    fresh = frame(500, 7)
+    k = fresh["city"].map({"Lima": 0, "Oslo": 1, "Rome": 2}).to_numpy()
+    p = np.log(np.array([0.5, 0.3, 0.2])[k])
+    age = fresh["age"].to_numpy()
+    middle = 40 + 15 * (k == 1)
+    p += np.log(norm.cdf((age + 0.5 - middle) / 8) - norm.cdf((age - 0.5 - middle) / 8))
+    amount = fresh["amount"].to_numpy()
+    some = amount > 0
+    p += np.where(some, np.log(2 / 3), np.log(1 / 3))
+    log_amount = np.log(np.where(some, amount, 1))
+    p += np.where(some, norm.logpdf(log_amount, 2 + k, 0.5) - log_amount, 0)
+    share = np.array([0.2, 0.5, 0.9])[k]
+    p += np.log(np.where(fresh["member"], share, 1 - share)) - np.log(500)
+    p += norm.logpdf(fresh["height"], 170, 10)
+    off = fitted.score_samples(fresh) - p
+    assert -0.6 < off.mean() < 0.0
+
+
+def test_samples_are_tables_of_the_same_kind(fitted):
+    drawn = fitted.sample(500, random_state=0)
+    assert list(drawn.columns) == list(frame(2).columns)
+    pd.testing.assert_series_equal(drawn.dtypes, frame(2).dtypes)
+    assert set(drawn["city"]) == set(CITIES) and (drawn["amount"] >= 0).all()
+    assert_mean((drawn["amount"] == 0).to_numpy(float), 1 / 3, 0.03)
+    assert_mean((drawn["city"] == "Oslo").to_numpy(float), 0.3, 0.03)
+    assert drawn["age"][drawn["city"] == "Oslo"].mean() > 50 > 45 > drawn["age"].median() > 38
+    assert drawn["day"].between("2020-01-01", "2021-05-14").all()
+
+
+def test_unseen_categories_score_low_and_count(fitted):
+    fresh = frame(40, 2)
+    strange = fresh.assign(city="Paris")
+    hidden = fresh.assign(city=None)
+    (city, *_) = fitted.schema_.columns
+    expected = fitted.score_samples(hidden) + np.log(city.unseen)
+    assert_allclose(fitted.score_samples(strange), expected)
+    assert (fitted.predict(strange) == -1).mean() > 0.5
+    kept = fitted.conditional_sample(strange.astype({"age": "Int64"}).assign(age=pd.NA))
+    assert set(kept["city"]) == {"Paris"} and not kept["age"].isna().any()
+
+
+def test_rows_with_holes(fitted_to_holes):
+    est, fresh = fitted_to_holes, holed(frame(60, 4))
+    score = est.score_samples(fresh)
+    assert np.isfinite(score).all()
+    assert_allclose(est.score_samples(fresh[:9]), score[:9], rtol=1e-6, atol=1e-6)
+    nothing = holed(frame(1), 1.0).astype(object)
+    nothing.iloc[0] = None
+    assert est.score_samples(nothing)[0] == 0
+    filled = est.conditional_mean(fresh)
+    assert not filled.isna().any(axis=None) and list(filled.columns) == list(fresh.columns)
+    known = fresh.notna()
+    assert (filled.astype(object)[known].fillna(0) == fresh.astype(object)[known].fillna(0)).all(
+        axis=None
+    )
+    first, second = est.conditional_sample(fresh, n_samples=2, random_state=0)
+    assert (first["city"] != second["city"]).any()
+    assert (filled["age"] == filled["age"].round()).all()
+    assert (est.predict(fresh) == -1).mean() < 0.3
+
+
+def test_what_is_missing_follows_the_rest(fitted):
+    table = frame(400, 6)
+    proba = fitted.conditional_proba(table, "city")
+    assert fitted.schema_.levels("city") == tuple(CITIES)
+    assert_allclose(proba.sum(1), 1)
+    right = CITIES[proba.argmax(1)] == table["city"]
+    assert right.mean() > 0.6
+    interval = fitted.conditional_interval(table)
+    assert np.isnan(interval[:, [0, 4]]).all()
+    low, high = interval[:, 1].T
+    assert_mean(((low <= table["age"]) & (table["age"] <= high)).to_numpy(float), 0.9, 0.03)
+    filled = fitted.conditional_mean(table.astype({"age": "Int64"}).assign(age=pd.NA))
+    off = (filled["age"].astype(float) - table["age"]).std()
+    assert off < 0.95 * table["age"].std()
+    values = fitted.score_values(table)
+    own = np.log(proba[np.arange(400), np.searchsorted(CITIES, table["city"])])
+    assert_allclose(values[:, 0], own, atol=1e-5)
+    given = fitted.conditional_score_samples(table, given=["age", "amount", "day", 4, 5])
+    assert_allclose(given, own, atol=0.35)
+    with pytest.raises(ValueError, match="column must be one of codes, got 'age'"):
+        fitted.conditional_proba(table, "age")
+
+
+def test_gradients_are_refused(fitted):
+    with pytest.raises(TypeError, match=r"X must have no columns of codes .* got city, member"):
+        fitted.score_function(frame(3))
+    assert np.isfinite(fitted.energy_samples(frame(3))).all()
+    with pytest.raises(ValueError, match="X must have no missing or unseen values here"):
+        fitted.energy_samples(holed(frame(20)))
+
+
+def test_other_columns_are_refused(fitted):
+    with pytest.raises(ValueError, match="feature names"):
+        fitted.score_samples(frame(3).rename(columns={"age": "years"}))
+    with pytest.raises(ValueError, match=r"column 'age' must hold numbers .* got text"):
+        fitted.score_samples(frame(3).assign(age=["a", "b", "c"]))
+
+
+def test_files_copies_and_clones(fitted, tmp_path):
+    fresh = frame(30, 3)
+    fitted.save(tmp_path / "model")
+    back = USPDensity.load(tmp_path / "model")
+    assert_array_equal(back.score_samples(fresh), fitted.score_samples(fresh))
+    pd.testing.assert_frame_equal(back.sample(5, 0), fitted.sample(5, 0))
+    again = pickle.loads(pickle.dumps(fitted))
+    assert_array_equal(again.score_samples(fresh), fitted.score_samples(fresh))
+    assert clone(fitted).columns == "auto"
+
+
+def test_polars_frames_and_arrays():
+    table = in_polars(frame(150))
+    est = USPDensity(max_iter=2, random_state=0).fit(table)
+    assert isinstance(est.sample(3), pl.DataFrame)
+    other = USPDensity(max_iter=2, random_state=0).fit(frame(150))
+    assert_allclose(est.score_samples(table), other.score_samples(frame(150)))
+    X = np.column_stack([np.arange(150) % 3, np.random.RandomState(0).randn(150)])
+    est = USPDensity(columns={0: "category"}, max_iter=2, random_state=0).fit(X)
+    drawn = est.sample(50, random_state=0)
+    assert isinstance(drawn, np.ndarray) and set(drawn[:, 0]) == {0.0, 1.0, 2.0}
+
+
+def test_noise_contrastive_estimation_learns_codes():
+    est = NCEDensity(base="mixture", random_state=0, max_iter=100).fit(frame())
+    other = USPDensity(base="mixture", random_state=0, max_iter=1).fit(frame())
+    fresh = frame(300, 8)
+    assert est.score(fresh) > other.score(fresh) - 0.1
+    assert len(est.sample(4)) == 4
+
+
+def test_a_warm_start_keeps_the_columns():
+    est = USPDensity(warm_start=True, max_iter=2, random_state=0).fit(frame(120))
+    before = est.schema_
+    est.fit(frame(200, 5))
+    assert est.schema_ is before
+
+
+def test_searches_imputers_and_detectors_take_tables():
+    table = holed(frame(160))
+    search = GridSearchCV(USPDensity(max_iter=2), {"batch_size": [8, 16]}, cv=2).fit(table)
+    assert np.isfinite(search.best_score_)
+    filled = DensityImputer(USPDensity(max_iter=2), random_state=0).fit_transform(table)
+    assert not filled.isna().any(axis=None)
+    detector = ConformalNoveltyDetector(USPDensity(max_iter=2), random_state=0).fit(frame(200))
+    assert (detector.predict(frame(200, 9)) == -1).mean() < 0.2
+
+
+def test_a_detector_finds_the_odd_value_and_says_why(tmp_path):
+    detector = NoveltyDetector(USPDensity(max_iter=50), random_state=0).fit(frame())
+    assert len(detector.members_) == 4 and detector.quantiles_.shape == (5, 2)
+    fresh = frame(200, 9)
+    assert (detector.predict(fresh) == -1).mean() < 0.13
+    assert (detector.predict(holed(fresh)) == -1).mean() < 0.2
+    strange = fresh[:20].assign(age=140)
+    assert (detector.predict(strange) == -1).all()
+    why = reasons(detector, strange[:4], n_columns=2)
+    assert [row[0].column for row in why] == ["age"] * 4
+    assert all(row[0].low > 15 and row[0].high < 90 for row in why)
+    assert str(why[0][0]).startswith("age 140; given the rest ")
+    assert (detector.contributions(strange[:4]).argmax(1) == 1).all()
+    unseen = fresh[:5].assign(city="Paris")
+    assert feature_contributions(detector.estimator_, unseen).argmax(1).tolist() == [0] * 5
+    assert "city Paris (0 %)" in str(reasons(detector, unseen)[0][0])
+    detector.save(tmp_path / "detector")
+    back = NoveltyDetector.load(tmp_path / "detector")
+    assert_allclose(back.score_samples(fresh), detector.score_samples(fresh))
+    trimmed = NoveltyDetector(USPDensity(max_iter=2), contamination=0.1, random_state=0)
+    assert len(trimmed.fit(fresh).kept_) == 180
+    with pytest.raises(TypeError, match=r"estimator must have a density of skebm inside, got"):
+        reasons(GridSearchCV, fresh)
+
+
+def test_swapped_categories_are_found_by_the_least_likely_one():
+    """Where columns depend, and the joint density is spread over others."""
+    rng = np.random.RandomState(0)
+    a = rng.randint(0, 4, 1200)
+    table = pd.DataFrame({"a": a, "b": (a + (rng.uniform(size=1200) < 0.05)) % 4}).astype(str)
+    table["c"] = rng.randint(0, 10, 1200).astype(str)
+    est = USPDensity(random_state=0, max_iter=50).fit(table[:800])
+    bad = table[800:].assign(b=((a[800:] + 2) % 4).astype(str))
+    good, odd = (est.score_values(t)[:, :2].min(1) for t in (table[800:], bad))
+    assert np.quantile(good, 0.1) > np.quantile(odd, 0.9)
