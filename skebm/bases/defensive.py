@@ -10,7 +10,7 @@ from skebm._components import check_number
 from skebm.bases._base import BaseComponent
 from skebm.bases.gaussian import Gaussian
 from skebm.bases.mixture import Mixture, MixtureBase, repeat_by_weight
-from skebm.bases.tails import far_rows
+from skebm.bases._far import far_rows
 
 MOST_ROWS = 10_000  # for the mixture's last fit; more would not change a proposal
 

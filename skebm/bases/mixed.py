@@ -16,6 +16,7 @@ from sklearn.cluster import KMeans
 
 from skebm.bases._base import Base, BaseComponent
 from skebm.bases._conditional import TAIL_DOF, Codes, Components, Tails
+from skebm.bases._far import far_rows
 from skebm.bases.mixture import MOST_ROWS, Mixture, repeat_by_weight
 
 SIZES = (1, 2, 3, 5, 8, 12, 18, 27)
@@ -94,7 +95,9 @@ class MixedMixture(BaseComponent):
         self.absent = absent
 
     def fit(self, x: torch.Tensor, weight: torch.Tensor | None, rng: torch.Generator) -> MixedBase:
-        """Fit to standardized rows (n, d)."""
+        """Fit to standardized rows (n, d); up to 2 % of them are left to the tails."""
+        far, lost = far_rows(x[:, : x.shape[1] - len(self.n_levels)], weight)
+        x, weight = x[~far], None if weight is None else weight[~far]
         repeated = repeat_by_weight(x, weight, rng).double().cpu()
         seed = int(torch.randint(2**31, (1,), generator=rng, device=rng.device))
         random = np.random.RandomState(seed)
@@ -106,7 +109,7 @@ class MixedMixture(BaseComponent):
         fold = random.permutation(len(rows.z)) % n_folds
         parts = [np.flatnonzero((fold != i) | (n_folds == 1)) for i in range(n_folds)]
         shapes = [fitted(rows.take(part), k, self._tables(), random, FINE) for part in parts]
-        share = min(max(1 / (len(rows.z) + 1), LEAST_SHARE), MOST_SHARE)
+        share = lost + min(max(1 / (len(rows.z) + 1), LEAST_SHARE), MOST_SHARE)
         return self._base(shapes, rows, share).to(x.device)
 
     def _rows(self, x: torch.Tensor) -> Rows:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-__all__ = ["Defended", "far_rows", "fit_defended"]
+__all__ = ["Defended", "fit_defended"]
 
 
 import dataclasses
 
-import numpy as np
 import torch
 
 from skebm.bases._base import Base, BaseComponent
 from skebm.bases._conditional import TAIL_DOF as DOF
 from skebm.bases._conditional import TAIL_NORM as LOG_NORM
 from skebm.bases._conditional import Components, Tails
+from skebm.bases._far import FAR, far_rows
 from skebm.bases.mixed import MixedMixture
 from skebm.bases.torch_distribution import TorchDistribution
 from skebm.bases.uniform import Uniform
-from skebm.data import trimmed_moments
 
 LEAST_SHARE, MOST_SHARE = 1e-3, 1e-2  # of the tails, beside the rows that they stand for
-FAR = 50.0  # trimmed standard deviations beyond which a row is left to the tails
-FEW = 0.02  # share of the weight up to which they can be
 
 
 class Defended(Base):
@@ -167,14 +164,3 @@ def fit_defended(
     std = ((w / w.sum()) @ (x - mean).square()).sqrt()
     scale = torch.where(std > 0, std, 1.0)
     return Defended(core, mean, scale, torch.tensor(share, device=x.device))
-
-
-def far_rows(x: torch.Tensor, weight: torch.Tensor | None) -> tuple[torch.Tensor, float]:
-    """Return which of the rows (n, d) tails stand for, and their share of the weight."""
-    rows, w = x.double().cpu().numpy(), None if weight is None else weight.double().cpu().numpy()
-    mean, std = trimmed_moments(rows, w)
-    far = (np.abs(rows - mean) > FAR * np.where(std > 0, std, np.inf)).any(1)
-    share = float(np.average(far, weights=w))
-    if share > FEW:
-        return torch.zeros(len(x), dtype=torch.bool, device=x.device), 0.0
-    return torch.from_numpy(far).to(x.device), share
