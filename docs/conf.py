@@ -1,7 +1,12 @@
-"""Sphinx configuration. Building needs no network: no intersphinx, no remote theme."""
+"""Sphinx configuration. Neither building nor reading needs a network."""
 
+import os
 import re
+import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 project = "skebm"
 author = "the skebm developers"
@@ -11,19 +16,61 @@ release = version = installed_version("skebm")
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
+    "_mathml",
+    "myst_parser",
     "numpydoc",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "_templates"]
-html_theme = "alabaster"
-html_theme_options = {"description": "Energy-based densities in scikit-learn style"}
+exclude_patterns = ["_build", "_templates", "gallery/*.ipynb", "gallery/*.md5"]
+html_math_renderer = "mathml"
+source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
+suppress_warnings = ["config.cache"]  # the hook of the gallery cannot be pickled
+
+html_theme = "pydata_sphinx_theme"
+html_title = "skebm"
+html_static_path = ["_static"]
+html_css_files = ["skebm.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "show_prev_next": False,
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": ["sphinx-version"],
+    "navbar_align": "left",
+    "header_links_before_dropdown": 7,
+}
+html_sidebars = {"install": [], "changelog": [], "index": []}
 
 autosummary_generate = True
 autosummary_imported_members = True
 autosummary_ignore_module_all = False  # what a package exports is what its page shows
 autodoc_typehints = "none"  # types are in the docstrings
 numpydoc_show_class_members = False  # autodoc lists them
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples/gallery",
+    "gallery_dirs": "gallery",
+    "filename_pattern": "plot_",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "show_signature": False,
+    "min_reported_time": 3600,
+    "plot_gallery": os.environ.get("SKEBM_GALLERY", "1") != "0",
+    "within_subsection_order": "FileNameSortKey",
+    "backreferences_dir": None,
+    "write_computation_times": False,  # a page that fetches scripts
+}
 
 REQUEST_METHOD = re.compile(r"set_\w+_request$")  # scikit-learn adds these to every estimator
 

@@ -9,10 +9,12 @@ __all__ = [
     "SteinEBM",
     "USPDensity",
     "__version__",
+    "show_versions",
 ]
 
 from importlib.metadata import version
 
+from skebm._versions import show_versions
 from skebm.estimators import (
     BoundsEBM,
     EnergyDensity,

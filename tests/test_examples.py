@@ -15,6 +15,7 @@ BENCHMARKS = sorted(
     for path in (EXAMPLES / "benchmarks").rglob("*.py")
     if path.name[0] != "_"
 )
+GALLERY = sorted((EXAMPLES / "gallery").glob("plot_*.py"))
 PAPERS = sorted(path.name for path in (EXAMPLES / "papers").glob("*.py") if path.name[0] != "_")
 
 
@@ -107,10 +108,19 @@ def test_model_selection_prints_its_searches_and_draws_the_curve(tmp_path):
 
 
 @pytest.mark.slow
-def test_demo_prints_both_tables_and_writes_the_pictures(tmp_path):
+def test_demo_finds_explains_and_writes_a_report(tmp_path):
     out = run_script(EXAMPLES / "demo.py", tmp_path)
-    for method in ("HybridCDDensity", "KernelDensity", "GaussianMixture", "IsolationForest"):
-        assert out.count(f"\n{method}") == 2
-    for name in ("density.png", "history.png"):
-        picture = tmp_path / "output" / name
-        assert picture.read_bytes().startswith(b"\x89PNG") and str(picture) in out
+    for method in ("NoveltyDetector", "IsolationForest", "GaussianMixture"):
+        assert method in out
+    assert "row 4: age 131; given the rest " in out
+    for name in ("density.png", "p_values.png", "customers.png"):
+        assert (tmp_path / "output" / name).read_bytes().startswith(b"\x89PNG")
+    report = (tmp_path / "output" / "report.html").read_text()
+    assert report.count("<img") == 3 and "report.html" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", GALLERY, ids=lambda p: p.stem)
+def test_a_script_of_the_gallery_is_short_and_documented(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 60 and text.startswith('"""\n')

@@ -23,6 +23,7 @@ MOST_DECIMALS, MOST_CELLS = 6, 1e12
 EXACT, ROUNDING = 1e-7, 1e-14  # distance from whole numbers that is none, and of large ones
 EDGE, EDGE_PART = 0.08, 0.25  # share of the rows in that part of the way from an end to the median
 FEWEST_FOR_EDGE = 30
+SHORT = 0.25  # of the way from the median to the other end
 DAY = 86_400e6  # microseconds
 
 
@@ -464,12 +465,16 @@ def _atoms(values: np.ndarray, share: np.ndarray, step: float) -> tuple[float, .
 
 
 def _end(x: np.ndarray) -> float:
-    """Return the least of values (n,) where many are near it, else minus infinity."""
+    """Return the least of values (n,) where many are near it or the other side is far longer.
+
+    Else they fade out: minus infinity.
+    """
     low, middle = x.min(), np.median(x)
     if len(x) < FEWEST_FOR_EDGE or middle == low:
         return -math.inf if len(x) < FEWEST_FOR_EDGE else float(low)
     near = (x <= low + EDGE_PART * (middle - low)).mean()
-    return float(low) if near > EDGE else -math.inf
+    is_short = middle - low < SHORT * (x.max() - middle)
+    return float(low) if near > EDGE or is_short else -math.inf
 
 
 def lattice_step(values: np.ndarray) -> float:

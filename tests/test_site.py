@@ -1,0 +1,98 @@
+"""The built site: every public name has a page, nothing is fetched from elsewhere.
+
+Reads the folder named by SKEBM_SITE (``make docs`` builds it), and is skipped without one. With a
+Chromium at hand pages are opened in it too.
+"""
+
+import importlib
+import os
+import pkgutil
+import re
+import shutil
+import subprocess
+import zlib
+from pathlib import Path
+
+import pytest
+
+import skebm
+
+SITE = Path(os.environ.get("SKEBM_SITE", "docs/_build/html"))
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("SKEBM_SITE"), reason="SKEBM_SITE names no built site"
+)
+FETCHED = re.compile(
+    r"<(?:script|img|iframe|source)[^>]+src=\"(https?:)?//"
+    r"|<link[^>]+rel=\"(?:stylesheet|preload|icon)\"[^>]+href=\"(https?:)?//"
+)
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+
+
+def pages():
+    return sorted(SITE.rglob("*.html"))
+
+
+def documented():
+    """The names in the inventory that other sites link by."""
+    data = (SITE / "objects.inv").read_bytes()
+    lines = zlib.decompress(data.split(b"\n", 4)[4]).decode().splitlines()
+    return {line.split(" ")[0] for line in lines}
+
+
+def packages():
+    yield skebm
+    for found in pkgutil.iter_modules(skebm.__path__):
+        if not found.name.startswith("_"):
+            yield importlib.import_module(f"skebm.{found.name}")
+
+
+@pytest.mark.parametrize("package", packages(), ids=lambda p: p.__name__)
+def test_every_public_name_has_a_page(package):
+    known = {name.rsplit(".", 1)[-1] for name in documented()}
+    assert {n for n in package.__all__ if not n.startswith("__")} - known == set()
+
+
+def test_pages_fetch_nothing():
+    fetching = {p.name for p in pages() if FETCHED.search(p.read_text(encoding="utf-8"))}
+    assert fetching == set()
+
+
+def test_links_and_pictures_lead_somewhere():
+    broken = []
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"<(?:img|a|script)[^>]+(?:src|href)=\"([^\"#?]+)", text):
+            if ":" in target or target.startswith("//"):
+                continue
+            if not (page.parent / target).exists():
+                broken.append((page.name, target))
+    assert broken == []
+
+
+def test_formulas_are_drawn_without_a_script():
+    text = (SITE / "notation.html").read_text(encoding="utf-8")
+    assert "<math" in text and "MathJax" not in text
+
+
+def test_the_site_is_small_and_can_be_searched():
+    assert sum(p.stat().st_size for p in SITE.rglob("*") if p.is_file()) < 30e6
+    assert "conformal" in (SITE / "searchindex.js").read_text(encoding="utf-8")
+    assert len(list((SITE / "gallery").glob("plot_*.html"))) >= 14
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: the pages are only read")
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("page", ["index.html", "tour.html", "notation.html", "benchmarks.html"])
+def test_pages_fit_a_browser(page, width, tmp_path):
+    probe = tmp_path / "probe.html"
+    probe.write_text(
+        f'<iframe id="f" src="file://{(SITE / page).resolve()}" width="{width}" height="900">'
+        "</iframe><script>onload = () => { const d = f.contentDocument.documentElement;"
+        "document.title = d.scrollWidth + ' ' + d.clientWidth }</script>"
+    )
+    options = ["--headless", "--no-sandbox", "--allow-file-access-from-files", "--dump-dom"]
+    dom = subprocess.run(
+        [CHROMIUM, *options, f"file://{probe}"], capture_output=True, text=True, timeout=120
+    ).stdout
+    wide, shown = map(int, re.search(r"<title>(\d+) (\d+)", dom).groups())
+    assert wide <= shown
