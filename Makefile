@@ -11,7 +11,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt
 
-.PHONY: install test demo bench docs lint clean
+.PHONY: install test test-oldest demo bench docs site package lint clean
 .NOTPARALLEL: # one environment, one pip at a time
 
 install: $(VENV)/.installed
@@ -37,12 +37,32 @@ bench: $(VENV)/.installed
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx -b html -W --keep-going docs docs/_build/html
 
+# The pages as built: names, links, sizes; in a Chromium too where there is one.
+site: docs
+	SKEBM_SITE=docs/_build/html $(BIN)/python -m pytest -q tests/test_site.py
+
+# What is given away: a wheel and a source archive, the wheel tried in an environment of its own.
+package: $(VENV)/.installed
+	rm -rf dist build/fresh
+	$(BIN)/python -m pip install $(PIP_ARGS) -q build
+	$(BIN)/python -m build --outdir dist
+	$(PYTHON) -m venv build/fresh
+	build/fresh/bin/python -m pip install $(PIP_ARGS) -q -c constraints.txt dist/*.whl
+	cd build && fresh/bin/python ../tests/smoke.py
+
+# The suite with the oldest versions that are declared.
+test-oldest:
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install $(PIP_ARGS) -c constraints-oldest.txt -e ".[plot,test]"
+	$(VENV)-oldest/bin/python -m pytest -n auto $(PYTEST_ARGS)
+
 lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
 clean:
-	rm -rf $(VENV) build dist docs/_build docs/generated output examples/output
+	rm -rf $(VENV) $(VENV)-oldest build dist docs/_build docs/generated docs/gallery output
+	rm -rf examples/output
 	rm -rf skebm.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find skebm tests docs examples -type d -name __pycache__ -prune -exec rm -rf {} +

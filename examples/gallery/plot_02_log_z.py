@@ -18,8 +18,8 @@ est = HybridCDDensity(base="gaussian", max_iter=150, random_state=0).fit(X)
 model, base = est.density_.model, est.base_
 
 # %%
-# Quadrature works in up to two columns and is the reference. Importance sampling from the base takes
-# as many draws as you give it, annealing as many chains.
+# Quadrature works in up to two columns and is the reference. Importance sampling from the base
+# takes as many draws as you give it, annealing as many chains.
 methods = {"quadrature": Quadrature()}
 methods |= {f"importance, {n:,} draws": ImportanceSampling(n, n) for n in (1000, 10_000, 100_000)}
 methods |= {f"annealing, {n} chains": AIS(n_chains=n) for n in (64, 256)}

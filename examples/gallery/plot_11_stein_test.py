@@ -2,8 +2,8 @@
 Is the model right? A Stein test
 ================================
 
-The kernel Stein discrepancy: a test of fit that needs no normalizer, only gradients of the log density: of a mixture with one
-component and of larger ones.
+The kernel Stein discrepancy tests whether rows follow a model from gradients of its log density
+alone: here a mixture with one component, and larger ones.
 """
 
 import matplotlib.pyplot as plt

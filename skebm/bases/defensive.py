@@ -8,9 +8,9 @@ import torch
 
 from skebm._components import check_number
 from skebm.bases._base import BaseComponent
+from skebm.bases._far import far_rows
 from skebm.bases.gaussian import Gaussian
 from skebm.bases.mixture import Mixture, MixtureBase, repeat_by_weight
-from skebm.bases._far import far_rows
 
 MOST_ROWS = 10_000  # for the mixture's last fit; more would not change a proposal
 
