@@ -130,7 +130,8 @@ def density(report: Report) -> None:
     z = est.log_partition_
     report.say(
         f"Two moons: {est.score(fresh):.3f} nats per unseen row, "
-        f"{truth.log_density(fresh).mean():.3f} by the truth. log Z = {z.value:.3f} +- {z.stderr:.1g}."
+        f"{truth.log_density(fresh).mean():.3f} by the truth. "
+        f"log Z = {z.value:.3f} +- {z.stderr:.1g}."
     )
     figure, ax = plt.subplots(figsize=(6, 4.5), layout="constrained")
     DensityDisplay.from_estimator(est, X[:300], n_samples=300, random_state=0, ax=ax)

@@ -265,6 +265,7 @@ def change_of(name, key):
 
 # parameters that must not change a fit: another value, and why
 KEPT = {
+    "columns": ({}, "of an array: all are continuous anyway"),
     "n_restarts": (3, "another training is made only where a generator folds"),
     "device": ("cpu", "where it runs"),
     "checkpoint_dir": ("here", "where an interrupted fit is found again"),
@@ -279,6 +280,7 @@ POSITIVE = [0.0, -1.0, np.nan], ["x", None], "a number > 0"
 BAD = {
     "energy": (["mpl"], [3, None], "one of ['conv', 'ica', 'mlp', 'rbm'"),
     "base": (["gausian"], [3, MLP(), Gaussian], "one of ['gaussian', 'kernel'"),
+    "columns": ([], ["yes", 3], "'auto' or a dict"),
     "standardize": (["yes"], [3, None], "one of ['auto', 'affine', 'marginal', True, False]"),
     "data_noise": ([-0.1], ["automatic"], "a number >= 0"),
     "max_iter": COUNT,

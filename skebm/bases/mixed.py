@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from scipy.linalg import solve_triangular
 from scipy.special import logsumexp
-from sklearn.cluster import KMeans
 
 from skebm.bases._base import Base, BaseComponent
 from skebm.bases._conditional import TAIL_DOF, Codes, Components, Tails
@@ -274,6 +273,8 @@ def fitted(
         overall[t] = (overall[t] * n + 0.5 / (t.stop - t.start)) / (n + 0.5)
     share = np.ones((n, 1))
     if k > 1:
+        from sklearn.cluster import KMeans  # slow to import
+
         start = np.hstack([np.where(rows.absent, 0, rows.z), rows.hot - overall])
         seed = int(random.randint(2**31 - 1))
         label = KMeans(k, n_init=1, random_state=seed).fit_predict(start)

@@ -42,8 +42,10 @@ class Number(NamedTuple):
         A value of that lattice.
     atoms : tuple of float
         Values that many rows repeat: a code says which, and the number is absent.
-    low, high : float
-        Ends that the rows reach, as amounts reach 0; infinite where they fade out.
+    low : float
+        Lower end that the rows reach, as amounts reach 0; minus infinity where they fade out.
+    high : float
+        Upper end, infinity where they fade out.
     fill : float
         A value in the middle.
     dated : str

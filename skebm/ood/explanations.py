@@ -26,8 +26,10 @@ class Reason(NamedTuple):
         What the row has there; None where it is missing.
     contribution : float
         What the log density would gain on average by another value, nats.
-    low, high : float
-        Middle interval given the others, units of the column; nan for categories.
+    low : float
+        Lower end of the middle interval given the others, units of the column; nan for categories.
+    high : float
+        Its upper end.
     expected : object
         The likeliest category given the others; None for numbers.
     probability : float

@@ -35,7 +35,7 @@ def is_abstract(cls):
 def test_everything_public_has_its_case():
     assert {name for place in PLACES for name in public(place, Component)} == set(cases.COMPONENTS)
     assert {name for name in importlib.import_module("skebm").__all__} >= set(cases.CLASSES)
-    assert public("ood", object) == {*cases.DETECTORS, *cases.LOCAL} and public(
+    assert public("ood", object) == {*cases.DETECTORS, *cases.LOCAL, "Reason"} and public(
         "plots", object
     ) == set(cases.DISPLAYS)
 
