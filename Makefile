@@ -62,7 +62,7 @@ lint: $(VENV)/.installed
 	$(BIN)/python -m mypy
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest build dist docs/_build docs/generated docs/gallery output
+	rm -rf $(VENV) $(VENV)-oldest build dist docs/_build docs/generated docs/gallery docs/reference output
 	rm -rf examples/output
 	rm -rf skebm.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find skebm tests docs examples -type d -name __pycache__ -prune -exec rm -rf {} +

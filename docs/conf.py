@@ -7,6 +7,9 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+import _reference
+
+_reference.write(Path(__file__).parent / "reference")
 
 project = "skebm"
 author = "the skebm developers"
@@ -44,11 +47,11 @@ html_theme_options = {
     "navbar_align": "left",
     "header_links_before_dropdown": 7,
 }
-html_sidebars = {"install": [], "changelog": [], "index": []}
+html_copy_source = False
+html_sidebars = {name: [] for name in ("install", "tour", "changelog", "contributing", "index")}
+html_sidebars["reference/**"] = []
 
 autosummary_generate = True
-autosummary_imported_members = True
-autosummary_ignore_module_all = False  # what a package exports is what its page shows
 autodoc_typehints = "none"  # types are in the docstrings
 numpydoc_show_class_members = False  # autodoc lists them
 copybutton_prompt_text = r">>> |\.\.\. |\$ "

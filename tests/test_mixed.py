@@ -2,9 +2,6 @@
 
 import itertools
 import pickle
-import re
-import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,7 +19,6 @@ from skebm.bases._conditional import Conditionals
 from skebm.bases.mixed import MixedMixture
 from skebm.data import Affine, Category, MixedTransform, Number, Schema
 from skebm.data.schema import lattice_step
-from skebm.exceptions import DataDegeneracyWarning
 from skebm.impute import DensityImputer
 from skebm.ood import (
     ConformalNoveltyDetector,
@@ -582,21 +578,3 @@ def test_swapped_categories_are_found_by_the_least_likely_one():
     bad = table[800:].assign(b=((a[800:] + 2) % 4).astype(str))
     good, odd = (est.score_values(t)[:, :2].min(1) for t in (table[800:], bad))
     assert np.quantile(good, 0.1) > np.quantile(odd, 0.9)
-
-
-def test_the_lines_of_the_readme_run(tmp_path, monkeypatch):
-    table = frame(300).rename(columns={"day": "since"})
-    table.loc[7, "amount"], table.loc[8, "city"], table.loc[9, "age"] = 5000.0, None, 150
-    table.to_csv(tmp_path / "customers.csv", index=False)
-    monkeypatch.chdir(tmp_path)
-    text = (Path(__file__).parents[1] / "README.md").read_text()
-    (block,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "read_csv" in b]
-    found: dict = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataDegeneracyWarning)  # of an amount of 5,000
-        exec(block, found)
-    assert {7, 9} <= set(found["odd"].index)
-    said = dict(zip(found["odd"].index, found["why"], strict=True))
-    assert said[7].startswith("amount 5000; given the rest ") and said[9].startswith("age 150; ")
-    assert found["whole"].dtypes.equals(found["table"].dtypes)
-    assert not found["whole"].isna().any(axis=None)

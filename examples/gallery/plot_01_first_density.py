@@ -11,7 +11,7 @@ from skebm.plots import DensityDisplay
 
 truth = two_moons()
 X = truth.sample(1500, random_state=0)
-est = USPDensity(max_iter=400, random_state=0).fit(X)
+est = USPDensity(base="gaussian", max_iter=600, random_state=0).fit(X)
 
 # %%
 # Lines are log densities in nats, dots are rows of the table, crosses draws of the model.

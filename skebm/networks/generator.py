@@ -58,7 +58,7 @@ class GeneratorComponent(Component):
     def build(
         self, latent_dim: int, shape: tuple[int, ...], rng: torch.Generator
     ) -> torch.nn.Module:
-        """Return a fresh module that maps (n, latent_dim) to (n, *shape)."""
+        """Return a fresh module that maps (n, latent_dim) to (n, ...)."""
 
 
 class MLPGenerator(GeneratorComponent):
@@ -199,7 +199,7 @@ class MLPGenerator(GeneratorComponent):
 
 
 class GeneratorNetwork(torch.nn.Module):
-    """The network of an `MLPGenerator`; latents (n, d) to rows (n, *shape).
+    """The network of an `MLPGenerator`; latents (n, d) to rows (n, ...).
 
     Parameters
     ----------
@@ -262,7 +262,7 @@ class GeneratorNetwork(torch.nn.Module):
             self.skip = torch.nn.Parameter(eye)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        """Map (n, d) to (n, *shape)."""
+        """Map (n, d) to (n, ...)."""
         *inner, last = self._linear()
         a = z
         for i, layer in enumerate(inner):

@@ -106,7 +106,7 @@ class ConvGenerator(GeneratorComponent):
     def build(
         self, latent_dim: int, shape: tuple[int, ...], rng: torch.Generator
     ) -> torch.nn.Module:
-        """Return a fresh module from noise (n, latent_dim) to images (n, *shape)."""
+        """Return a fresh module from noise (n, latent_dim) to images (n, ...)."""
         channels, sides = _check(self, latent_dim, shape)
         parts = _first_map(latent_dim, (channels[0], *sides), rng)
         for a, b in pairwise(channels):
@@ -194,7 +194,7 @@ class ResidualGenerator(GeneratorComponent):
     def build(
         self, latent_dim: int, shape: tuple[int, ...], rng: torch.Generator
     ) -> torch.nn.Module:
-        """Return a fresh module from noise (n, latent_dim) to images (n, *shape)."""
+        """Return a fresh module from noise (n, latent_dim) to images (n, ...)."""
         channels, sides = _check(self, latent_dim, shape)
         parts = _first_map(latent_dim, (channels[0], *sides), rng)
         parts += [UpBlock(a, b, self.batch_norm, rng) for a, b in pairwise(channels)]

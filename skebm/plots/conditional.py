@@ -114,7 +114,7 @@ class ConditionalDisplay(Display):
         hidden = row.copy()
         hidden[0, j] = np.nan
         drawn = estimator.conditional_sample(hidden, N_DRAWS, random_state=0)[0, :, j]
-        low, high = drawn.min(), drawn.max()
+        low, high = np.quantile(drawn, SHOWN)
         wider = WIDTH * (high - low)
         values = np.linspace(low - wider, high + wider, grid_resolution)
         rows = np.repeat(row, grid_resolution, axis=0)
