@@ -44,7 +44,7 @@ site: docs
 # What is given away: a wheel and a source archive, the wheel tried in an environment of its own.
 package: $(VENV)/.installed
 	rm -rf dist build/fresh
-	$(BIN)/python -m pip install $(PIP_ARGS) -q build
+	$(BIN)/python -m pip install $(PIP_ARGS) -q -c constraints.txt build
 	$(BIN)/python -m build --outdir dist
 	$(PYTHON) -m venv build/fresh
 	build/fresh/bin/python -m pip install $(PIP_ARGS) -q -c constraints.txt dist/*.whl

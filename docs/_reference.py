@@ -8,9 +8,7 @@ from pathlib import Path
 
 import skebm
 
-ORDER = (
-    "skebm ood impute plots metrics stein diagnostics datasets bases energies samplers objectives"
-)
+ORDER = "ood impute plots metrics stein diagnostics datasets bases energies samplers objectives"
 
 
 def places() -> list[str]:

@@ -14,6 +14,7 @@ from skebm._tables import naming_columns
 from skebm.estimators._conditional import column_numbers
 from skebm.plots._display import Display
 
+SHOWN = 0.005, 0.995  # of the draws: with all, tails would make the rest a line
 N_DRAWS, WIDTH = 512, 0.5  # of what is hidden; how far the axis goes on beyond them, of their range
 
 
