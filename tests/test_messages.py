@@ -248,6 +248,22 @@ def test_whether_the_energy_is_kept_is_said_and_shown(capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_levels_of_talk(capsys, caplog):
+    with caplog.at_level("INFO", logger="skebm"):
+        tiny(base="gaussian", max_iter=2).fit(X)
+    said = [line.partition(":")[0] for line in caplog.messages]
+    assert said == ["table", "base", "update 0", "update 2", "training", "log Z", "threshold"]
+    assert capsys.readouterr() == ("", "")
+    caplog.clear()
+    tiny(base="gaussian", max_iter=2, verbose=2).fit(X)
+    out, err = capsys.readouterr()
+    assert [line.partition(":")[0] for line in out.splitlines() if "kept" not in line] == said
+    assert err == "" and "base: Mixture of 1 components (" in out
+    tiny(base="gaussian", max_iter=2, verbose=1).fit(X)
+    out, err = capsys.readouterr()
+    assert "training" in err and "held-out gain" in out and "update" not in out
+
+
 def test_a_search_over_equal_models_says_so():
     search = GridSearchCV(
         tiny(base="gaussian", learning_rate=1e-9),

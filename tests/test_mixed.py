@@ -266,6 +266,12 @@ def test_one_component_has_moments_and_frequencies():
     assert_allclose(share[3:].sum(), 1, rtol=1e-9)
 
 
+def test_weights_sum_to_one(base):
+    weights = torch.cat([base.log_weights, base.log_tail_share[None]]).exp()
+    assert float(weights.sum()) == pytest.approx(1, abs=1e-12)
+    assert 0 < float(base.log_tail_share.exp()) < 0.02
+
+
 def test_the_base_sums_to_one(base):
     """Over the codes, and over a grid of the numbers that exist."""
     grid = torch.linspace(-60, 70, 521, dtype=torch.float64)

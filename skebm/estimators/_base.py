@@ -128,7 +128,8 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
         Continue from the last fit, with its scaling and base, for `max_iter` more updates; the
         networks, temperature and optimizer (but for its rate) must be the same.
     verbose : int
-        1 shows a progress bar.
+        1 shows a progress bar of the training with held-out nats and the time that is left, 2
+        prints a line for each phase and validation. The logger ``skebm`` gets these lines anyhow.
     random_state : int, RandomState instance or None
         Seed. The same seed, machine and thread count give the same bits.
 
@@ -225,14 +226,20 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
             if missing(X) is not None:
                 completions = complete(X, weight, columns.names, schema)
                 X = completions.drawn[:, 0]
+                run.phases.done("completions", f"{len(completions.drawn[0])} of each row")
             transform = choose_transform(X, weight, run, columns.names)
             table = prepare(X, weight, transform, run, columns.names, completions, centers)
+            kind = type(transform).__name__
+            run.phases.done("table", f"{X.shape[0]} x {X.shape[1]}, {kind} columns")
             run.task.rebuild = partial(self._so_far, table, transform, run, columns)
             learned = self._learn(table, transform, run)
             learned.tell(run.optimization.learning_rate, bool(self.verbose))
+            run.phases.done("training", f"{learned.states[0].iteration} updates")
             model = learned.model_or_base()
             proposal = learned.proposal_for(model, table, run.rng)
             log_z = normalize(model, proposal, self._method(model), run.rng)
+            known = log_z and f"{log_z.value:.4g} +- {log_z.stderr:.2g} nats, {log_z.method}"
+            run.phases.done("log Z", known or "left out")
             density = FittedDensity(
                 model,
                 transform,
@@ -244,6 +251,7 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
             )
             offset = threshold(density, table, self.contamination)
             found = self._found(density, learned, offset, table.noise, columns)
+            run.phases.done("threshold", f"{offset:.4g}")
             run.end(found)
         return self._remember(found)
 

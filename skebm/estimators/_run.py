@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
 
 from skebm._surroundings import threads
+from skebm._talk import Phases
 from skebm.bases import Base, BaseComponent, Mixture
 from skebm.bases.mixed import MixedMixture
 from skebm.bases.tails import fit_defended
@@ -155,7 +156,7 @@ class Run:
         schema: Schema | None = None,
     ) -> None:
         self.params: Any = estimator
-        self.schema = schema
+        self.schema, self.phases = schema, Phases(estimator.verbose)
         self.before, self.n_features = before, X.shape[1]
         self.device = resolve_device(estimator.device)
         self.temperature = float(getattr(estimator, "temperature", 1.0))
@@ -205,7 +206,11 @@ class Run:
         if self.schema is not None:
             component = self._with_codes(component)
         fit = component.fit if self.is_image else functools.partial(fit_defended, component)
-        return self.checkpoint.base(lambda: fit(*table.rows(MOST_ROWS), self.rng), self.rng)
+        base = self.checkpoint.base(lambda: fit(*table.rows(MOST_ROWS), self.rng), self.rng)
+        kind = type(getattr(base, "core", base)).__name__.removesuffix("Base")
+        parts = getattr(base, "log_weights", None)  # of mixtures
+        self.phases.done("base", kind if parts is None else f"{kind} of {len(parts)} components")
+        return base
 
     def _with_codes(self, component: BaseComponent) -> MixedMixture:
         """Return the mixture that has tables for codes."""
@@ -241,7 +246,7 @@ class Run:
             n_iter_no_change=p.n_iter_no_change,
             tol=p.tol,
             average=self.optimization.averaging,
-            verbose=bool(p.verbose),
+            verbose=int(p.verbose),
         )
         return told._replace(**changes)
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 from torch.optim.swa_utils import AveragedModel
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
+from skebm._talk import Phases
 from skebm.data import Table
 from skebm.energies import Model
 from skebm.exceptions import CheckpointWarning, ConvergenceError
@@ -181,6 +182,7 @@ class _Loop:
         self.draw = partial(table.draw, settings.batch_size, state.rng)
         self.rows: list[dict[str, torch.Tensor]] = []
         self.written, self.pending = -math.inf, False
+        self.phases = Phases(settings.verbose)
 
     def run(self) -> None:
         """Update and validate up to the end, or until validation says to stop."""
@@ -189,7 +191,7 @@ class _Loop:
         with tqdm(
             total=settings.max_iter,
             initial=state.iteration - state.start,
-            disable=not settings.verbose,
+            disable=settings.verbose != 1,
             desc="training",
         ) as bar:
             try:
@@ -239,6 +241,8 @@ class _Loop:
             row |= {"validation": held_out.value, "validation_gain": held_out.gain}
             row |= {"validation_stderr": held_out.stderr, "validation_ess": held_out.ess}
             bar.set_postfix(validation=f"{held_out.value:.3f}")
+            gain = f"{held_out.gain:.3f} +- {held_out.stderr:.3f}"
+            self.phases.say(f"update {state.iteration}: {gain} nats above the base, held out")
         state.history.append(row)
         self.table.reweigh(self._judged_model().potential)
         if _is_best(held_out, state.best):

@@ -39,8 +39,8 @@ class Settings(NamedTuple):
     smoothed : bool
         Validate, and keep, a running mean of the parameters over some 50 updates in place of the
         last ones.
-    verbose : bool
-        Show a progress bar.
+    verbose : int
+        1 shows a progress bar, 2 prints a line for each validation; the log gets those anyhow.
 
     Examples
     --------
@@ -57,7 +57,7 @@ class Settings(NamedTuple):
     max_retries: int = 3
     average: bool = True
     smoothed: bool = False
-    verbose: bool = False
+    verbose: int = 0
 
 
 class Best(NamedTuple):
