@@ -16,6 +16,7 @@ from tests.test_mixed import frame
 
 ROOT = Path(__file__).parents[1]
 NEEDED = re.compile(r"^\s*(?:import|from) (\w+)", re.M)
+PAGES = ["tour", "tables", "missing", "tutorial_novelty", "tutorial_trust"]
 pytestmark = QUIET
 
 
@@ -60,7 +61,7 @@ def test_the_readme_runs_and_prints_what_it_says(customers):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["docs/tour.rst", "docs/tables.rst", "docs/missing.rst"])
+@pytest.mark.parametrize("name", [f"docs/{name}.rst" for name in PAGES])
 def test_a_page_runs_from_top_to_bottom(name, customers):
     names: dict = {}
     found = blocks(name)
