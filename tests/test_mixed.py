@@ -19,6 +19,8 @@ from skebm.bases._conditional import Conditionals
 from skebm.bases.mixed import MixedMixture
 from skebm.data import Affine, Category, MixedTransform, Number, Schema
 from skebm.data.schema import lattice_step
+from skebm.energies import MLP
+from skebm.energies.coded import coded
 from skebm.impute import DensityImputer
 from skebm.ood import (
     ConformalNoveltyDetector,
@@ -349,6 +351,27 @@ def test_the_map_leaves_codes_alone():
     assert_allclose(mixed.log_slope(X), -np.log([[2, 4, 1], [2, 1, 1]]))
     assert_array_equal(mixed.with_atoms(X)[:, 1], [6, 9])
     assert_array_equal(mixed.inverse(mixed.forward(X))[0], X[0])
+
+
+def test_the_energy_sees_what_exists_in_a_box_and_is_bounded():
+    module = MLP((8,), n_frequencies=0).build((2 + 5,), gen(0))
+    torch.nn.init.normal_(module.layers[-1].weight, 0, 50, generator=gen(1))
+    x = of_codes(300).float()
+    energy = coded(module, x[:, :2], torch.tensor(LEVELS), torch.tensor(ABSENT))
+    value = energy(x).detach()
+    assert 1 < float(value.abs().max()) <= 3
+    other = x.clone()
+    other[x[:, 3] == 0, 1] = 2.0
+    assert_array_equal(energy(other).detach(), value)
+    other[:, 1] = 2.0
+    assert (energy(other).detach() != value).any()
+    far = x.clone()
+    far[:, 0] = 1e6
+    further = far + torch.tensor([1e6, 0, 0, 0])
+    assert_array_equal(energy(far).detach(), energy(further).detach())
+    codes = x.clone()
+    codes[:, 2] = (codes[:, 2] + 1) % 3
+    assert (energy(codes).detach() != value).any()
 
 
 # -- the model -------------------------------------------------------------------------------------

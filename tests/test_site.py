@@ -16,6 +16,9 @@ from pathlib import Path
 import pytest
 
 import skebm
+from skebm import USPDensity
+from skebm.impute import DensityImputer
+from skebm.ood import NoveltyDetector
 
 SITE = Path(os.environ.get("SKEBM_SITE", "docs/_build/html"))
 pytestmark = pytest.mark.skipif(
@@ -50,6 +53,12 @@ def packages():
 def test_every_public_name_has_a_page(package):
     known = {name.rsplit(".", 1)[-1] for name in documented()}
     assert {n for n in package.__all__ if not n.startswith("__")} - known == set()
+
+
+@pytest.mark.parametrize("estimator", [USPDensity(), NoveltyDetector(), DensityImputer()], ids=str)
+def test_pictures_of_estimators_lead_to_their_pages(estimator):
+    (link,) = set(re.findall(r'href="(https://skebm[^"]+)"', estimator._repr_html_()))
+    assert (SITE / link.split("/skebm/", 1)[1]).exists()
 
 
 def test_pages_fetch_nothing():

@@ -37,9 +37,19 @@ UNSEALED = "0" * 64
 SEAL = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')  # JSON inside of JSON
 Header = dict[str, Any]
 
+SITE = "https://skebm.github.io/skebm"
+
 
 class Saved(BaseEstimator):
     """An estimator that a file can hold."""
+
+    # where scikit-learn's HTML picture of an estimator leads
+    _doc_link_module = "skebm"
+    _doc_link_template = f"{SITE}/reference/generated/{{place}}.{{estimator_name}}.html"
+
+    def _doc_link_url_param_generator(self) -> dict[str, str]:
+        place = ".".join(type(self).__module__.split(".")[:2]).removesuffix(".estimators")
+        return {"place": place, "estimator_name": type(self).__name__}
 
     def save(self, path):
         """Write the fitted estimator to one file: tensors and a JSON header, no pickle.

@@ -31,7 +31,7 @@ class EnergyStep(Component):
 
     Notes
     -----
-    The printed :math:`\|E(x)\|` is not defined further; it is read as the mean of |E| over the
+    The printed :math:`\|E(x)\|` is not defined further; it is read as the mean of \|E\| over the
     batch. The step is set once per update, on data, and is the same for all chains. One forward
     pass per update.
 
