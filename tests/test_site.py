@@ -57,7 +57,7 @@ def test_every_public_name_has_a_page(package):
 
 @pytest.mark.parametrize("estimator", [USPDensity(), NoveltyDetector(), DensityImputer()], ids=str)
 def test_pictures_of_estimators_lead_to_their_pages(estimator):
-    (link,) = set(re.findall(r'href="(https://skebm[^"]+)"', estimator._repr_html_()))
+    (link,) = set(re.findall(r'href="(https://skebm[^"#]+)', estimator._repr_html_()))
     assert (SITE / link.split("/skebm/", 1)[1]).exists()
 
 
