@@ -64,7 +64,8 @@ def naming_columns(X: Any, name: str = "X") -> Iterator[None]:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise ValueError(
             f"{name} must hold numbers, got text in {shown}{more}. Leave it out or encode it, by a "
-            "sklearn.preprocessing.OneHotEncoder in a pipeline say."
+            "sklearn.preprocessing.OneHotEncoder in a pipeline say. USPDensity takes data frames "
+            "with text as they are."
         ) from error
 
 

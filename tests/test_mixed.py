@@ -1,5 +1,6 @@
 """Tables of numbers, whole numbers, dates, amounts with atoms and categories."""
 
+import copy
 import itertools
 import pickle
 
@@ -21,6 +22,7 @@ from skebm.data import Affine, Category, MixedTransform, Number, Schema
 from skebm.data.schema import lattice_step
 from skebm.energies import MLP
 from skebm.energies.coded import coded
+from skebm.fitted.density import cell_offsets
 from skebm.impute import DensityImputer
 from skebm.ood import (
     ConformalNoveltyDetector,
@@ -422,6 +424,36 @@ def test_lattices_are_means_over_their_cells(fitted):
     others = row.astype({"age": "Int64"}).assign(age=pd.NA)
     total = np.exp(fitted.score_samples(alone)).sum()
     assert_allclose(np.log(total), fitted.score_samples(others)[0], atol=0.1)
+
+
+def test_a_cell_has_points_all_over_it(fitted):
+    offsets = cell_offsets(np.array([2.0, 0.0]), 3)
+    assert_allclose(np.sort(offsets[:, 0]), np.arange(-7, 8, 2) / 8)
+    assert not offsets[:, 1:].any()
+    density = copy.copy(fitted.density_)
+    rows = fitted.schema_.encode(frame(40, 5))[0]
+    plain = copy.copy(density.transform)
+    plain.steps = np.zeros_like(plain.steps)
+    density.transform = plain
+    every = [
+        density.log_density(rows + o) for o in cell_offsets(fitted.schema_.steps, rows.shape[1])
+    ]
+    mean = np.logaddexp.reduce(every, axis=0) - np.log(len(every))
+    assert_allclose(fitted.density_.log_density(rows), mean, rtol=1e-9)
+    assert np.ptp(every, axis=0).min() > 1e-4  # an age matters within its year
+
+
+def test_rows_to_learn_from_are_spread_over_their_cells():
+    schema = Schema.of(frame())
+    rows = schema.encode(frame())[0]
+    learnt = schema.spread(rows, np.random.RandomState(0))
+    moved = learnt - rows
+    assert np.abs(moved[:, 0]).max() <= 0.5 and moved[:, 0].std() > 0.25
+    assert not moved[:, 3].any() and not moved[:, schema.n_numbers :].any()
+    absent = rows[:, 6] == 0
+    assert not moved[~absent, 1].any() and len(np.unique(learnt[absent, 1])) == absent.sum()
+    there = rows[~absent, 1]
+    assert there.min() <= learnt[absent, 1].min() < learnt[absent, 1].max() <= there.max()
 
 
 def test_the_model_is_near_the_truth(fitted):
