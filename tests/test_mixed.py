@@ -20,8 +20,9 @@ from skebm.bases._conditional import Conditionals
 from skebm.bases.mixed import MixedMixture
 from skebm.data import Affine, Category, MixedTransform, Number, Schema
 from skebm.data.schema import lattice_step
-from skebm.energies import MLP
+from skebm.energies import MLP, Model
 from skebm.energies.coded import coded
+from skebm.fitted import Draws
 from skebm.fitted.density import cell_offsets
 from skebm.impute import DensityImputer
 from skebm.ood import (
@@ -484,6 +485,24 @@ def test_samples_are_tables_of_the_same_kind(fitted):
     assert_mean((drawn["city"] == "Oslo").to_numpy(float), 0.3, 0.03)
     assert drawn["age"][drawn["city"] == "Oslo"].mean() > 50 > 45 > drawn["age"].median() > 38
     assert drawn["day"].between("2020-01-01", "2021-05-14").all()
+
+
+def test_uneven_weights_are_met_by_more_draws_and_no_moves():
+    """A level of one row in a thousand is 400 times as likely to the energy."""
+
+    class Level(torch.nn.Module):
+        def forward(self, x):
+            return torch.where(x[:, 2] == 2, -6.0, 0.0)
+
+    x = of_codes()
+    x[:, 2] = torch.where(torch.arange(len(x)) % 1000 == 0, 2.0, x[:, 2].clamp(max=1))
+    base = MixedMixture(Mixture(1), LEVELS, ABSENT).fit(x, None, gen(0))
+    tail, tables = base.log_tail_share.exp(), base.components().codes
+    share = (1 - tail) * tables.log_tables.exp()[0, 2] + tail * tables.log_tail.exp()[2]
+    share = float(share) * np.exp(6)
+    drawn, info = Draws().sample(Model(Level(), base, 1.0), base, 2000, gen(1))
+    assert (drawn[:, 2] == 2).double().mean() == pytest.approx(share / (share + 1), abs=0.04)
+    assert info.acceptance == 1 and info.n_levels == 0 and info.ess > 100
 
 
 def test_unseen_categories_score_low_and_count(fitted):

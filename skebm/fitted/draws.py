@@ -272,7 +272,9 @@ def _chosen(
     log_weight = log_ratio(model, proposal, x).double().nan_to_num(nan=-math.inf)
     weight = log_weight.softmax(0)
     ess = float(1 / weight.square().sum())
-    rows = systematic_rows(weight.clamp(max=1 / n), n, rng)
+    if proposal.has_gradient:  # else rows that do not move may come twice
+        weight = weight.clamp(max=1 / n)
+    rows = systematic_rows(weight, n, rng)
     return x[rows[torch.randperm(n, generator=rng, device=rows.device)]], ess
 
 
