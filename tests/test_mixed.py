@@ -560,6 +560,17 @@ def test_what_is_missing_follows_the_rest(fitted):
         fitted.conditional_proba(table, "age")
 
 
+def test_the_oddest_code_is_the_least_likely_one(fitted):
+    table = frame(50, 6)
+    values = fitted.score_values(table)[:, [0, 4]]
+    rows, _ = fitted.schema_.encode(table)
+    assert_allclose(fitted.odd_codes(rows), values.min(1), atol=1e-6)
+    assert 0 < (values.argmin(1) == 0).sum() < 50
+    rows[:, 4] = np.nan  # a missing city is not odd
+    member = fitted.score_values(table.assign(city=None))[:, 4]
+    assert_allclose(fitted.odd_codes(rows), member, atol=1e-6)
+
+
 def test_gradients_are_refused(fitted):
     with pytest.raises(TypeError, match=r"X must have no columns of codes .* got city, member"):
         fitted.score_function(frame(3))
