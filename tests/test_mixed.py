@@ -637,6 +637,8 @@ def test_searches_imputers_and_detectors_take_tables():
 def test_a_detector_finds_the_odd_value_and_says_why(tmp_path):
     detector = NoveltyDetector(USPDensity(max_iter=50), random_state=0).fit(frame())
     assert len(detector.members_) == 4 and detector.quantiles_.shape == (5, 2)
+    middle, low = detector.quantiles_[4]  # log probabilities of the oddest code
+    assert -1.5 < middle < -0.1 and low < middle - 1
     fresh = frame(200, 9)
     assert (detector.predict(fresh) == -1).mean() < 0.13
     assert (detector.predict(holed(fresh)) == -1).mean() < 0.2
