@@ -22,6 +22,7 @@ from skebm.data import Affine, Category, MixedTransform, Number, Schema
 from skebm.data.schema import lattice_step
 from skebm.energies import MLP, Model
 from skebm.energies.coded import coded
+from skebm.estimators._completion import complete
 from skebm.fitted import Draws
 from skebm.fitted.density import cell_offsets
 from skebm.impute import DensityImputer
@@ -537,6 +538,22 @@ def test_rows_with_holes(fitted_to_holes):
     assert (est.predict(fresh) == -1).mean() < 0.3
 
 
+def test_completions_do_not_look_at_numbers_that_do_not_exist():
+    schema = Schema.of(frame(200))
+    rows = schema.spread(schema.encode(frame(200))[0], np.random.RandomState(0))
+    rows[np.random.RandomState(1).uniform(size=200) < 0.3, 0] = np.nan
+    absent = np.flatnonzero(rows[:, 6] == 0)
+    other = rows.copy()
+    other[absent, 1] = np.roll(rows[absent, 1], 1)  # the same mean and spread
+    one, two = (complete(X, None, schema.names, schema) for X in (rows, other))
+    assert_allclose(one.drawn[:, :, 0], two.drawn[:, :, 0])
+    assert_allclose(one.log_q, two.log_q, atol=1e-9)
+    assert one.log_q[~np.isnan(rows[:, 0])].any() == 0
+    hidden = np.isnan(rows[:, 0])
+    truth = frame(200)["age"].to_numpy()[hidden]
+    assert abs(one.drawn[hidden, :, 0].mean() - truth.mean()) < 4
+
+
 def test_what_is_missing_follows_the_rest(fitted):
     table = frame(400, 6)
     proba = fitted.conditional_proba(table, "city")
@@ -569,6 +586,22 @@ def test_the_oddest_code_is_the_least_likely_one(fitted):
     rows[:, 4] = np.nan  # a missing city is not odd
     member = fitted.score_values(table.assign(city=None))[:, 4]
     assert_allclose(fitted.odd_codes(rows), member, atol=1e-6)
+
+
+def test_contributions_are_means_given_the_rest_less_the_own_value(fitted):
+    table = frame(60, 6)
+    gains = feature_contributions(fitted, table)
+    p = fitted.conditional_proba(table, "city")
+    own = np.log(p[np.arange(60), np.searchsorted(CITIES, table["city"])])
+    assert_allclose(gains[:, 0], (p * np.log(p)).sum(1) - own, atol=1e-5)
+    away = np.abs(table["height"] - 170) / 10  # of a Gaussian that depends on nothing
+    assert np.corrcoef(gains[:, 5], (away**2 - 1) / 2)[0, 1] > 0.9
+    odd = feature_contributions(fitted, table.assign(age=140, amount=5000.0))
+    assert (odd[:, 1] > 5).all() and (odd[:, 2] > 3).all()
+    hidden = table.assign(city=None, amount=np.nan)
+    assert not feature_contributions(fitted, hidden)[:, [0, 2]].any()
+    with pytest.raises(ValueError, match="method must be one of .'conditional'., got 'mode'"):
+        feature_contributions(fitted, table, method="mode")
 
 
 def test_gradients_are_refused(fitted):
