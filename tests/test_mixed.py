@@ -552,6 +552,10 @@ def test_completions_do_not_look_at_numbers_that_do_not_exist():
     hidden = np.isnan(rows[:, 0])
     truth = frame(200)["age"].to_numpy()[hidden]
     assert abs(one.drawn[hidden, :, 0].mean() - truth.mean()) < 4
+    rows[:60, [1, 6]] = np.nan  # whether there is an amount, and which
+    found = complete(rows, None, schema.names, schema)
+    zero = (found.drawn[:60, :, 6] == 0) & ~np.isnan(rows[:60, [0]])
+    assert -2 < np.median(found.log_q[:60][zero]) < -0.5  # a probability of a third, no density
 
 
 def test_what_is_missing_follows_the_rest(fitted):
