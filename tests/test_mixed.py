@@ -115,6 +115,8 @@ def test_steps_are_decimal(values, step):
     [
         (np.arange(100) % 12, "category"),
         (np.arange(100) % 13, "lattice"),
+        (np.linspace(0, 1, 10) ** 2, "number"),
+        (np.repeat([0.5, 2.25], 2), "category"),
         (np.array(["1", 1, "b", None] * 25, dtype=object), "category"),
         (np.array([1.0, 2.5, None, 3.25] * 25, dtype=object), "category"),
         (np.linspace(0, 1, 100) ** 2, "number"),

@@ -15,7 +15,7 @@ import numpy as np
 from skebm._tables import as_frame
 
 KINDS = ("category", "continuous", "number")
-MOST_LEVELS = 12  # distinct values up to which a column of numbers is one of codes
+MOST_LEVELS, ROWS_PER_LEVEL = 12, 2  # distinct values up to which numbers are codes; rows of each
 MOST_CATEGORIES, ROWS_PER_CATEGORY = 50, 5  # above both, a column is an identifier
 ATOM, ATOM_LEAD, NEAR = 0.05, 5.0, 5  # share of the rows; times that of values so near on a lattice
 REPEATED = 0.05  # share of values that repeat: without, rounding is too fine to matter
@@ -382,12 +382,9 @@ def _found(name: Any, column: Any, kind: str) -> Number | Category:
             levels = tuple(column.cat.get_categories().to_list())
             ordered = getattr(getattr(native, "dtype", None), "ordered", False)
             declared = "ordered" if ordered else "unordered"
-    known = None
-    if levels is None and not dated:
-        known = [v for v in _values(column) if v is not None]
-    numeric = bool(dated) or (known is not None and all(map(_is_number, known)))
+    numeric = bool(dated) or (levels is None and _holds_numbers(column))
     if kind == "auto":
-        few = not dated and known is not None and len(set(known)) <= MOST_LEVELS
+        few = numeric and not dated and _has_few(_as_numbers(name, column))
         kind = "number" if numeric and not few else "category"
     if kind == "category":
         return _category(name, dtype, levels, _values(column), declared)
@@ -401,6 +398,19 @@ def _found(name: Any, column: Any, kind: str) -> Number | Category:
     found = Number(name, dtype, dated=dated)
     x = x[~np.isnan(x)]
     return found if kind == "continuous" or not len(x) else _measured(found, x)
+
+
+def _holds_numbers(column: Any) -> bool:
+    if isinstance(column, nw.Series) and column.dtype.is_numeric():
+        return True
+    return all(v is None or _is_number(v) for v in _values(column))
+
+
+def _has_few(x: np.ndarray) -> bool:
+    """Whether numbers (n,) are few different ones that repeat."""
+    x = x[~np.isnan(x)]
+    n_values = len(np.unique(x))
+    return n_values <= MOST_LEVELS and ROWS_PER_LEVEL * n_values <= len(x)
 
 
 def _category(
