@@ -48,7 +48,7 @@ package: $(VENV)/.installed
 	$(BIN)/python -m build --outdir dist
 	$(PYTHON) -m venv build/fresh
 	build/fresh/bin/python -m pip install $(PIP_ARGS) -q -c constraints.txt dist/*.whl
-	cd build && fresh/bin/python ../tests/smoke.py
+	cd build && fresh/bin/python ../.ci/smoke.py
 
 # The suite with the oldest versions that are declared.
 test-oldest:

@@ -71,6 +71,18 @@ def test_a_page_runs_from_top_to_bottom(name, customers):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["docs/index.rst", "docs/choose.rst"])
+def test_snippets_that_want_a_table_run(name):
+    if name == "docs/choose.rst":
+        pytest.importorskip("zuko")
+    X, T, _ = load_novelty("iris")
+    holes = np.where(np.random.RandomState(0).uniform(size=T.shape) < 0.2, np.nan, T)
+    names = {"X": X, "X_new": T, "X_with_holes": holes}
+    for block in blocks(name):
+        runs(block.replace("range(2000)", "range(3)"), names)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(blocks("docs/interoperability.rst"))))
 def test_other_packages_take_our_estimators(number):
     from skebm import NCEDensity
