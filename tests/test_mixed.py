@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV
 from skebm import HybridCDDensity, NCEDensity, USPDensity
 from skebm.bases import Mixture
 from skebm.bases._conditional import Conditionals
-from skebm.bases.mixed import MixedMixture
+from skebm.bases.mixed import MixedBase, MixedMixture
 from skebm.data import Affine, Category, MixedTransform, Number, Schema
 from skebm.data.schema import lattice_step
 from skebm.energies import MLP, Model
@@ -634,6 +634,65 @@ def test_files_copies_and_clones(fitted, tmp_path):
     again = pickle.loads(pickle.dumps(fitted))
     assert_array_equal(again.score_samples(fresh), fitted.score_samples(fresh))
     assert clone(fitted).columns == "auto"
+
+
+def few_kinds(n=200):
+    """Tables that lack one kind of column or another."""
+    rng = np.random.RandomState(0)
+    age, height = rng.normal(40, 10, n).round(), rng.randn(n)
+    day = pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.randint(0, 300, n), unit="D")
+    two = np.where(rng.uniform(size=n) < 0.3, 0.0, rng.exponential(5, n))
+    return {
+        "lattice": pd.DataFrame({"age": age, "height": height}),
+        "lattice with holes": pd.DataFrame(
+            {"age": np.where(height > 1, np.nan, age), "height": height}
+        ),
+        "days": pd.DataFrame({"day": day}),
+        "constant": pd.DataFrame({"a": ["x"] * n, "b": np.ones(n), "height": height}),
+        "one level": pd.DataFrame({"a": ["x"] * n}),
+        "a single row of a level": pd.DataFrame({"a": ["x"] * (n - 1) + ["y"], "height": height}),
+        "few rows": pd.DataFrame({"a": list("xyxyxyxy"), "height": height[:8]}),
+        "flags with holes": pd.DataFrame(
+            {"a": pd.array([True, None, False, True] * (n // 4), dtype="boolean"), "b": height}
+        ),
+        "two atoms": pd.DataFrame(
+            {"a": np.where(rng.uniform(size=n) < 0.3, 99.0, two), "height": height}
+        ),
+        "names that are numbers": pd.DataFrame({0: list("xyxz") * (n // 4), 1: height}),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:offset_ flags a new row")  # of eight rows
+@pytest.mark.parametrize("name", few_kinds())
+def test_tables_of_few_kinds(name):
+    table = few_kinds()[name]
+    table = table[~table.isna().all(axis=1)]
+    table.index = np.arange(len(table)) + 100
+    est = USPDensity(max_iter=2, random_state=0).fit(table)
+    assert np.isfinite(est.score_samples(table)).all()
+    drawn = est.sample(20, random_state=0)
+    assert drawn.dtypes.equals(table.dtypes)
+    filled = est.conditional_mean(table)
+    assert filled.index.equals(table.index) and not filled.isna().any(axis=None)
+    est.fit(table, sample_weight=np.arange(len(table)) + 1.0)
+    assert np.isfinite(est.score(table))
+
+
+def test_lattices_alone_have_the_usual_base():
+    table = few_kinds(400)["lattice"]
+    est = USPDensity(max_iter=2, random_state=0).fit(table)
+    assert not isinstance(est.base_, MixedBase) and est.schema_.columns[0].step == 1
+    ages = pd.DataFrame({"age": np.arange(-20.0, 100), "height": 0.0})
+    total = np.exp(est.score_samples(ages)).sum()  # of ages, the height's density at 0
+    alone = est.score_samples(pd.DataFrame({"age": [np.nan], "height": [0.0]}))[0]
+    assert np.log(total) == pytest.approx(alone, abs=0.02)
+    assert (est.sample(50)["age"] % 1 == 0).all()
+    assert est.score_function(ages).shape == (120, 2)
+
+
+def test_a_column_of_nothing_is_named():
+    with pytest.raises(ValueError, match=r"X must have values in every column, got none in a\."):
+        USPDensity().fit(pd.DataFrame({"a": [None] * 40, "b": np.random.RandomState(0).randn(40)}))
 
 
 def test_polars_frames_and_arrays():

@@ -111,8 +111,8 @@ class Jittered(Peer):
 class Forest(Peer):
     """Leaves of an adversarial random forest: independent columns within each, truncated normals.
 
-    Watson, Blesch, Kapar and Wright (AISTATS 2023), algorithms 1 and 2: forests tell rows from rows
-    whose columns were shuffled within the leaves of the last one, until they cannot.
+    The idea of Watson, Blesch, Kapar and Wright (AISTATS 2023), not their code: forests tell rows
+    from rows whose columns were shuffled within the leaves of the last one, until they cannot.
     """
 
     def learn(self, X: np.ndarray) -> None:

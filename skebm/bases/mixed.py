@@ -71,11 +71,6 @@ class MixedMixture(BaseComponent):
     -----
     Has marginals, conditionals and draws in closed form, but no gradient.
 
-    References
-    ----------
-    .. [1] L. Hunt and M. Jorgensen, "Mixture model clustering for mixed data with missing
-       information", Computational Statistics & Data Analysis 41, 2003. Section 2.
-
     Examples
     --------
     >>> import torch
@@ -266,16 +261,17 @@ class MixedBase(Base):
 def fitted(
     rows: Rows, k: int, tables: list[slice], random: np.random.RandomState, tol: float
 ) -> Shape:
-    """Return a mixture of k components by EM from k-means."""
+    """Return a mixture of k components, of fewer different rows as many, by EM from k-means."""
     n, d = rows.z.shape
     overall = rows.hot.mean(0)
     for t in tables:  # half a row spread over the levels
         overall[t] = (overall[t] * n + 0.5 / (t.stop - t.start)) / (n + 0.5)
     share = np.ones((n, 1))
+    start = np.hstack([np.where(rows.absent, 0, rows.z), rows.hot - overall])
+    k = k if k == 1 else min(k, len(np.unique(start, axis=0)))
     if k > 1:
         from sklearn.cluster import KMeans  # slow to import
 
-        start = np.hstack([np.where(rows.absent, 0, rows.z), rows.hot - overall])
         seed = int(random.randint(2**31 - 1))
         label = KMeans(k, n_init=1, random_state=seed).fit_predict(start)
         share = 0.9 * np.eye(k)[label] + 0.1 / k

@@ -159,6 +159,11 @@ class Schema:
         return {"columns": self.columns, "library": self.library}
 
     @property
+    def has_codes(self) -> bool:
+        """Whether rows hold codes, for which a base needs tables; lattices alone need none."""
+        return bool(self.n_levels)
+
+    @property
     def is_plain(self) -> bool:
         """Whether all columns are numbers without steps, atoms and dates."""
         return not self.special
@@ -268,7 +273,10 @@ class Schema:
             if columns is not None:
                 was = _as_numbers(c.name, columns[c.name])
                 values[c.name] = np.where(np.isnan(was), values[c.name], was)
-        return _table(self.library, self.columns, values)
+        table = _table(self.library, self.columns, values)
+        if self.library == "pandas" and hasattr(given, "index"):
+            table.index = given.index
+        return table
 
     def column_values(self, X: np.ndarray, j: int) -> np.ndarray:
         """Return the values (n,) of column j, one of numbers, in encoded rows (n, d)."""
@@ -551,7 +559,7 @@ def _as_pandas(series: Any, c: Number | Category) -> Any:
     """Return a pandas series in the type that the column had."""
     import pandas as pd
 
-    if isinstance(c, Category) and c.declared:
+    if isinstance(c, Category) and c.declared and series.dropna().isin(c.levels).all():
         return series.astype(pd.CategoricalDtype([*c.levels], ordered=c.declared == "ordered"))
     if isinstance(c, Number) and c.dated and "," in c.dtype:  # with a time zone
         zone = c.dtype.split(",")[1].strip(" ]")

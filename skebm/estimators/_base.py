@@ -390,7 +390,7 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
             Nats per unit of X. Needs no normalizer.
         """
         schema = self._schema() if self._fitted() else None
-        if schema is not None and schema.n_levels:
+        if schema is not None and schema.has_codes:
             raise TypeError(
                 "X must have no columns of codes for a gradient, got "
                 f"{listed_codes(schema)}. Leave them out of the fit, or call them 'continuous' in "

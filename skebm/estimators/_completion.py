@@ -122,7 +122,7 @@ def _fitted(
     with warnings.catch_warnings():  # the fit itself says it
         warnings.simplefilter("ignore", DataDegeneracyWarning)
         component: BaseComponent = Mixture(size, max_components=MOST_COMPONENTS)
-        if schema is not None:
+        if schema is not None and schema.has_codes:
             component = MixedMixture(component, schema.n_levels, schema.absent)
         return fit_defended(component, torch.from_numpy(z[some]).float(), w, rng).components()
 

@@ -143,6 +143,10 @@ class Run:
         has its own.
     before : Before or None
         What a warm start goes on from.
+    schema : Schema or None
+        What the columns are, where some are not plain numbers.
+    coded : Schema or None
+        The same where some of them are codes.
     """
 
     def __init__(
@@ -157,6 +161,7 @@ class Run:
     ) -> None:
         self.params: Any = estimator
         self.schema, self.phases = schema, Phases(estimator.verbose)
+        self.coded = schema if schema is not None and schema.has_codes else None
         self.before, self.n_features = before, X.shape[1]
         self.device = resolve_device(estimator.device)
         self.temperature = float(getattr(estimator, "temperature", 1.0))
@@ -170,7 +175,7 @@ class Run:
     @property
     def source(self) -> EnergySource:
         """What builds the energy."""
-        shape, schema = self.params.image_shape, self.schema
+        shape, schema = self.params.image_shape, self.coded
         n = self.n_features if schema is None else schema.n_numbers + sum(schema.n_levels)
         return EnergySource(
             copy.deepcopy(self.params.energy), (n,) if shape is None else tuple(shape)
@@ -192,10 +197,10 @@ class Run:
     def new_energy(self, base: Base | None, table: Table) -> torch.nn.Module:
         """Build a fresh energy, kept to a box where it has a base."""
         energy = build_energy(self.source.energy, ENERGIES, self.source.shape, self.rng)
-        if self.schema is not None:
-            numbers = table.rows(MOST_ROWS, noised=False).x[:, : self.schema.n_numbers]
-            absent = torch.tensor(self.schema.absent, dtype=torch.long).reshape(-1, 3)
-            levels = torch.tensor(self.schema.n_levels)
+        if self.coded is not None:
+            numbers = table.rows(MOST_ROWS, noised=False).x[:, : self.coded.n_numbers]
+            absent = torch.tensor(self.coded.absent, dtype=torch.long).reshape(-1, 3)
+            levels = torch.tensor(self.coded.n_levels)
             return coded(energy, numbers, levels.to(numbers.device), absent.to(numbers.device))
         if base is None or (self.is_image and not isinstance(base, UniformBase)):
             return energy
@@ -203,8 +208,8 @@ class Run:
 
     def fit_base(self, component: BaseComponent, table: Table) -> Base:
         """Fit a normalized density to the training rows; with heavy tails, but for images."""
-        if self.schema is not None:
-            component = self._with_codes(component)
+        if self.coded is not None:
+            component = self._with_codes(component, self.coded)
         fit = component.fit if self.is_image else functools.partial(fit_defended, component)
         base = self.checkpoint.base(lambda: fit(*table.rows(MOST_ROWS), self.rng), self.rng)
         kind = type(getattr(base, "core", base)).__name__.removesuffix("Base")
@@ -212,16 +217,15 @@ class Run:
         self.phases.done("base", kind if parts is None else f"{kind} of {len(parts)} components")
         return base
 
-    def _with_codes(self, component: BaseComponent) -> MixedMixture:
+    def _with_codes(self, component: BaseComponent, schema: Schema) -> MixedMixture:
         """Return the mixture that has tables for codes."""
-        assert self.schema is not None
         if not isinstance(component, Mixture):
             raise ValueError(
-                f"base must be a mixture for columns of codes ({listed_codes(self.schema)}), got "
+                f"base must be a mixture for columns of codes ({listed_codes(schema)}), got "
                 f"{type(component).__name__}. Use base='union' or 'mixture', or give an array of "
                 "numbers."
             )
-        return MixedMixture(component, self.schema.n_levels, self.schema.absent)
+        return MixedMixture(component, schema.n_levels, schema.absent)
 
     @property
     def is_image(self) -> bool:
