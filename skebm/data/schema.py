@@ -541,7 +541,7 @@ def _table(library: Any, columns: tuple, values: dict[Any, Any]) -> Any:
 def _series(library: Any, c: Number | Category, values: Any) -> Any:
     """Return a series of the column's type, as far as libraries agree on types."""
     if isinstance(c, Number) and c.dated:
-        at = np.round(np.asarray(values) * DAY)
+        at = np.round(np.round(values) * DAY if c.dated == "date" else np.asarray(values) * DAY)
         at = at.astype("datetime64[us]") if not np.isnan(at).any() else at
         return _native(c, at.tolist(), library, nw.Datetime("us"))
     if isinstance(c, Number):
@@ -552,7 +552,25 @@ def _series(library: Any, c: Number | Category, values: Any) -> Any:
 
 
 def _native(c: Number | Category, values: list[Any], library: Any, dtype: Any = None) -> Any:
-    return nw.new_series(str(c.name), values, dtype, backend=library).to_native()
+    series = nw.new_series(str(c.name), values, dtype, backend=library)
+    return (series if library == "pandas" else _as_typed(series, c)).to_native()
+
+
+def _as_typed(series: Any, c: Number | Category) -> Any:
+    """Return a series of narwhals in the type that the column had, by its name in polars."""
+    kind, _, more = c.dtype.partition("(")
+    if kind == "Datetime":
+        zone = next((part for part in more.split("'") if "/" in part or part == "UTC"), None)
+        if zone is not None:
+            return series.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
+        return series
+    if kind == "Enum":
+        known = {None, *c.levels} >= set(series.to_list())  # type: ignore[union-attr]
+        return series.cast(nw.Enum([*c.levels])) if known else series  # type: ignore[union-attr]
+    named = getattr(nw, kind, None) if kind.isidentifier() else None
+    if kind in ("Object", "List", "Struct", "Array") or not isinstance(named, type):
+        return series
+    return series.cast(named)
 
 
 def _as_pandas(series: Any, c: Number | Category) -> Any:
