@@ -209,13 +209,7 @@ class ConditionalReads:
 
     def _log_proba(self, rows: np.ndarray, place: int) -> np.ndarray:
         """Return the log probabilities of the codes of an encoded column, (n, n_levels)."""
-        each = []
-        for code in range(self._n_levels(place)):
-            tried = rows.copy()
-            tried[:, place] = code
-            each.append(self.density_.log_density(tried))
-        joint = np.stack(each, axis=1)
-        return joint - np.logaddexp.reduce(joint, axis=1)[:, None]
+        return self.density_.log_proba(rows, place, self._n_levels(place))
 
     def conditional_interval(self, X, coverage=0.9):
         """Return the middle interval of each value given the others of its row.

@@ -113,6 +113,15 @@ class FittedDensity:
         out -= log_z  # in place: there may be 1e8
         return finite(out)
 
+    def log_proba(self, X: np.ndarray, column: int, n_levels: int) -> np.ndarray:
+        """Return the log probabilities (n, n_levels) of a column's codes given the rest of rows."""
+        tried, each = X.copy(), []
+        for code in range(n_levels):
+            tried[:, column] = code
+            each.append(self.log_density(tried))
+        joint = np.stack(each, axis=1)
+        return joint - np.logaddexp.reduce(joint, axis=1)[:, None]
+
     def _observed(self, X: np.ndarray, field: int) -> np.ndarray:
         """Return a field of `Observed` of rows with holes, log means over the cells of lattices."""
         steps, completed = self.transform.steps, field == 2

@@ -202,12 +202,7 @@ def _of_code(fitted: Any, schema: Any, rows: np.ndarray, place: list[int], k: in
     """Return what a code's log probability would gain on average, 0 where it is missing: (n,)."""
     alone = rows.copy()
     alone[:, place] = np.nan
-    each = []
-    for level in range(schema.n_levels[k - schema.n_numbers]):
-        alone[:, k] = level
-        each.append(fitted.log_density(alone))
-    joint = np.stack(each, axis=1)
-    log_share = joint - np.logaddexp.reduce(joint, axis=1)[:, None]
+    log_share = fitted.log_proba(alone, k, schema.n_levels[k - schema.n_numbers])
     known = np.flatnonzero(~np.isnan(rows[:, k]))
     gain = np.zeros(len(rows))
     gain[known] = (np.exp(log_share) * log_share).sum(1)[known]
