@@ -22,8 +22,9 @@ from skebm import HybridCDDensity, NCEDensity, SteinEBM, USPDensity
 from skebm.bases import Gaussian, Kernel, Mixture, ProbabilisticPCA, TorchDistribution, Uniform
 from skebm.bases._conditional import Conditionals
 from skebm.bases.tails import fit_defended
+from skebm.data import Originals
+from skebm.data.table import CompletedTable
 from skebm.energies import MLP
-from skebm.estimators import _completion as completion
 from skebm.estimators._completion import complete
 from skebm.exceptions import DataDegeneracyWarning
 from skebm.fitted import holes as holes_module
@@ -289,6 +290,11 @@ def test_rows_are_not_flagged_for_having_holes(bent):
     assert bent.predict(far)[0] == -1
     nothing = np.full((1, D), np.nan)
     assert bent.predict(nothing)[0] == 1
+    P = holed(truth(40, 5), 0.4)
+    drawn = bent.conditional_sample(P, n_samples=400, random_state=0)
+    mean = bent.score_samples(drawn.reshape(-1, D)).reshape(40, 400).mean(1)
+    assert np.abs(bent.decision_function(P) + bent.offset_ - mean).mean() < 0.25
+    assert np.abs(bent.score_samples(P) - mean)[np.isnan(P).any(1)].mean() > 0.5
 
 
 def test_conditional_draws_and_means_follow_the_truth(bent):
@@ -419,9 +425,7 @@ def test_a_batch_draws_completions_by_their_weights():
     X = truth(100)
     P = X.copy()
     P[:50, 0] = np.nan
-    est = USPDensity(max_iter=2, random_state=0)
     seen = []
-    original = completion.Completions
 
     class Table(USPDensity):
         def _learn(self, table, transform, run):
@@ -430,13 +434,25 @@ def test_a_batch_draws_completions_by_their_weights():
 
     Table(max_iter=2, random_state=0).fit(P)
     (table,) = seen
-    assert original is not None and est is not None
     table.reweigh(lambda z: 1e3 * (z[:, 0] - 1).abs())  # a model that wants it at 1
     drawn = table.draw(2000, gen(0))
     table.reweigh(lambda z: 1e3 * (z[:, 0] + 1).abs())
     other = table.draw(2000, gen(0))
     assert drawn[:, 0].mean() > other[:, 0].mean() + 0.2
     assert_array_equal(drawn[:, 1:], other[:, 1:])
+
+
+def test_completions_that_were_seldom_drawn_count_for_more():
+    """Of two, one nine times as likely to be drawn: a flat model draws the other nine times."""
+    x = torch.tensor([[0.0, 5.0]])
+    originals = Originals(np.zeros((1, 2)), None, np.array([0]), np.arange(0))
+    table = CompletedTable(x, originals=originals)
+    drawn = torch.tensor([[[0.0, 5.0], [1.0, 5.0]]])
+    table.complete(drawn, torch.log(torch.tensor([[0.9, 0.1]])), np.array([[np.nan, 5.0]]))
+    table.reweigh(lambda z: torch.zeros(len(z)))
+    assert_mean(table.draw(4000, gen(0))[:, 0].double().numpy(), 0.9, 0.01)
+    table.reweigh(lambda z: np.log(81.0) * z[:, 0])  # a model that has the first 81 times
+    assert_mean(table.draw(4000, gen(0))[:, 0].double().numpy(), 0.1, 0.01)
 
 
 @pytest.mark.parametrize(
