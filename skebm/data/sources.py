@@ -168,11 +168,11 @@ class DaskRows(Source):
 
     def __init__(self, X: Any) -> None:
         if hasattr(X, "to_dask_array"):
-            self.names = [str(name) for name in X.columns]
-            kinds = dict(zip(self.names, X.dtypes, strict=True))
+            kinds = dict(zip(X.columns, X.dtypes, strict=True))
             _refuse_texts(
                 {k: str(v) for k, v in kinds.items() if getattr(v, "kind", "O") not in "biuf"}
             )
+            self.names = list(kinds) if all(isinstance(k, str) for k in kinds) else None
             X = X.to_dask_array()
         if X.ndim != 2:
             raise ValueError(
@@ -269,7 +269,7 @@ def rows_in_block(n_features: int) -> int:
     return max(1, min(MOST_IN_BLOCK, BLOCK_VALUES // n_features))
 
 
-def _refuse_texts(found: dict[str, str]) -> None:
+def _refuse_texts(found: dict[Any, str]) -> None:
     if found:
         shown = ", ".join(f"column {name!r} ({kind})" for name, kind in list(found.items())[:3])
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""

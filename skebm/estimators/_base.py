@@ -645,7 +645,8 @@ class DensityEstimator(
         energy = copy.deepcopy(state.model.energy)
         energy.load_state_dict(state.leaves())
         held_out = None if state.best is None else state.best.held_out
-        learned = Learned(state.model._replace(energy=energy), [state], held_out, True)._replace(kept=run.kept)
+        model = state.model._replace(energy=energy)
+        learned = Learned(model, [state], held_out, True, kept=run.kept)
         model, rng = learned.model_or_base(), torch_generator(0, run.device)
         proposal = learned.proposal_for(model, table, rng)
         with warnings.catch_warnings():  # the end says it
