@@ -8,10 +8,11 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
 
 from skebm import HybridCDDensity, NCEDensity, USPDensity
-from skebm.data import Affine, ArrayTable, Source, parquet
+from skebm.data import Affine, Source, parquet
 from skebm.data._reservoir import Reservoir
 from skebm.data.sources import MappedRows, as_source
 from skebm.data.streamed import MOST_KEPT, Stream, StreamedTable
@@ -244,7 +245,8 @@ def test_weights_arrive_in_the_sample_and_in_batches(random_access):
     kept, share = made.originals().X[:, 0], made.originals().weight
     assert drawn.min() >= 0.1 and kept[share > 0].min() >= 0.1
     heavy = 1.5 / 1.9
-    assert abs((drawn > 0.5).mean() - heavy) < 4 * (heavy * (1 - heavy) / 1e5) ** 0.5
+    # heavy rows are held out more often: up to 0.1 x 100,000 / 240,001 of them
+    assert -0.012 < (drawn > 0.5).mean() - heavy < 4 * (heavy * (1 - heavy) / 1e5) ** 0.5
     assert abs(share[kept > 0.5].sum() / share.sum() - heavy) < 4 * (0.25 / 1e5) ** 0.5
 
 
@@ -368,12 +370,19 @@ def bananas(n, seed):
     return X
 
 
-@pytest.mark.parametrize("cls", [NCEDensity, USPDensity, HybridCDDensity])
-def test_later_blocks_are_learnt(cls):
-    T, est = bananas(5000, seed=9), cls(**FAST)
+@pytest.mark.parametrize(
+    "est",
+    [
+        NCEDensity(**FAST, max_iter=150),
+        USPDensity(**FAST, max_iter=150),
+        HybridCDDensity(**FAST, max_iter=50),
+    ],
+)
+def test_later_blocks_are_learnt(est):
+    T, est = bananas(5000, seed=9), clone(est)
     one = est.partial_fit(bananas(100, seed=0)).score_samples(T)
     transform, base = est.density_.transform, est.base_
-    for seed in range(1, 5):
+    for seed in range(1, 4):
         assert est.partial_fit(bananas(1000, seed)) is est
     gain = est.score_samples(T) - one
     assert gain.mean() > 0.1 and gain.mean() > 4 * gain.std() / len(T) ** 0.5
@@ -388,7 +397,9 @@ def test_the_normalizer_is_estimated_anew():
     grid = np.linspace(-12, 12, 4001)[:, None]
     for _ in range(3):
         est.partial_fit(rng.normal(size=(1000, 1)) ** 2 - 1)
-        assert np.trapezoid(np.exp(est.score_samples(grid)), grid[:, 0]) == pytest.approx(1, abs=1e-3)
+        assert np.trapezoid(np.exp(est.score_samples(grid)), grid[:, 0]) == pytest.approx(
+            1, abs=1e-3
+        )
 
 
 def test_a_small_block_does_not_undo_an_energy():

@@ -59,7 +59,8 @@ class Stream:
         n_bad = 0
         phases = Phases(self.verbose)
         for rows, weight in self._pass(show=self.verbose == 1):
-            n_bad += len(rows) - int(np.count_nonzero(np.isfinite(rows).all(1)))
+            finite = np.isfinite(rows)
+            n_bad += 0 if finite.all() else int(np.count_nonzero(~finite.all(1)))
             kept.add(rows, weight)
         self.n_rows = kept.n_rows
         if not self.n_rows:
@@ -176,7 +177,8 @@ class Stream:
 class StreamedTable(ArrayTable):
     """A sample of a source, but for batches: those are of fresh samples, each row drawn once.
 
-    What is held out is in no batch, nor are its copies.
+    What is held out is in no batch, nor are its copies. Heavy rows are more often in the sample and
+    so held out: of n rows their share in batches is smaller by at most a tenth of 100,000 / n.
     """
 
     def follow(self, stream: Stream, transform: Transform) -> StreamedTable:
