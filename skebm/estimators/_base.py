@@ -489,10 +489,12 @@ class DensityEstimator(
         known = None if before is None else getattr(self, "feature_names_in_", None)
         if names is not None and known is not None:
             del reader.feature_names_in_
+        log_unseen = np.zeros(1)  # probability of codes that no fit saw
         schema = self._found_schema(X, before)
         if schema is not None:
             validate_data(reader, X, reset=before is None, skip_check_array=True)
-            X = self._few_refused(schema.encode(X)[0])
+            X, log_unseen = schema.encode(X)
+            X = self._few_refused(X)
         else:
             # sums of the table, which doubles may not hold, are no error
             with np.errstate(all="ignore"), naming_columns(X):
@@ -517,9 +519,10 @@ class DensityEstimator(
             given = np.array(names, dtype=object)
         columns = Columns(n, given, schema)
         if self.warm_start:
-            columns.reach = reach_of(X) if before is None else before.reach
-        if before is not None and before.is_block and before.reach is not None:
-            check_block(X, before.reach, columns.names, self.validation_fraction)
+            columns.reach = reach_of(X) if before is None else before.reach or reach_of(X)
+        if before is not None and before.is_block:
+            unseen, fraction = log_unseen < 0, self.validation_fraction
+            check_block(X, before.reach, columns.names, fraction, unseen)
         return X, weight, columns
 
     def _found_schema(self, X: Any, before: Before | None) -> Schema | None:

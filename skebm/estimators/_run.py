@@ -57,6 +57,7 @@ class Before(NamedTuple):
     reach: Reach | None = None  # of the rows of the first fit
     is_block: bool = False  # of partial_fit, whose rows are few of many
     kept: bool = False  # the energy, for which earlier blocks spoke
+    model: Model | None = None  # where a fit left it without its states
 
 
 class Learned(NamedTuple):
@@ -212,10 +213,20 @@ class Run:
     def model(self, table: Table) -> Model:
         """Return what is to be trained: that of a warm start, else base and energy anew."""
         if self.before is not None:
-            return copy.deepcopy(self.before.states[-1].model)
+            return self._model_before(self.before, table)
         chosen = None if self.params.base is None else resolved(self.params, "base")
         base = None if chosen is None else self.fit_base(chosen, table)
         return Model(self.new_energy(base, table), base, self.temperature)
+
+    def _model_before(self, before: Before, table: Table) -> Model:
+        """Return what an earlier fit ended with, a new energy where it kept none."""
+        if before.states:
+            return copy.deepcopy(before.states[-1].model)
+        model = copy.deepcopy(before.model)
+        assert model is not None  # of a fit without states
+        if isinstance(model.energy, Zero) and model.base is not None:
+            return model._replace(energy=self.new_energy(model.base, table))
+        return model
 
     def new_energy(self, base: Base | None, table: Table) -> torch.nn.Module:
         """Build a fresh energy, kept to a box where it has a base."""

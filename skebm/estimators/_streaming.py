@@ -17,7 +17,7 @@ from skebm._components import check_random_state
 from skebm.data.sources import DaskRows, MappedRows, Source, as_source
 from skebm.data.streamed import MOST_KEPT, Stream
 from skebm.data.table import FEWEST_FOR_VALIDATION
-from skebm.estimators._run import Reach
+from skebm.estimators._run import Before, Reach
 from skebm.exceptions import DriftWarning
 
 FLOATS = [np.float64, np.float32]  # of rows to score, as they are: a copy may not fit in memory
@@ -70,11 +70,6 @@ class BlockReads:
         self : object
             The fitted estimator.
 
-        Raises
-        ------
-        ValueError
-            If the last fit was one without ``warm_start=True``, which left nothing to go on from.
-
         Warns
         -----
         DriftWarning
@@ -83,7 +78,9 @@ class BlockReads:
         Notes
         -----
         Whatever stops it, the estimator stays as it was. An energy that was kept stays unless the
-        block's held-out rows speak against it by more than a standard error.
+        block's held-out rows speak against it by more than a standard error. After a ``fit``
+        without ``warm_start=True`` optimizer and chains start anew, and the range is that of the
+        first block from then on.
 
         Examples
         --------
@@ -99,13 +96,11 @@ class BlockReads:
         twin: Any = copy.copy(self)
         as_it_is, twin.warm_start = twin.warm_start, True
         if hasattr(self, "density_"):
-            before = getattr(self, "_warm", None)
-            if before is None:
-                raise ValueError(
-                    "partial_fit must follow partial_fit, or a fit with warm_start=True, got a "
-                    "fit without. Call partial_fit from the first block on."
-                )
-            twin._warm = before._replace(is_block=True, kept=twin.energy_kept_)
+            kept, density = twin.energy_kept_, self.density_
+            before = getattr(self, "_warm", None) or Before(
+                [], density.transform, twin._structure(), twin._schema(), model=density.model
+            )
+            twin._warm = before._replace(is_block=True, kept=kept)
         twin.fit(X, y, sample_weight)
         twin.warm_start, twin._warm = as_it_is, twin._warm._replace(is_block=False)
         self.__dict__ = vars(twin)
@@ -212,27 +207,35 @@ def check_names(names: Any, known: Any) -> None:
 
 def reach_of(X: np.ndarray) -> Reach:
     """Return how far rows (n, d) reach, without what is missing."""
-    return Reach(np.nanmin(X, axis=0), np.nanmax(X, axis=0), len(X))
+    return Reach(np.fmin.reduce(X, axis=0), np.fmax.reduce(X, axis=0), len(X))
 
 
-def check_block(X: np.ndarray, reach: Reach, names: list[str], fraction: float) -> None:
-    """Refuse a block (n, d) too small to be judged; warn where it goes beyond the first one."""
+def check_block(
+    X: np.ndarray, reach: Reach | None, names: list[str], fraction: float, unseen: np.ndarray
+) -> None:
+    """Refuse a block (n, d) too small to be judged; warn where it goes beyond the first one.
+
+    `unseen` says which rows have codes that the first one had not.
+    """
     if fraction > 0 and len(X) < FEWEST_FOR_VALIDATION:
         raise ValueError(
             f"X must have at least {FEWEST_FOR_VALIDATION} rows in partial_fit, got {len(X)}. "
             "Gather more, or set validation_fraction=0."
         )
+    if reach is None:
+        return
     beyond = (X < reach.low) | (X > reach.high)
     chance = RARE / (reach.n_rows + 1)
     most = max(FEWEST_BEYOND, chance + 4 * np.sqrt(chance / len(X)))
     drifted = np.flatnonzero(beyond.mean(axis=0) > most)
-    if len(drifted):
-        share = beyond[:, drifted].any(axis=1).mean()
-        shown = ", ".join(str(names[j]) for j in drifted[:3])
-        more = f" and {len(drifted) - 3} more" if len(drifted) > 3 else ""
+    found = [f"{100 * beyond[:, j].mean():.3g} % in {names[j]}" for j in drifted[:3]]
+    found += [f"some in {len(drifted) - 3} more columns"] * (len(drifted) > 3)
+    if unseen.mean() > most:
+        found.append(f"{100 * unseen.mean():.3g} % with new categories")
+    if found:
         warnings.warn(
-            f"{100 * share:.3g} % of the rows of X are beyond those of the first block in {shown}"
-            f"{more}: the scaling and the base do not know them. Fit anew if this lasts.",
+            f"Rows of X are beyond those of the first block ({', '.join(found)}): the scaling and "
+            "the base do not know them. Fit anew if this lasts.",
             DriftWarning,
             stacklevel=5,
         )
