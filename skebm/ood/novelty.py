@@ -94,9 +94,9 @@ class NoveltyDetector(Detector):
 
     Notes
     -----
-    On 38 tables of ADBench the sum has the best mean rank of eight detectors
-    (``examples/benchmarks/tabular_novelty.py`` prints it). Of more than 20,000 rows so many are
-    kept, at random; a row is scored by its distances to all of them. Leaving a row out of the
+    On 23 tables of ADBench the sum has the best mean rank of nine detectors
+    (``examples/benchmarks/novelty/tabular_novelty.py`` prints it). Of more than 20,000 rows so many
+    are kept, at random; a row is scored by its distances to all of them. Leaving a row out of the
     density's base leaves it in its energy, so the guarantee of `p_value` is approximate: wrap the
     detector in `ConformalNoveltyDetector` for an exact one.
 
