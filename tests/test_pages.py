@@ -16,7 +16,8 @@ from tests.test_mixed import frame
 
 ROOT = Path(__file__).parents[1]
 NEEDED = re.compile(r"^\s*(?:import|from) (\w+)", re.M)
-PAGES = ["tour", "tables", "missing", "tutorial_novelty", "tutorial_trust"]
+PAGES = ["tour", "tables", "missing", "explain", "search"]
+PAGES += ["tutorial_novelty", "tutorial_trust", "tutorial_images"]
 pytestmark = QUIET
 
 
