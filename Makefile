@@ -39,7 +39,7 @@ docs: $(VENV)/.installed-docs
 
 # The pages as built: names, links, sizes; in a Chromium too where there is one.
 site: docs
-	SKEBM_SITE=docs/_build/html $(BIN)/python -m pytest -q tests/test_site.py
+	SKEBM_SITE=docs/_build/html $(BIN)/python -m pytest -q -rs tests/test_site.py
 
 # What is given away: a wheel and a source archive, the wheel tried in an environment of its own.
 package: $(VENV)/.installed

@@ -2,10 +2,9 @@
 
 Six ways to train a plain energy by maximum likelihood: Langevin (SGLD) or SGHMC chains, persistent
 or from noise, linear or quadratic output. Two-sample Kolmogorov-Smirnov distance of 1,000 samples
-import sys
-from pathlib import Path
 from 10,000-step chains, and grid KL on [-1.6, 1.6]^2, beside the paper's numbers and beside two
-draws of the data. ``--mode full`` takes the paper's 6,000 updates of 500 steps.
+draws of the data. ``--mode full`` takes 6,000 updates of 500 steps:
+the paper's 10 epochs of batches of 100, of 60,000 rows as in its author's code.
 
 The first row is our recipe for the same density: SGHMC from noise around the data, quadratic
 output, a smoother perceptron, Adam with a cosine decay, 420,000 chain steps instead of the paper's
