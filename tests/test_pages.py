@@ -41,7 +41,7 @@ def runs(block, names):
 def customers(tmp_path, monkeypatch):
     table = frame(300).rename(columns={"day": "since"})
     table.loc[7, "amount"], table.loc[8, "city"], table.loc[9, "age"] = 5000.0, None, 150
-    table.to_csv(tmp_path / "customers.csv", index=False)
+    table.to_csv(tmp_path / "customers.csv", index_label="id")
     monkeypatch.chdir(tmp_path)
 
 

@@ -5,13 +5,13 @@ density (held-out log likelihood with the error of log Z, grid KL on the slice t
 eight dimensions) and what its chains generate from noise (mean exact log density of the samples,
 ring masses), once with the paper's step sizes and once with one step of 0.002 for all.
 
-The paper's step 0.05 at T = 0.005 cannot sample the true density: in the thin dimensions its
-linear factor is 1 - 0.05 * 50 = -1.5, so chains on the exact energy diverge, and the schemes with
-that step have to learn a blurred energy. ``--mode full`` takes the paper's 10,000 updates, of the
-500 steps that it states for images. Deviations: pointwise perceptron with quadratic output (the paper: a four-layer ConvNet on
-the same ten numbers), Adam, batches of 100, no noise on the data: the paper states none of these.
-Parameters are averaged over the second half of the updates, and the hybrid has one chain from noise
-for four from data.
+The paper's step 0.05 at T = 0.005 cannot sample the true density: in the thin dimensions its linear
+factor is 1 - 0.05 * 50 = -1.5, so chains on the exact energy diverge, and the schemes with that
+step have to learn a blurred energy. ``--mode full`` takes the paper's 10,000 updates, of the 500
+steps that it states for images. Deviations: pointwise perceptron with quadratic output (the paper:
+a four-layer ConvNet on the same ten numbers), Adam, batches of 100, no noise on the data: the paper
+states none of these. Parameters are averaged over the second half of the updates, and the hybrid
+has one chain from noise for four from data.
 """
 
 from __future__ import annotations
