@@ -11,7 +11,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt
 
-.PHONY: install test test-oldest demo bench docs site package lint clean
+.PHONY: install test test-oldest interoperability demo bench docs site package lint clean
 .NOTPARALLEL: # one environment, one pip at a time
 
 install: $(VENV)/.installed
@@ -21,6 +21,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP_INSTALL) -e ".[plot,test]"
 	touch $@
 
+$(VENV)/.installed-demo: pyproject.toml constraints.txt
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) -q -e ".[plot]" pandas
+	touch $@
+
 $(VENV)/.installed-docs: $(VENV)/.installed
 	$(PIP_INSTALL) -e ".[plot,test,docs]"
 	touch $@
@@ -28,8 +33,13 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/demo.py
+
+# The snippets of docs/interoperability.rst and docs/choose.rst with the packages they are for.
+interoperability: $(VENV)/.installed
+	$(PIP_INSTALL) -q -e ".[interoperability]"
+	$(BIN)/python -m pytest -q -rs tests/test_pages.py -k "other_packages or want_a_table"
 
 bench: $(VENV)/.installed
 	$(BIN)/python examples/benchmarks/cost/run.py $(BENCH_ARGS)
@@ -39,7 +49,7 @@ docs: $(VENV)/.installed-docs
 
 # The pages as built: names, links, sizes; in a Chromium too where there is one.
 site: docs
-	SKEBM_SITE=docs/_build/html $(BIN)/python -m pytest -q tests/test_site.py
+	SKEBM_SITE=docs/_build/html $(BIN)/python -m pytest -q -rs tests/test_site.py
 
 # What is given away: a wheel and a source archive, the wheel tried in an environment of its own.
 package: $(VENV)/.installed

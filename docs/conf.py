@@ -52,6 +52,7 @@ html_sidebars = {name: [] for name in ("install", "tour", "changelog", "contribu
 html_sidebars["reference/**"] = []
 
 autosummary_generate = True
+toc_object_entries_show_parents = "hide"  # long names would not fit beside the text
 autodoc_typehints = "none"  # types are in the docstrings
 numpydoc_show_class_members = False  # autodoc lists them
 copybutton_prompt_text = r">>> |\.\.\. |\$ "

@@ -16,7 +16,11 @@ BENCHMARKS = sorted(
     if path.name[0] != "_"
 )
 GALLERY = sorted((EXAMPLES / "gallery").glob("plot_*.py"))
-PAPERS = sorted(path.name for path in (EXAMPLES / "papers").glob("*.py") if path.name[0] != "_")
+PAPERS = sorted(
+    str(path.relative_to(EXAMPLES / "papers"))
+    for path in (EXAMPLES / "papers").rglob("*.py")
+    if path.name[0] != "_"
+)
 
 
 def small():
@@ -69,8 +73,8 @@ def test_ctrl_c_in_a_reproduction_leaves_the_earlier_fit(tmp_path):
     script.write_text(
         "import argparse, signal, sys\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job may ignore it\n"
-        f"sys.path.insert(0, {str(EXAMPLES / 'papers')!r})\n"
-        "import hcd_rings\n"
+        f"sys.path.append({str(EXAMPLES.parent)!r})\n"
+        "from examples.papers.hcd import rings as hcd_rings\n"
         "args = argparse.Namespace(mode='smoke', smoke=True)\n"
         "hcd_rings.UPDATES['smoke'] = 2  # torch's imports at the first step may swallow Ctrl-C\n"
         "est = hcd_rings.estimator('hybrid', 'safe', 0, args)\n"

@@ -12,6 +12,8 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import norm
 from sklearn.base import clone
+from sklearn.ensemble import IsolationForest
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 
 from skebm import HybridCDDensity, NCEDensity, USPDensity
@@ -153,7 +155,8 @@ def test_declared_levels_are_kept():
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 def test_rows_come_back(library):
     table = frame(100).assign(
-        zone=lambda t: t["day"].dt.tz_localize("UTC").dt.tz_convert("Europe/Rome")
+        zone=lambda t: t["day"].dt.tz_localize("UTC").dt.tz_convert("Europe/Rome"),
+        fixed=lambda t: t["day"].astype("datetime64[ms]").dt.tz_localize("Etc/GMT+3"),
     )
     if library == "polars":
         table = in_polars(table).with_columns(
@@ -162,6 +165,7 @@ def test_rows_come_back(library):
             pl.col("city").cast(pl.Enum(["Rome", "Oslo", "Lima", "Kyiv"])),
             pl.col("height").cast(pl.Float32).cast(pl.Float64),
             pl.col("city").cast(pl.Categorical).alias("town"),
+            pl.col("fixed").dt.cast_time_unit("ns"),
         )
     schema = Schema.of(table)
     rows, log_unseen = schema.encode(table)
@@ -171,7 +175,7 @@ def test_rows_come_back(library):
         pd.testing.assert_frame_equal(back, table, check_column_type=False)
     else:
         assert back.schema == table.schema and back.equals(table)
-    assert schema.names[: schema.n_numbers] == ["age", "amount", "day", "height", "zone"]
+    assert schema.names[: schema.n_numbers] == ["age", "amount", "day", "height", "zone", "fixed"]
 
 
 def test_missing_and_unseen_values_are_holes():
@@ -185,6 +189,98 @@ def test_missing_and_unseen_values_are_holes():
     new = frame(3, 1).assign(city=["Rome", "Paris", "Oslo"])
     rows, log_unseen = schema.encode(new)
     assert np.isnan(rows[1, 4]) and log_unseen[1] < -3 and not log_unseen[[0, 2]].any()
+
+
+@pytest.mark.parametrize("start", [0.125, -3.0, 0.3, 100.0625])
+@pytest.mark.parametrize("step", [1.0, 0.1, 0.5])
+def test_lattices_start_anywhere(start, step):
+    x = np.round(np.random.RandomState(0).randint(0, 40, 200) * step, 1) + start
+    x[0] = start
+    X = np.column_stack([x, np.random.RandomState(1).randn(200)])
+    schema = Schema.of(X, {0: "number"})
+    assert schema.columns[0].step == step
+    back = schema.decode(schema.encode(X)[0])
+    assert np.abs(back - X).max() <= 1e-9 * (1 + abs(start))
+
+
+def counts_beside_a_number(n=600):
+    """A count of 8 values, which are read as codes, and a date."""
+    random = np.random.RandomState(0)
+    day = pd.Timestamp("2020-01-01") + pd.to_timedelta(random.randint(0, 700, n), unit="D")
+    return pd.DataFrame(
+        {"calls": random.randint(0, 8, n), "day": day, "plan": ["a", "b"] * (n // 2)}
+    )
+
+
+def test_unseen_numbers_of_a_column_of_codes_are_rarer_the_farther_they_are():
+    schema = Schema.of(counts_beside_a_number())
+    assert isinstance(schema.columns[0], Category)
+    new = counts_beside_a_number(6).assign(calls=[3, 8, 9, 25, -5, 100_000])
+    log_p = schema.encode(new)[1]
+    unseen = np.log(schema.columns[0].unseen)
+    spread = np.arange(8).std()
+    share = np.log(max(2 * spread / 3, 1))
+    expected = unseen - 4 * np.log1p(np.array([1, 2, 18, 5, 99_993]) / spread) - share
+    assert_allclose(log_p[1:], expected)
+    assert log_p[0] == 0
+    assert_allclose(schema.encode_unseen(new, 0), -log_p)
+    # all numbers beyond the ends together have at most the probability of what was not seen
+    far = counts_beside_a_number(40_000).assign(calls=np.r_[8:20_008, -20_000:0])
+    assert np.exp(schema.encode(far)[1]).sum() <= schema.columns[0].unseen
+
+
+@pytest.fixture(scope="module")
+def detector_of_counts():
+    return NoveltyDetector(USPDensity(max_iter=20), random_state=0).fit(counts_beside_a_number())
+
+
+@pytest.mark.parametrize("column, value", [("calls", 25), ("calls", -5), ("plan", "c")])
+def test_values_that_no_row_had_are_novelties(detector_of_counts, column, value):
+    usual = counts_beside_a_number()[:20]
+    assert (detector_of_counts.predict(usual) == 1).mean() > 0.8
+    assert (detector_of_counts.predict(usual.assign(**{column: value})) == -1).all()
+
+
+def test_reasons_name_days_and_what_was_not_seen(detector_of_counts):
+    row = counts_beside_a_number()[:1]
+    late = reasons(detector_of_counts, row.assign(day=pd.Timestamp("2031-05-05")))[0][0]
+    assert str(late).startswith("day 2031-05-05; given the rest 20") and " 00:00" not in str(late)
+    assert late.low < late.high < pd.Timestamp("2022-01-01")
+    unseen = reasons(detector_of_counts, row.assign(plan="c"))[0][0]
+    assert str(unseen).startswith("plan c (not seen before); given the rest ")
+    with pytest.raises(NotFittedError):
+        reasons(NoveltyDetector(), row)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (lambda n: [f"2020-{k % 12 + 1:02}-{k % 28 + 1:02}" for k in range(n)], "dates as text"),
+        (lambda n: [f"1,{k:03}.50" for k in range(n)], "numbers as text. Make them numbers"),
+        (lambda n: ["unknown", *range(n - 1)], "numbers beside text such as 'unknown'"),
+        (lambda n: [f"C{k}" for k in range(n)], "as an identifier has"),
+        (lambda n: [[k] for k in range(n)], "must hold numbers, dates or categories, got a list"),
+        (lambda n: [np.inf] * n, "must be finite"),
+        (lambda n: [np.inf, 1.0] * (n // 2), "must be finite"),
+    ],
+)
+def test_messages_say_what_a_column_looks_like(values, said):
+    table = counts_beside_a_number(200).assign(odd=values(200))
+    with pytest.raises(ValueError, match=f"^column 'odd' .*{said}"):
+        Schema.of(table)
+
+
+def test_rows_of_another_table_are_named(detector_of_counts):
+    schema = detector_of_counts.estimator_.schema_
+    row = counts_beside_a_number()[:1]
+    with pytest.raises(ValueError, match="X must have the columns of the fit, got none called"):
+        schema.encode(row.drop(columns="day"))
+    with pytest.raises(ValueError, match="X must have the columns of the fit, got none called"):
+        schema.encode(np.zeros((1, 3)))
+    with pytest.raises(ValueError, match="column 'day' must hold numbers or dates"):
+        schema.encode(row.assign(day="2020-01-01"))
+    with pytest.raises(ValueError, match="column 'calls' must be finite"):
+        schema.encode(row.assign(calls=np.inf))
 
 
 def test_a_mapping_says_what_columns_are():
@@ -536,9 +632,7 @@ def test_rows_with_holes(fitted_to_holes):
     filled = est.conditional_mean(fresh)
     assert not filled.isna().any(axis=None) and list(filled.columns) == list(fresh.columns)
     known = fresh.notna()
-    assert (filled.astype(object)[known].fillna(0) == fresh.astype(object)[known].fillna(0)).all(
-        axis=None
-    )
+    assert (filled.astype(object).eq(fresh.astype(object)) | ~known).all(axis=None)
     first, second = est.conditional_sample(fresh, n_samples=2, random_state=0)
     assert (first["city"] != second["city"]).any()
     assert (filled["age"] == filled["age"].round()).all()
@@ -754,14 +848,14 @@ def test_a_detector_finds_the_odd_value_and_says_why(tmp_path):
     assert (detector.contributions(strange[:4]).argmax(1) == 1).all()
     unseen = fresh[:5].assign(city="Paris")
     assert feature_contributions(detector.estimator_, unseen).argmax(1).tolist() == [0] * 5
-    assert "city Paris (0 %)" in str(reasons(detector, unseen)[0][0])
+    assert "city Paris (not seen before)" in str(reasons(detector, unseen)[0][0])
     detector.save(tmp_path / "detector")
     back = NoveltyDetector.load(tmp_path / "detector")
     assert_allclose(back.score_samples(fresh), detector.score_samples(fresh))
     trimmed = NoveltyDetector(USPDensity(max_iter=2), contamination=0.1, random_state=0)
     assert len(trimmed.fit(fresh).kept_) == 180
     with pytest.raises(TypeError, match=r"estimator must have a density of skebm inside, got"):
-        reasons(GridSearchCV, fresh)
+        reasons(IsolationForest(random_state=0).fit(fresh[["age"]]), fresh)
 
 
 def test_swapped_categories_are_found_by_the_least_likely_one():

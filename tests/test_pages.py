@@ -16,7 +16,8 @@ from tests.test_mixed import frame
 
 ROOT = Path(__file__).parents[1]
 NEEDED = re.compile(r"^\s*(?:import|from) (\w+)", re.M)
-PAGES = ["tour", "tables", "missing", "tutorial_novelty", "tutorial_trust"]
+PAGES = ["tour", "tables", "missing", "explain", "search"]
+PAGES += ["tutorial_novelty", "tutorial_trust", "tutorial_images"]
 pytestmark = QUIET
 
 
@@ -40,7 +41,7 @@ def runs(block, names):
 def customers(tmp_path, monkeypatch):
     table = frame(300).rename(columns={"day": "since"})
     table.loc[7, "amount"], table.loc[8, "city"], table.loc[9, "age"] = 5000.0, None, 150
-    table.to_csv(tmp_path / "customers.csv", index=False)
+    table.to_csv(tmp_path / "customers.csv", index_label="id")
     monkeypatch.chdir(tmp_path)
 
 

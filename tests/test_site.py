@@ -89,19 +89,46 @@ def test_the_site_is_small_and_can_be_searched():
     assert len(list((SITE / "gallery").glob("plot_*.html"))) >= 14
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: the pages are only read")
+BROWSED = ["index", "tour", "notation", "benchmarks", "results/papers", "gallery/index"]
+BROWSED += ["gallery/plot_08_compare_estimators", "reference/generated/skebm.USPDensity"]
+OFFLINE = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+OFFLINE += ["--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND"]
+OFFLINE += ["--allow-file-access-from-files", "--enable-logging=stderr"]
+browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: pages are read as text")
+
+
+def browse(url, folder):
+    """Return a page as Chromium leaves it after its scripts, and what it complained of."""
+    command = [CHROMIUM, *OFFLINE, f"--user-data-dir={folder}", "--virtual-time-budget=20000"]
+    done = subprocess.run(
+        [*command, "--dump-dom", url], capture_output=True, text=True, timeout=120, check=True
+    )
+    said = [line for line in done.stderr.splitlines() if ":CONSOLE:" in line]
+    return done.stdout, [line for line in said if re.search(r"Uncaught|Failed|ERR_|Error", line)]
+
+
+@browser
 @pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("page", ["index.html", "tour.html", "notation.html", "benchmarks.html"])
-def test_pages_fit_a_browser(page, width, tmp_path):
+@pytest.mark.parametrize("page", BROWSED)
+def test_a_page_fits_and_is_whole_without_a_network(page, width, tmp_path):
     probe = tmp_path / "probe.html"
     probe.write_text(
-        f'<iframe id="f" src="file://{(SITE / page).resolve()}" width="{width}" height="900">'
-        "</iframe><script>onload = () => { const d = f.contentDocument.documentElement;"
-        "document.title = d.scrollWidth + ' ' + d.clientWidth }</script>"
+        f'<iframe id="f" src="file://{(SITE / page).resolve()}.html" width="{width}" height="900">'
+        "</iframe><script>onload = () => { const page = f.contentDocument;"
+        "const broken = [...page.images].filter(i => !i.complete || !i.naturalWidth).length;"
+        "const d = page.documentElement;"
+        "document.title = [d.scrollWidth, d.clientWidth, broken].join(' ') }</script>"
     )
-    options = ["--headless", "--no-sandbox", "--allow-file-access-from-files", "--dump-dom"]
-    dom = subprocess.run(
-        [CHROMIUM, *options, f"file://{probe}"], capture_output=True, text=True, timeout=120
-    ).stdout
-    wide, shown = map(int, re.search(r"<title>(\d+) (\d+)", dom).groups())
+    dom, complaints = browse(f"file://{probe}", tmp_path / "profile")
+    wide, shown, broken = map(int, re.search(r"<title>(\d+) (\d+) (\d+)<", dom).groups())
     assert wide <= shown
+    assert broken == 0 and complaints == []
+
+
+@browser
+def test_the_search_finds_words(tmp_path):
+    url = f"file://{(SITE / 'search.html').resolve()}?q=conformal"
+    dom, complaints = browse(url, tmp_path / "profile")
+    found = re.findall(r'href="([^"]+)"', dom.split('id="search-results"', 1)[1])
+    assert any("ConformalNoveltyDetector" in link for link in found)
+    assert any("novelty.html" in link for link in found) and complaints == []

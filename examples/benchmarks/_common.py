@@ -1,8 +1,9 @@
-"""What the benchmarks share: options, the line about the machine, one table, paired differences."""
+"""What the benchmarks share: options, the machine, one table, paired differences, kept results."""
 
 from __future__ import annotations
 
 __all__ = [
+    "Kept",
     "base_log_density",
     "fingerprint",
     "fit_timed",
@@ -16,12 +17,14 @@ __all__ = [
 ]
 
 import argparse
+import csv
 import os
 import platform
 import time
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,3 +121,27 @@ def fingerprint(est: Any) -> str:
     """Return eight digits that change with any parameter but the seed."""
     parameters = {k: v for k, v in est.get_params().items() if k != "random_state"}
     return f"{zlib.crc32(repr(sorted(parameters.items())).encode()):08x}"
+
+
+class Kept:
+    """Rows of results in a CSV file, so that a run that was stopped goes on where it was."""
+
+    def __init__(self, path: Path, columns: Sequence[str], key: int) -> None:
+        self.path, self.columns, self.key = path, list(columns), key
+        self.rows: list[list[str]] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                header, *rows = list(csv.reader(file))
+            self.rows = rows if header == self.columns else []
+
+    def get(self, key: Sequence[Any], compute: Callable[[], Sequence[Any]]) -> list[str]:
+        """Return the row that starts with `key`, computed now if it is not there yet."""
+        text = [str(k) for k in key]
+        for row in self.rows:
+            if row[: self.key] == text:
+                return row
+        values = [f"{v:.6g}" if isinstance(v, float) else str(v) for v in compute()]
+        self.rows.append(text + values)
+        with self.path.open("w", newline="") as file:
+            csv.writer(file).writerows([self.columns, *self.rows])
+        return self.rows[-1]

@@ -14,19 +14,18 @@ __all__ = [
 ]
 
 import argparse
-import csv
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-from _common import paired, plus_minus, print_table
-from _common import print_title as _print_title
+sys.path.append(str(Path(__file__).parents[2]))
+from examples.benchmarks._common import Kept, paired, plus_minus, print_table
+from examples.benchmarks._common import print_title as _print_title
 
 MODES = ("smoke", "quick", "full")
 
@@ -52,30 +51,6 @@ def mode(doc: str, *, seeds: dict[str, int]) -> argparse.Namespace:
 def print_title(title: str, args: argparse.Namespace) -> None:
     """Print what is shown, at which sizes, and on what it ran."""
     _print_title(f"{title}; mode {args.mode}", args)
-
-
-class Kept:
-    """Rows of results in a CSV file, so that a run that was stopped goes on where it was."""
-
-    def __init__(self, path: Path, columns: Sequence[str], key: int) -> None:
-        self.path, self.columns, self.key = path, list(columns), key
-        self.rows: list[list[str]] = []
-        if path.exists():
-            with path.open(newline="") as file:
-                header, *rows = list(csv.reader(file))
-            self.rows = rows if header == self.columns else []
-
-    def get(self, key: Sequence[Any], compute: Callable[[], Sequence[Any]]) -> list[str]:
-        """Return the row that starts with `key`, computed now if it is not there yet."""
-        text = [str(k) for k in key]
-        for row in self.rows:
-            if row[: self.key] == text:
-                return row
-        values = [f"{v:.6g}" if isinstance(v, float) else str(v) for v in compute()]
-        self.rows.append(text + values)
-        with self.path.open("w", newline="") as file:
-            csv.writer(file).writerows([self.columns, *self.rows])
-        return self.rows[-1]
 
 
 def mean_std(values: Sequence[float], digits: int = 3) -> str:

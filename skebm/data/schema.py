@@ -7,6 +7,8 @@ __all__ = ["Category", "Number", "Schema"]
 import functools
 import math
 import numbers
+import re
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import narwhals.stable.v2 as nw
@@ -25,6 +27,9 @@ EDGE, EDGE_PART = 0.08, 0.25  # share of the rows in that part of the way from a
 FEWEST_FOR_EDGE = 30
 SHORT = 0.25  # of the way from the median to the other end
 DAY = 86_400e6  # microseconds
+TAIL_POWER = 4.0  # of the probability of a number that no row had, in its distance from them
+NUMERAL = re.compile(r"\s*[-+(]?[$€£]?\s*\d[\d.,' ]*%?\)?\s*$")
+DATE = re.compile(r"\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}")
 
 
 class Number(NamedTuple):
@@ -219,12 +224,13 @@ class Schema:
         What is missing or was never seen is NaN; a number that is absent beside its code has the
         value of its middle.
         """
-        columns = _columns(X)
+        columns = self._columns_of(X)
         rows = [self._number(c, columns[c.name]) for c in self.numbers]
         log_unseen = np.zeros(len(next(iter(columns.values()))))
         for c in self.categories:
-            codes = _codes(c.levels, _values(columns[c.name]))
-            log_unseen += np.where(codes == -2, math.log(c.unseen), 0.0)
+            values = _values(columns[c.name])
+            codes = _codes(c.levels, values)
+            log_unseen += _log_unseen(c, codes, values)
             rows.append(np.where(codes < 0, np.nan, codes))
         for number in self.split:
             i = self.numbers.index(number)
@@ -235,13 +241,23 @@ class Schema:
             rows.append(code)
         return np.stack(rows, axis=1), log_unseen
 
+    def _columns_of(self, X: Any) -> dict[Any, Any]:
+        """Return the columns of rows, by the names that they had in the fit."""
+        columns = _columns(X)
+        if lost := [c.name for c in self.columns if c.name not in columns]:
+            raise ValueError(
+                f"X must have the columns of the fit, got none called {lost[0]!r}. Give a data "
+                "frame with the names that it had."
+            )
+        return columns
+
     def encode_unseen(self, X: Any, j: int) -> np.ndarray:
         """Return minus the log probability (n,) of values never seen in column j, 0 of others."""
         c = self.columns[j]
         if not isinstance(c, Category):
             return np.zeros(len(next(iter(_columns(X).values()))))
-        codes = _codes(c.levels, _values(_columns(X)[c.name]))
-        return np.where(codes == -2, -math.log(c.unseen), 0.0)
+        values = _values(self._columns_of(X)[c.name])
+        return -_log_unseen(c, _codes(c.levels, values), values)
 
     def decode(self, X: np.ndarray, given: Any = None) -> Any:
         """Return encoded rows (n, d) as a table like that of the fit.
@@ -285,7 +301,9 @@ class Schema:
         x = np.clip(X[:, place[0]], c.low, c.high)
         if c.step:
             digits = max(0, math.ceil(-math.log10(c.step)) + 1)
-            x = np.round(c.start + np.round((x - c.start) / c.step) * c.step, digits)
+            grid = np.round(np.round((x - c.start) / c.step) * c.step, digits)
+            even = round(c.start, digits) == c.start  # else the grid is, its start is not
+            x = np.round(c.start + grid, digits) if even else c.start + grid
         for a, value in enumerate(c.atoms):
             x = np.where(X[:, place[1]] == a, value, x)
         return x
@@ -345,6 +363,14 @@ def _values(column: Any) -> list[Any]:
     return [None if _is_missing(v) else v for v in values]
 
 
+def _in_utc(column: Any) -> Any:
+    """Return a column of pandas in UTC if its zone is one that narwhals does not read."""
+    native = column.to_native()
+    if isinstance(column.dtype, nw.Unknown) and str(native.dtype).startswith("datetime64"):
+        return nw.from_native(native.dt.tz_convert("UTC"), series_only=True)
+    return column
+
+
 def _is_missing(value: Any) -> bool:
     return value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
 
@@ -356,6 +382,7 @@ def _is_number(value: Any) -> bool:
 def _as_numbers(name: Any, column: Any) -> np.ndarray:
     """Return a column as floats, days since 1970 for dates; what is missing is NaN."""
     if isinstance(column, nw.Series):
+        column = _in_utc(column)
         if isinstance(column.dtype, nw.Date):
             column = column.cast(nw.Datetime("us"))
         if isinstance(column.dtype, nw.Datetime):
@@ -369,8 +396,8 @@ def _as_numbers(name: Any, column: Any) -> np.ndarray:
         return np.array([np.nan if v is None else v for v in _values(column)], dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"column {name!r} must hold numbers as in the rows that were fitted, got text. Give "
-            "rows of the same table."
+            f"column {name!r} must hold numbers or dates as in the rows that were fitted, got "
+            "text. Give it the type that it had, by pandas.to_numeric or pandas.to_datetime say."
         ) from error
 
 
@@ -380,6 +407,7 @@ def _found(name: Any, column: Any, kind: str) -> Number | Category:
     if isinstance(column, nw.Series):
         native = column.to_native()
         dtype = str(getattr(native, "dtype", getattr(native, "type", "")))
+        column = _in_utc(column)
         if isinstance(column.dtype, nw.Duration):
             raise ValueError(
                 f"column {name!r} must hold numbers, dates or categories, got durations. Convert "
@@ -391,21 +419,26 @@ def _found(name: Any, column: Any, kind: str) -> Number | Category:
             ordered = getattr(getattr(native, "dtype", None), "ordered", False)
             declared = "ordered" if ordered else "unordered"
     numeric = bool(dated) or (levels is None and _holds_numbers(column))
+    if numeric:
+        x = _as_numbers(name, column)
+        _check_finite(name, x)
     if kind == "auto":
-        few = numeric and not dated and _has_few(_as_numbers(name, column))
+        few = numeric and not dated and _has_few(x)
         kind = "number" if numeric and not few else "category"
     if kind == "category":
         return _category(name, dtype, levels, _values(column), declared)
     if not numeric:
         raise ValueError(f"column {name!r} must hold numbers for {kind!r}, got text.")
-    x = _as_numbers(name, column)
+    found = Number(name, dtype, dated=dated)
+    x = x[~np.isnan(x)]
+    return found if kind == "continuous" or not len(x) else _measured(found, x)
+
+
+def _check_finite(name: Any, x: np.ndarray) -> None:
     if np.isinf(x).any():
         raise ValueError(
             f"column {name!r} must be finite, got infinite values. Replace them by missing ones."
         )
-    found = Number(name, dtype, dated=dated)
-    x = x[~np.isnan(x)]
-    return found if kind == "continuous" or not len(x) else _measured(found, x)
 
 
 def _holds_numbers(column: Any) -> bool:
@@ -425,18 +458,36 @@ def _category(
     name: Any, dtype: str, levels: tuple | None, values: list[Any], declared: str
 ) -> Category:
     known = [v for v in values if v is not None]
+    for v in known:
+        if not isinstance(v, Hashable):
+            raise ValueError(
+                f"column {name!r} must hold numbers, dates or categories, got a "
+                f"{type(v).__name__}. Take it apart into columns."
+            )
     if levels is None:
         by_key = {_key(v): v for v in known}
         levels = tuple(by_key[key] for key in sorted(by_key))
     most = max(MOST_CATEGORIES, len(values) // ROWS_PER_CATEGORY)
     if len(levels) > most:
         raise ValueError(
-            f"column {name!r} must have at most {most} categories, got {len(levels)}, as an "
-            "identifier has. Leave it out, or group its values."
+            f"column {name!r} must have at most {most} categories, got {len(levels)}, "
+            + _what_they_are(levels)
         )
     counts = np.bincount([c for c in _codes(levels, known) if c >= 0], minlength=len(levels) or 1)
     unseen = max(1, np.count_nonzero(counts == 1)) / (counts.sum() + 2)  # never 0
     return Category(name, dtype, levels, float(unseen), declared)
+
+
+def _what_they_are(levels: tuple) -> str:
+    """Return what too many categories look like, and what to do."""
+    numbers_ = [v for v in levels if _is_number(v) or (isinstance(v, str) and NUMERAL.match(v))]
+    if 2 * len(numbers_) > len(levels):
+        others = [v for v in levels if v not in numbers_]
+        with_text = f" beside text such as {others[0]!r}" if others else " as text"
+        return f"numbers{with_text}. Make them numbers, by pandas.to_numeric say."
+    if 2 * sum(isinstance(v, str) and DATE.match(v) is not None for v in levels) > len(levels):
+        return "dates as text. Make them dates, by pandas.to_datetime say."
+    return "as an identifier has. Leave it out, or group its values."
 
 
 def _key(value: Any) -> tuple[str, Any]:
@@ -448,6 +499,24 @@ def _codes(levels: tuple, values: list[Any]) -> np.ndarray:
     """Return the place of each value among the levels: -1 of missing ones, -2 of others."""
     place = {_key(level): k for k, level in enumerate(levels)}
     return np.array([-1 if v is None else place.get(_key(v), -2) for v in values], dtype=int)
+
+
+def _log_unseen(c: Category, codes: np.ndarray, values: list[Any]) -> np.ndarray:
+    """Return the log probability (n,) of values that the rows of the fit did not have, else 0.
+
+    Numbers have a share of it that falls with the fourth power of their distance from the nearest
+    level, as the tails of bases do.
+    """
+    out = np.where(codes == -2, math.log(c.unseen), 0.0)
+    new = [i for i in np.flatnonzero(codes == -2) if _is_number(values[i])]
+    if not new or len(c.levels) < 2 or not all(map(_is_number, c.levels)):
+        return out
+    x, levels = np.array([values[i] for i in new], float), np.sort(np.array(c.levels, float))
+    _check_finite(c.name, x)
+    spread, step = levels.std(), np.diff(levels).min()
+    away = np.abs(x[:, None] - levels).min(1)
+    out[new] -= TAIL_POWER * np.log1p(away / spread) + math.log(max(2 * spread / (3 * step), 1))
+    return out
 
 
 def _measured(found: Number, x: np.ndarray) -> Number:
@@ -560,10 +629,9 @@ def _as_typed(series: Any, c: Number | Category) -> Any:
     """Return a series of narwhals in the type that the column had, by its name in polars."""
     kind, _, more = c.dtype.partition("(")
     if kind == "Datetime":
-        zone = next((part for part in more.split("'") if "/" in part or part == "UTC"), None)
-        if zone is not None:
-            return series.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
-        return series
+        unit, *zone = more.split("'")[1::2]
+        zoned = series.dt.replace_time_zone("UTC") if zone else series
+        return zoned.cast(nw.Datetime(unit, *zone))  # type: ignore[arg-type]
     if kind == "Enum":
         known = {None, *c.levels} >= set(series.to_list())  # type: ignore[union-attr]
         return series.cast(nw.Enum([*c.levels])) if known else series  # type: ignore[union-attr]
@@ -579,9 +647,9 @@ def _as_pandas(series: Any, c: Number | Category) -> Any:
 
     if isinstance(c, Category) and c.declared and series.dropna().isin(c.levels).all():
         return series.astype(pd.CategoricalDtype([*c.levels], ordered=c.declared == "ordered"))
-    if isinstance(c, Number) and c.dated and "," in c.dtype:  # with a time zone
-        zone = c.dtype.split(",")[1].strip(" ]")
-        return series.dt.tz_localize("UTC").dt.tz_convert(zone)
+    if c.dtype.startswith("datetime64"):
+        zoned = "," in c.dtype
+        return (series.dt.tz_localize("UTC") if zoned else series).astype(c.dtype)
     if c.dtype in ("", "object") or series.isna().any():
         return series.astype(object) if c.dtype == "object" else series
     return series.astype(c.dtype)

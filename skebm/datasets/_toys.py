@@ -77,7 +77,7 @@ def eight_modes() -> GaussianMixtureDensity:
     References
     ----------
     .. [1] M. Bunino, "On the difficulty of training MCMC-based maximum likelihood learning of
-       energy-based models". Section 4.1.
+       energy-based models". Section 4.1; radius and deviation are those of its author's code.
 
     Examples
     --------

@@ -103,12 +103,15 @@ class SteinEBM(DensityEstimator):
     As for every estimator here, an energy that does not beat its base in held-out log likelihood is
     dropped: that judgement needs log Z, and is the one place where training's result meets it.
 
-    Deviations from the paper: decay of the learning rate and decoupled weight decay; clipped
-    gradients; the critic moves first; a mixture as default base, as for the other estimators,
-    whose moments are not learned; calibration. The paper's toy setting is
-    ``base=Gaussian("diagonal")``, ``energy=MLP((300, 300), n_frequencies=0, input_scale=1.0)``,
-    ``l2=10``, ``optimizer=Optimization(1e-3, (0.5, 0.9), 0)``, ``batch_size=100``,
-    ``max_iter=1667`` (its 10,000 iterations count the critic's), ``calibrate=False``.
+    Deviations from the paper: decay of the learning rate and decoupled weight decay; the critic's
+    gradient is clipped at five times its running norm; the exact trace in place of Hutchinson's
+    estimate (``Critic(trace="gaussian")`` is the paper's); an early stop; `energy_l2` squares the
+    energy with its learned Gaussian, the released code that of the network alone; a mixture as
+    default base, as for the other estimators, whose moments are not learned; calibration. The
+    paper's toy setting is ``base=Gaussian("diagonal")``, ``energy=MLP((300, 300), n_frequencies=0,
+    input_scale=1.0)``, ``l2=10``, ``optimizer=Optimization(1e-3, (0.5, 0.9), 0)``,
+    ``batch_size=100``, ``max_iter=1667`` (its 10,000 iterations count the critic's),
+    ``calibrate=False``.
 
     References
     ----------

@@ -114,9 +114,9 @@ class USPDensity(DensityEstimator):
 
     The default is ``"importance"`` because on tables the moved points did not help: over a mixture
     base the energy of ``"ps-usp"`` lost to its base on held-out rows in 5 of 6 tables and was
-    dropped, that of importance likelihood was kept in 19 of 23
-    (``examples/benchmarks/usp_novelty.py``). In few columns without a near base, ``"ps-usp"`` finds
-    modes from points in one of them (``examples/papers/usp_six_modes.py``).
+    dropped, that of importance likelihood was kept in 19 of 23 (``docs/partition.rst``). In few
+    columns without a near base, ``"ps-usp"`` finds modes from points in one of them
+    (``examples/papers/usp/six_modes.py``).
 
     ``sample`` draws as `HybridCDDensity` does; without a base and with more than 32 columns it
     draws from the points by their weights.

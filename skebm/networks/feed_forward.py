@@ -32,7 +32,7 @@ from skebm.networks._passes import (
 from skebm.networks._undrawn import Linear
 
 SPAN = 8.0  # ratio of the highest to the lowest initial frequency
-SLOPE = 0.05  # of leaky ReLU: SP section 5 and the networks it builds on
+SLOPE = 0.05  # of leaky ReLU: our choice, SP states none
 _ONE = torch.ones(())
 
 

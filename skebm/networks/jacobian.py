@@ -384,7 +384,7 @@ def log_volume(
     References
     ----------
     .. [1] C. Geng, J. Wang, Z. Gao, J. Frellsen and S. Hauberg, "Bounds all around: training
-       energy-based models with bidirectional bounds". NeurIPS, 2021. Section 3, Eq. 9 to 11.
+       energy-based models with bidirectional bounds". NeurIPS, 2021. Section 2.1, Eq. 9 to 11.
     .. [2] A. Kumar, B. Poole and K. Murphy, "Regularized autoencoders via relaxed injective
        probability flow". AISTATS, 2020. What section 3 of [1]_ calls Hutchinson's estimator.
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 __all__ = ["Reason", "reasons"]
 
 import math
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_number
 from skebm._tables import column_of, n_rows
@@ -26,9 +28,9 @@ class Reason(NamedTuple):
         What the row has there; None where it is missing.
     contribution : float
         What the log density would gain on average by another value, nats.
-    low : float
+    low : float or datetime
         Lower end of the middle interval given the others, units of the column; nan for categories.
-    high : float
+    high : float or datetime
         Its upper end.
     expected : object
         The likeliest category given the others; None for numbers.
@@ -47,17 +49,24 @@ class Reason(NamedTuple):
     column: Any
     value: Any
     contribution: float
-    low: float = math.nan
-    high: float = math.nan
+    low: Any = math.nan
+    high: Any = math.nan
     expected: Any = None
     probability: float = math.nan
 
     def __str__(self) -> str:
-        shown = f"{self.value:.6g}" if isinstance(self.value, float) else str(self.value)
+        rest, note = f"{_shown(self.low, 3)} to {_shown(self.high, 3)}", ""
         if self.expected is not None:
-            share = f"{100 * self.probability:.2g} %"
-            return f"{self.column} {shown} ({share}); given the rest {self.expected}"
-        return f"{self.column} {shown}; given the rest {self.low:.3g} to {self.high:.3g}"
+            share = f"{100 * self.probability:.2g} %" if self.probability else "not seen before"
+            rest, note = self.expected, f" ({share})"
+        return f"{self.column} {_shown(self.value, 6)}{note}; given the rest {rest}"
+
+
+def _shown(value: Any, digits: int) -> str:
+    """Return a value as a person writes it: of a date without the hour where there is none."""
+    if isinstance(value, float):
+        return f"{value:.{digits}g}"
+    return str(value).removesuffix(" 00:00:00")
 
 
 def reasons(
@@ -91,8 +100,8 @@ def reasons(
     Notes
     -----
     Contributions are those of `feature_contributions` with ``method="conditional"``; intervals and
-    probabilities those of ``conditional_interval`` and ``conditional_proba``. Dates are in days
-    since 1970.
+    probabilities those of ``conditional_interval`` and ``conditional_proba``, the ends of a date
+    those of its day.
 
     Examples
     --------
@@ -106,6 +115,7 @@ def reasons(
     1
     """
     check_number("n_columns", n_columns, low=1, integer=True)
+    check_is_fitted(estimator)
     _, last = unwrap(estimator, detectors=True)
     density = getattr(last, "estimator_", last)
     if not hasattr(density, "conditional_interval"):
@@ -122,13 +132,16 @@ def reasons(
     chances = {
         j: density.conditional_proba(X, j) for j in columns if np.isnan(intervals[:, j]).all()
     }
+    schema = getattr(density, "schema_", None)
+    dated = {j for j in columns if schema is not None and getattr(schema.columns[j], "dated", "")}
     found: list[list[Reason]] = []
     for i in range(n_rows(X)):
         row = []
         for j in map(int, order[i]):
             value, name = columns[j][i], list(names)[j]
             value = value.item() if isinstance(value, np.generic) else value
-            reason = Reason(name, value, float(gains[i, j]), *map(float, intervals[i, j]))
+            ends = map(_as_date if j in dated else float, intervals[i, j])
+            reason = Reason(name, value, float(gains[i, j]), *ends)
             if j in chances:
                 levels = density.schema_.columns[j].levels
                 share = float(chances[j][i][levels.index(value)]) if value in levels else 0.0
@@ -137,3 +150,8 @@ def reasons(
             row.append(reason)
         found.append(row)
     return found
+
+
+def _as_date(days: float) -> Any:
+    """Return the day that is so many days after the first of 1970."""
+    return math.nan if math.isnan(days) else datetime(1970, 1, 1) + timedelta(round(days))

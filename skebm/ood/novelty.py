@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["NoveltyDetector"]
 
+import math
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,16 @@ LOCAL = KernelScoreDetector, LocalMahalanobisDetector, NeighborDistanceDetector
 MORE = 2.0  # neighbors, of the novelties that there may be
 LEVELS = 0.5, 0.01  # of the scores that a member's unit is the difference of
 N_COMPLETIONS = 8  # of a row with missing values, that its score is a mean of
+RARE = 0.05  # probability of a value that no row had, below which it counts by itself
 N_REFERENCE = 256  # rows whose values stand in for those of a row that is explained
 
 
 class NoveltyDetector(Detector):
-    r"""Sum of four novelty scores, each in units of its own spread over unseen normal rows.
+    r"""Which rows of a table are odd: four novelty scores, added up.
+
+    Takes arrays and data frames as they are, text, dates and holes too; `skebm.ood.reasons` says
+    why a row is odd, `ConformalNoveltyDetector` around it guarantees the rate of false alarms. Each
+    score is in units of its own spread over unseen normal rows:
 
     .. math:: s(x) = \sum_m \frac{s_m(x) - q_{50}(s_m)}{q_{50}(s_m) - q_1(s_m)}
 
@@ -54,7 +60,7 @@ class NoveltyDetector(Detector):
     alpha : float, default=0.05
         Share of normal rows to flag, in (0, 0.5], dimensionless. Larger flags more.
     contamination : float, default=0.0
-        Share of the rows given to ``fit``, in [0, 0.5), that may be novelties: so many, the
+        Share of the rows given to ``fit``, in [0, 0.5], that may be novelties: so many, the
         farthest from twice as many neighbors, are left out, all is fitted to the others, and the
         threshold flags so many of all, whatever `alpha` is.
     random_state : int, RandomState or None, default=None
@@ -73,7 +79,7 @@ class NoveltyDetector(Detector):
     unseen_scores_ : ndarray of shape (n_judged,)
         Scores of at most 1,200 training rows as unseen ones.
     kept_ : ndarray of int of shape (n_kept,)
-        Numbers of the rows that it was fitted to.
+        Places of the rows that it was fitted to, all but those left out for `contamination`.
     offset_ : float
         Threshold, the `alpha` quantile of ``unseen_scores_``, or with `contamination` that quantile
         of the scores of all rows.
@@ -94,15 +100,16 @@ class NoveltyDetector(Detector):
 
     Notes
     -----
-    On 38 tables of ADBench the sum has the best mean rank of eight detectors
-    (``examples/benchmarks/tabular_novelty.py`` prints it). Of more than 20,000 rows so many are
-    kept, at random; a row is scored by its distances to all of them. Leaving a row out of the
+    On 23 tables of ADBench the sum has the best mean rank of nine detectors
+    (``examples/benchmarks/novelty/tabular_novelty.py`` prints it). Of more than 20,000 rows so many
+    are kept, at random; a row is scored by its distances to all of them. Leaving a row out of the
     density's base leaves it in its energy, so the guarantee of `p_value` is approximate: wrap the
     detector in `ConformalNoveltyDetector` for an exact one.
 
     In a data frame that the density sees as codes beside numbers (see its ``columns``), distances
     are those of numbers and one column for each category, and one more member is the least log
-    probability of a category given the rest of the row.
+    probability of a category given the rest of the row. A value that no row of the fit had, and
+    that is rarer than 5 %, lowers the sum by what it is rarer, in nats.
 
     Where the density takes rows with missing values, so does the detector: the members see 8
     completions of such a row, drawn from the density given its other values.
@@ -135,7 +142,8 @@ class NoveltyDetector(Detector):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Normal rows, finite numbers or, where the density takes them, missing ones (NaN).
+            Normal rows: finite numbers, in data frames text, categories and dates too, and missing
+            values.
         y : None
             Ignored, labels too.
         **params : dict
@@ -147,7 +155,8 @@ class NoveltyDetector(Detector):
             The fitted detector.
         """
         check_number("alpha", self.alpha, low=0, high=0.5, open_low=True)
-        check_number("contamination", self.contamination, low=0, high=0.5)
+        share = "It is the share of the rows that may be novelties; 0 is for normal rows alone."
+        check_number("contamination", self.contamination, low=0, high=0.5, remedy=share)
         given = everything = Given.begin(self, X, params)
         random = own_random_state(self.random_state)
         if self.contamination:
@@ -174,7 +183,7 @@ class NoveltyDetector(Detector):
                 self.score_samples(everything.X), self.contamination, everything.weight
             )
         else:
-            warn_if_few(len(self.unseen_scores_), "alpha", self.alpha)
+            warn_if_few(len(self.unseen_scores_), "alpha", self.alpha, "raise alpha")
         self.kept_ = given.kept
         given.end()
         return self
@@ -204,7 +213,8 @@ class NoveltyDetector(Detector):
         n = 1 if holed is None else N_COMPLETIONS
         some = _hot(schema, _completed(density, rows, n).reshape(-1, rows.shape[1]))
         far = [member.scores_of(some).reshape(len(rows), n).mean(1) for member in local]
-        return _added([*far, *_by_density(density, rows, log_unseen)], self.quantiles_)
+        sums = _added([*far, *_by_density(density, rows, log_unseen)], self.quantiles_)
+        return sums + np.minimum(log_unseen - math.log(RARE), 0.0)
 
     def p_value(self, X):
         """Return how likely a normal row is to be as strange as each row.

@@ -51,8 +51,8 @@ class SGHMC(Sampler):
         C (dimensionless); larger forgets the momentum sooner and is nearer to plain Langevin
         dynamics with the step eta^2 / (C M) per step.
     mass : float, default=1.0
-        M (dimensionless); larger moves slower. The column "m" of SP's tables is its inverse, so
-        their m = 0.5 is ``mass=2.0``.
+        M (dimensionless); larger moves slower. SP's text has M = m I, but its author's code
+        multiplies by m, so that the m = 0.5 of its tables is ``mass=2.0``.
     scheme : {"symplectic", "euler"}, default="symplectic"
         ``"symplectic"`` moves the position with the new momentum, as above. ``"euler"`` is the
         order printed in the paper: both from the old state.

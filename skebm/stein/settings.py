@@ -18,7 +18,7 @@ DISCREPANCY = {
     "selection": "penalized",
 }
 TEST = {
-    "network": Critic(dropout=0.5),  # appendix B.1
+    "network": Critic(dropout=0.5),  # appendix B.1 has dropout, the released code its rate
     "weight_decay": 5e-4,
     "split": (0.5, 0.1, 0.4),
     "n_iter_no_change": 3,

@@ -31,8 +31,8 @@ from skebm.energies import MLP, Model
 from skebm.networks import MLPGenerator
 from skebm.objectives import BidirectionalBounds, GeneratorEntropy
 
-sys.path.append(str(Path(__file__).parents[1]))
-from _common import parse, print_table, print_title, yes
+sys.path.append(str(Path(__file__).parents[3]))
+from examples.benchmarks._common import parse, print_table, print_title, yes
 
 MOST = 2.2
 BASELINE = "wgan-0gp"

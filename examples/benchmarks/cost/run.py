@@ -43,6 +43,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from _jobs import sheet
+from _langevin import BARS, LOOPS, NETWORKS, build, ours
+from _timing import Line, Tree, added_by_import, compared, interleaved, limited
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
@@ -50,12 +53,9 @@ import skebm
 from skebm.bases import Mixture
 from skebm.energies import Zero
 
-sys.path.append(str(Path(__file__).parents[1]))
-from _common import paired, parse, plus_minus, print_table, print_title, yes
-from _jobs import sheet
-from _langevin import BARS, LOOPS, NETWORKS, build, ours
-from _peers import BestKernelDensity, BestMixture
-from _timing import Line, Tree, added_by_import, compared, interleaved, limited
+sys.path.append(str(Path(__file__).parents[3]))
+from examples.benchmarks._common import paired, parse, plus_minus, print_table, print_title, yes
+from examples.benchmarks._peers import BestKernelDensity, BestMixture
 
 ESTIMATORS = ("NCEDensity", "HybridCDDensity", "USPDensity", "ScoreMatchingDensity")
 ESTIMATORS += ("SteinEBM", "BoundsEBM")

@@ -27,8 +27,8 @@ import torch
 from skebm import NCEDensity, _surroundings
 from skebm.energies import MLP, Model
 
-sys.path.append(str(Path(__file__).parents[1]))
-from _common import parse, print_table, print_title, yes
+sys.path.append(str(Path(__file__).parents[3]))
+from examples.benchmarks._common import parse, print_table, print_title, yes
 
 SMOKE = os.environ.get("SKEBM_SMOKE", "0") not in ("", "0")
 COLUMNS, SECONDS = 10, 0.02 if SMOKE else 0.5
