@@ -151,6 +151,9 @@ def test_dask_is_scored_lazily(tmp_path):
             assert isinstance(lazy, da.Array)
             np.testing.assert_allclose(lazy.compute(), getattr(expected, read)(X), 1e-5)
         assert model.score(source) == pytest.approx(expected.score(X), rel=1e-5)
+    few = named.score_samples(frame[frame.b > -310]).compute()  # some partition may be left empty
+    np.testing.assert_allclose(few, expected.score_samples(X[X[:, 1] > -310]), 1e-5)
+    assert len(named.score_samples(frame[frame.b > 1e9]).compute()) == 0
     with pytest.raises(ValueError, match="columns of the fit, got 1"):
         est.score_samples(array[:, :1])
     with pytest.raises(ValueError, match="got others in column 'c'"):
@@ -332,7 +335,8 @@ def test_long_sources_must_be_finite_numbers():
             np.ones(9),
             "sample_weight must be None",
         ),
-        (Blocks(table(), table()[:, :1]), None, r"shape \(m, 2\), got \(120, 1\)"),
+        (Blocks(table(), table()[:, :1]), None, r"shape \(m, 2\), got float64 of \(120, 1\)"),
+        (Blocks(table().astype(object)), None, "blocks must be numbers .* got object"),
         (Blocks(), None, "X must have rows, got a source without any"),
         (DataLoader([{"x": 1.0}]), None, "got a batch of dict"),
     ],

@@ -11,8 +11,9 @@ class Reservoir:
     """At most k rows of a stream, in proportion to their weights.
 
     Row i has the priority w_i / u_i, u_i uniform on (0, 1]. The k highest are kept; what they stand
-    for is max(w_i, tau), tau the next highest priority: sums over them are unbiased, equal weights
-    stay equal, and a heavy row is there once [1]_. Fewer rows than k are all there, as they were.
+    for is max(w_i, tau), tau the next highest priority: sums over them are unbiased (Duffield, Lund
+    and Thorup, 2007), equal weights stay equal, and a heavy row is there once. Fewer rows than k
+    are all there, as they were.
 
     Parameters
     ----------
@@ -20,11 +21,6 @@ class Reservoir:
         Most rows.
     rng : numpy.random.Generator
         Source of randomness.
-
-    References
-    ----------
-    .. [1] N. Duffield, C. Lund and M. Thorup, "Priority Sampling for Estimation of Arbitrary Subset
-       Sums", Journal of the ACM 54(6), 2007. Section 1.1.
     """
 
     def __init__(self, k: int, rng: np.random.Generator) -> None:

@@ -147,10 +147,12 @@ class Stream:
             for block in self.source.blocks():
                 if self._ended.is_set():
                     return
-                if block.ndim != 2 or block.shape[1] != (width or block.shape[1]):
+                block = np.asarray(block)
+                fits = block.ndim == 2 and block.shape[1] == (width or block.shape[1])
+                if not fits or block.dtype.kind not in "biuf":
                     raise ValueError(
-                        f"blocks must have shape (m, {width or 'n_features'}), got {block.shape}. "
-                        "Each row needs the same columns."
+                        f"blocks must be numbers of shape (m, {width or 'n_features'}), got "
+                        f"{block.dtype} of {block.shape}. Each row needs the same columns."
                     )
                 width = block.shape[1]
                 weight = None if self.weight is None else self._weights(start, len(block))

@@ -140,7 +140,7 @@ class BlockReads:
         if source is None:
             return function(*self._encoded(X, FLOATS))  # type: ignore[attr-defined]
         if not isinstance(source, DaskRows):
-            return np.concatenate(list(self._blocks(source, function)))
+            return np.concatenate([np.empty(0), *self._blocks(source, function)])
         self._check_columns(source)
         return source.map(lambda rows: self._of_block(rows, function))
 
@@ -150,7 +150,10 @@ class BlockReads:
 
     def _of_block(self, rows: np.ndarray, function: Callable) -> np.ndarray:
         self._check_width(rows.shape[1])
-        rows = check_array(rows, dtype=FLOATS, ensure_all_finite="allow-nan")
+        if not len(rows):  # of a partition that a filter emptied
+            return np.empty(0)
+        with np.errstate(all="ignore"):
+            rows = check_array(rows, dtype=FLOATS, ensure_all_finite="allow-nan")
         return function(self._holed(rows), 0.0)  # type: ignore[attr-defined]
 
     def _check_columns(self, source: Source) -> None:
