@@ -18,7 +18,7 @@ from skebm.bases import Base, Defensive
 from skebm.data import Table, Transform
 from skebm.energies import Model
 from skebm.estimators._base import DensityEstimator
-from skebm.estimators._bounds_paper import paper_settings
+from skebm.estimators._papers import bounds_settings
 from skebm.estimators._run import MOST_ROWS, Learned, Run
 from skebm.estimators._shared import documented, resolved
 from skebm.exceptions import GeneratorWarning, NormalizationWarning
@@ -306,7 +306,7 @@ class BoundsEBM(DensityEstimator):
         >>> BoundsEBM.from_paper("toy").max_iter
         150000
         """
-        return cls(**paper_settings(name, changes))
+        return cls(**bounds_settings(name, changes))
 
     @property
     def generator_(self):

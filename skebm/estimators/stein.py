@@ -20,6 +20,7 @@ from skebm.energies.ica import ICAEnergy
 from skebm.energies.learned_gaussian import with_learned_gaussian
 from skebm.energies.rbm import RBMEnergy
 from skebm.estimators._base import DensityEstimator
+from skebm.estimators._papers import LSD, paper_settings
 from skebm.estimators._run import MOST_ROWS, Learned, Run, places
 from skebm.estimators._shared import documented, resolved
 from skebm.fitted import Draws, Trained
@@ -107,11 +108,8 @@ class SteinEBM(DensityEstimator):
     gradient is clipped at five times its running norm; the exact trace in place of Hutchinson's
     estimate (``Critic(trace="gaussian")`` is the paper's); an early stop; `energy_l2` squares the
     energy with its learned Gaussian, the released code that of the network alone; a mixture as
-    default base, as for the other estimators, whose moments are not learned; calibration. The
-    paper's toy setting is ``base=Gaussian("diagonal")``, ``energy=MLP((300, 300), n_frequencies=0,
-    input_scale=1.0)``, ``l2=10``, ``optimizer=Optimization(1e-3, (0.5, 0.9), 0)``,
-    ``batch_size=100``, ``max_iter=1667`` (its 10,000 iterations count the critic's),
-    ``calibrate=False``.
+    default base, as for the other estimators, whose moments are not learned; calibration.
+    `from_paper` has the paper's settings.
 
     References
     ----------
@@ -191,6 +189,37 @@ class SteinEBM(DensityEstimator):
         self.warm_start = warm_start
         self.verbose = verbose
         self.random_state = random_state
+
+    @classmethod
+    def from_paper(cls, name, **changes):
+        """Return an estimator with the paper's settings.
+
+        Parameters
+        ----------
+        name : {"toy"}
+            The densities in two dimensions of Figure 4 and appendix B.4.
+        **changes : dict
+            Parameters that replace the paper's.
+
+        Returns
+        -------
+        SteinEBM
+            Unfitted: a network beside a Gaussian whose moments are learnt, five updates of the
+            critic for one of the energy, no calibration; `l2` and the batch are those of the
+            released code.
+
+        Raises
+        ------
+        ValueError
+            If there are no such settings.
+
+        Examples
+        --------
+        >>> from skebm import SteinEBM
+        >>> SteinEBM.from_paper("toy").critic_steps
+        5
+        """
+        return cls(**paper_settings(LSD, name, changes))
 
     @property
     def critic_(self):
