@@ -4,6 +4,9 @@ from __future__ import annotations
 
 __all__ = ["HybridCDDensity"]
 
+from typing import Any, Self
+
+import numpy as np
 import torch
 
 from skebm._components import check_choice, check_number
@@ -168,7 +171,7 @@ class HybridCDDensity(DensityEstimator):
         self.random_state = random_state
 
     @classmethod
-    def from_paper(cls, name, **changes):
+    def from_paper(cls, name: str, **changes: Any) -> Self:
         """Return an estimator with the paper's settings.
 
         Parameters
@@ -201,7 +204,7 @@ class HybridCDDensity(DensityEstimator):
         return cls(**paper_settings(HCD, name, changes))
 
     @property
-    def bank_(self):
+    def bank_(self) -> np.ndarray:
         """Rows of the bank of the persistent inits, ndarray (bank_size, n_features), units of X."""
         density = self._fitted()
         if density.draws.bank is None:
@@ -211,7 +214,7 @@ class HybridCDDensity(DensityEstimator):
         return density.transform.inverse(density.draws.bank)
 
     @property
-    def sampler_(self):
+    def sampler_(self) -> Any:
         """The training sampler with its last step size, stated for the potential U."""
         return self._fitted().draws.sampler
 

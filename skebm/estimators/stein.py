@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["SteinEBM"]
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -191,7 +191,7 @@ class SteinEBM(DensityEstimator):
         self.random_state = random_state
 
     @classmethod
-    def from_paper(cls, name, **changes):
+    def from_paper(cls, name: str, **changes: Any) -> Self:
         """Return an estimator with the paper's settings.
 
         Parameters
@@ -222,7 +222,7 @@ class SteinEBM(DensityEstimator):
         return cls(**paper_settings(LSD, name, changes))
 
     @property
-    def critic_(self):
+    def critic_(self) -> Any:
         """The critic, a callable (n, n_features) -> (n, n_features)."""
         transform = self._fitted().transform
         return _CriticOfRows(self.critic_network_.network, transform)
@@ -230,15 +230,15 @@ class SteinEBM(DensityEstimator):
     @own_settings()
     def sample(
         self,
-        n_samples=1,
-        random_state=None,
+        n_samples: int = 1,
+        random_state: Any = None,
         *,
-        method="auto",
-        n_steps=1000,
-        step_size=0.01,
-        noise_std=0.1,
-        init=None,
-    ):
+        method: str = "auto",
+        n_steps: int = 1000,
+        step_size: float = 0.01,
+        noise_std: float = 0.1,
+        init: Any = None,
+    ) -> np.ndarray:
         """Draw rows from the fitted density, or from tempered chains as the paper does.
 
         Parameters

@@ -6,7 +6,7 @@ __all__ = ["USPDensity"]
 
 import math
 import warnings
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -215,7 +215,7 @@ class USPDensity(DensityEstimator):
         return super()._obstacle_to_codes()
 
     @classmethod
-    def from_paper(cls, name, **changes):
+    def from_paper(cls, name: str, **changes: Any) -> Self:
         """Return an estimator with the paper's settings.
 
         Parameters
