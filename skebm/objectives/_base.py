@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from skebm._components import Component, check_choice, check_number
+from skebm._ranks import average_gradients
 from skebm.energies import Model
 from skebm.objectives._optimizers import SGD, AdamW
 
@@ -230,16 +231,18 @@ def descend(
     """Take one step of each optimizer on a scalar loss, with a gradient of at most this norm.
 
     Return the norm of the gradient as it was, where there is a bound on it (it may be infinite).
+    The gradient is the mean over all ranks of a fit.
     """
     if isinstance(optimizers, torch.optim.Optimizer):
         optimizers = [optimizers]
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    parameters = [p for group in groups for p in group["params"]]
+    average_gradients(parameters)
     norm = None
     if max_norm is not None:
-        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-        parameters = [p for group in groups for p in group["params"]]
         bound: Any = max_norm  # a tensor does too, and the device is not waited for
         norm = torch.nn.utils.clip_grad_norm_(parameters, bound, foreach=True)
     for optimizer in optimizers:
