@@ -9,8 +9,8 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
