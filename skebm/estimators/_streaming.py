@@ -18,6 +18,7 @@ from skebm.data.sources import DaskRows, MappedRows, Source, as_source
 from skebm.data.streamed import MOST_KEPT, Stream
 from skebm.data.table import FEWEST_FOR_VALIDATION
 from skebm.estimators._run import Before, Reach
+from skebm.estimators._shared import check_shared
 from skebm.exceptions import DriftWarning
 
 FLOATS = [np.float64, np.float32]  # of rows to score, as they are: a copy may not fit in memory
@@ -181,6 +182,8 @@ def opened(estimator: Any, X: Any, sample_weight: Any) -> Opened:
     source = as_source(X)
     if source is None or (isinstance(source, MappedRows) and len(X) <= MOST_KEPT):
         return Opened(X, sample_weight, None, None)
+    if source.n_features is not None:  # before a long pass
+        check_shared(estimator, source.n_features)
     weight = None if sample_weight is None or np.ndim(sample_weight) == 0 else sample_weight
     if weight is not None and not source.is_ordered:
         raise ValueError(
