@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import sklearn
@@ -51,7 +51,7 @@ class Saved(BaseEstimator):
         place = ".".join(type(self).__module__.split(".")[:2]).removesuffix(".estimators")
         return {"place": place, "estimator_name": type(self).__name__}
 
-    def save(self, path):
+    def save(self, path: str | Path) -> None:
         """Write the fitted estimator to one file: tensors and a JSON header, no pickle.
 
         Parameters
@@ -82,7 +82,7 @@ class Saved(BaseEstimator):
             file.write(data)
 
     @classmethod
-    def load(cls, path, energy=None):
+    def load(cls, path: str | Path, energy: Any = None) -> Self:
         """Read an estimator that `save` wrote; no code from the file is run.
 
         Parameters

@@ -7,7 +7,7 @@ __all__ = ["BlockReads", "check_block", "check_names", "opened", "reach_of"]
 import copy
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from sklearn.utils import check_array
@@ -50,7 +50,7 @@ class Opened(NamedTuple):
 class BlockReads:
     """Fits and reads of a density estimator that go block by block."""
 
-    def partial_fit(self, X, y=None, sample_weight=None):
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Learn from one more block of rows.
 
         The first block is fitted; later ones go on from there by `max_iter` updates at most, with
@@ -107,7 +107,7 @@ class BlockReads:
         self.__dict__ = vars(twin)
         return self
 
-    def score_blocks(self, X):
+    def score_blocks(self, X: Any) -> Iterator[np.ndarray]:
         """Return ``score_samples`` of the rows of a source, block by block.
 
         Parameters

@@ -7,6 +7,7 @@ __all__ = ["BoundsEBM"]
 import copy
 import math
 import warnings
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from skebm.bases import Base, Defensive
 from skebm.data import Table, Transform
 from skebm.energies import Model
 from skebm.estimators._base import DensityEstimator
-from skebm.estimators._bounds_paper import paper_settings
+from skebm.estimators._papers import bounds_settings
 from skebm.estimators._run import MOST_ROWS, Learned, Run
 from skebm.estimators._shared import documented, resolved
 from skebm.exceptions import GeneratorWarning, NormalizationWarning
@@ -274,7 +275,7 @@ class BoundsEBM(DensityEstimator):
         self.random_state = random_state
 
     @classmethod
-    def from_paper(cls, name, **changes):
+    def from_paper(cls, name: str, **changes: Any) -> Self:
         """Return an estimator with the paper's settings.
 
         Parameters
@@ -306,20 +307,20 @@ class BoundsEBM(DensityEstimator):
         >>> BoundsEBM.from_paper("toy").max_iter
         150000
         """
-        return cls(**paper_settings(name, changes))
+        return cls(**bounds_settings(name, changes))
 
     @property
-    def generator_(self):
+    def generator_(self) -> Any:
         """The generator in evaluation mode, latents to rows of standardized space."""
         network = self._fitted().draws.generator.network
         return network if self.game_.image_shape is None else FlatRows(network).eval()
 
     @property
-    def latent_dim_(self):
+    def latent_dim_(self) -> int:
         """Length of the generator's latents."""
         return self._fitted().draws.latent_dim
 
-    def sample(self, n_samples=1, random_state=None, *, method="auto"):
+    def sample(self, n_samples: int = 1, random_state: Any = None, *, method: str = "auto") -> Any:
         """Draw rows from the fitted density, or from the generator in one pass.
 
         Parameters
@@ -364,7 +365,7 @@ class BoundsEBM(DensityEstimator):
         return density.transform.inverse(z)
 
     @own_settings()
-    def bounds(self, X, random_state=None):
+    def bounds(self, X: Any, random_state: Any = None) -> Any:
         """Bound the mean negative log likelihood of rows from both sides.
 
         Parameters

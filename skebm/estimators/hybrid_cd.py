@@ -4,11 +4,15 @@ from __future__ import annotations
 
 __all__ = ["HybridCDDensity"]
 
+from typing import Any, Self
+
+import numpy as np
 import torch
 
 from skebm._components import check_choice, check_number
 from skebm.data import Table, Transform
 from skebm.estimators._base import DensityEstimator
+from skebm.estimators._papers import HCD, paper_settings
 from skebm.estimators._run import Learned, Run, places
 from skebm.estimators._shared import documented, resolved
 from skebm.fitted.draws import ByChains
@@ -79,10 +83,8 @@ class HybridCDDensity(DensityEstimator):
     Validation rows are not used for training, so that thresholds and the comparison with the base
     are honest. Deviations from the paper: a base density; MALA instead of unadjusted chains; noise
     chains start at base draws (at N(0, I) where ``base=None``), one for four rows; Adam with
-    decoupled weight decay; `refine`. The paper's setting is ``base=None, refine=False,
-    init=ChainStart(noise_share=1), sampler="langevin", validation_fraction=0`` with an
-    ``Optimization(averaging=False)``, a `step_size` and a `temperature`. Without a base the model
-    is judged, normalized and sampled through a mixture fitted near it (`Defensive`).
+    decoupled weight decay; `refine`. `from_paper` has the paper's settings. Without a base the
+    model is judged, normalized and sampled through a mixture fitted near it (`Defensive`).
 
     References
     ----------
@@ -168,8 +170,41 @@ class HybridCDDensity(DensityEstimator):
         self.verbose = verbose
         self.random_state = random_state
 
+    @classmethod
+    def from_paper(cls, name: str, **changes: Any) -> Self:
+        """Return an estimator with the paper's settings.
+
+        Parameters
+        ----------
+        name : {"rings"}
+            Three rings in ten dimensions, section 3; ``init="data"`` and the like make its other
+            schemes (with ``step_size=0.05`` those of persistent chains).
+        **changes : dict
+            Parameters that replace the paper's.
+
+        Returns
+        -------
+        HybridCDDensity
+            Unfitted: unadjusted chains at temperature 0.005, of the adaptive step, no base. The
+            paper has a convolutional network of four layers, here it is a perceptron; it states
+            neither rate, batch, the weight of the data term nor, for the rings, the number of
+            steps.
+
+        Raises
+        ------
+        ValueError
+            If there are no such settings.
+
+        Examples
+        --------
+        >>> from skebm import HybridCDDensity
+        >>> HybridCDDensity.from_paper("rings").temperature
+        0.005
+        """
+        return cls(**paper_settings(HCD, name, changes))
+
     @property
-    def bank_(self):
+    def bank_(self) -> np.ndarray:
         """Rows of the bank of the persistent inits, ndarray (bank_size, n_features), units of X."""
         density = self._fitted()
         if density.draws.bank is None:
@@ -179,7 +214,7 @@ class HybridCDDensity(DensityEstimator):
         return density.transform.inverse(density.draws.bank)
 
     @property
-    def sampler_(self):
+    def sampler_(self) -> Any:
         """The training sampler with its last step size, stated for the potential U."""
         return self._fitted().draws.sampler
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["SteinEBM"]
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from skebm.energies.ica import ICAEnergy
 from skebm.energies.learned_gaussian import with_learned_gaussian
 from skebm.energies.rbm import RBMEnergy
 from skebm.estimators._base import DensityEstimator
+from skebm.estimators._papers import LSD, paper_settings
 from skebm.estimators._run import MOST_ROWS, Learned, Run, places
 from skebm.estimators._shared import documented, resolved
 from skebm.fitted import Draws, Trained
@@ -107,11 +108,8 @@ class SteinEBM(DensityEstimator):
     gradient is clipped at five times its running norm; the exact trace in place of Hutchinson's
     estimate (``Critic(trace="gaussian")`` is the paper's); an early stop; `energy_l2` squares the
     energy with its learned Gaussian, the released code that of the network alone; a mixture as
-    default base, as for the other estimators, whose moments are not learned; calibration. The
-    paper's toy setting is ``base=Gaussian("diagonal")``, ``energy=MLP((300, 300), n_frequencies=0,
-    input_scale=1.0)``, ``l2=10``, ``optimizer=Optimization(1e-3, (0.5, 0.9), 0)``,
-    ``batch_size=100``, ``max_iter=1667`` (its 10,000 iterations count the critic's),
-    ``calibrate=False``.
+    default base, as for the other estimators, whose moments are not learned; calibration.
+    `from_paper` has the paper's settings.
 
     References
     ----------
@@ -192,8 +190,39 @@ class SteinEBM(DensityEstimator):
         self.verbose = verbose
         self.random_state = random_state
 
+    @classmethod
+    def from_paper(cls, name: str, **changes: Any) -> Self:
+        """Return an estimator with the paper's settings.
+
+        Parameters
+        ----------
+        name : {"toy"}
+            The densities in two dimensions of Figure 4 and appendix B.4.
+        **changes : dict
+            Parameters that replace the paper's.
+
+        Returns
+        -------
+        SteinEBM
+            Unfitted: a network beside a Gaussian whose moments are learnt, five updates of the
+            critic for one of the energy, no calibration; `l2` and the batch are those of the
+            released code.
+
+        Raises
+        ------
+        ValueError
+            If there are no such settings.
+
+        Examples
+        --------
+        >>> from skebm import SteinEBM
+        >>> SteinEBM.from_paper("toy").critic_steps
+        5
+        """
+        return cls(**paper_settings(LSD, name, changes))
+
     @property
-    def critic_(self):
+    def critic_(self) -> Any:
         """The critic, a callable (n, n_features) -> (n, n_features)."""
         transform = self._fitted().transform
         return _CriticOfRows(self.critic_network_.network, transform)
@@ -201,15 +230,15 @@ class SteinEBM(DensityEstimator):
     @own_settings()
     def sample(
         self,
-        n_samples=1,
-        random_state=None,
+        n_samples: int = 1,
+        random_state: Any = None,
         *,
-        method="auto",
-        n_steps=1000,
-        step_size=0.01,
-        noise_std=0.1,
-        init=None,
-    ):
+        method: str = "auto",
+        n_steps: int = 1000,
+        step_size: float = 0.01,
+        noise_std: float = 0.1,
+        init: Any = None,
+    ) -> np.ndarray:
         """Draw rows from the fitted density, or from tempered chains as the paper does.
 
         Parameters

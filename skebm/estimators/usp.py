@@ -6,7 +6,7 @@ __all__ = ["USPDensity"]
 
 import math
 import warnings
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from skebm.bases.uniform import UniformBase
 from skebm.data import Table, Transform
 from skebm.energies import Model
 from skebm.estimators._base import DensityEstimator
+from skebm.estimators._papers import USP, paper_settings
 from skebm.estimators._run import MOST_ROWS, Learned, Run, places
 from skebm.estimators._shared import documented, resolved
 from skebm.exceptions import SupportWarning
@@ -123,11 +124,9 @@ class USPDensity(DensityEstimator):
 
     Deviations from the paper: a base density; Adam with decoupled weight decay and decay of the
     learning rate; no step is longer than epsilon; up to 8 columns all points push, not a random
-    choice (of those within epsilon the nearest 8); held-out rows choose the best snapshot. The
-    paper's setting is ``base="uniform"``, ``n_points=5000``, ``repulsion=SupportPartition()`` (with
-    1,000 active points and 50 inner steps), ``epsilon=0.05`` and
-    ``Optimization(1e-3, method="sgd", schedule="constant", weight_decay=0)``.
-    It states neither the steps nor the size of Gamma. The sum stands for an integral only where
+    choice (of those within epsilon the nearest 8); Gamma is drawn with replacement; pairs inside
+    Lambda push once, where the gradient of Eq. 14 has them twice; held-out rows choose the best
+    snapshot. `from_paper` has the paper's settings. The sum stands for an integral only where
     points are evenly dense over the support: in many columns it is a heuristic, and the log density
     is normalized afterwards by `log_partition`.
 
@@ -214,6 +213,38 @@ class USPDensity(DensityEstimator):
         if self.method != "importance":
             return "method must be 'importance'"
         return super()._obstacle_to_codes()
+
+    @classmethod
+    def from_paper(cls, name: str, **changes: Any) -> Self:
+        """Return an estimator with the paper's settings.
+
+        Parameters
+        ----------
+        name : {"six-modes", "fashion-mnist"}
+            The model of section 6 and appendix B.2: six modes in the plane, or images of 28 x 28.
+        **changes : dict
+            Parameters that replace the paper's.
+
+        Returns
+        -------
+        USPDensity
+            Unfitted: PS-USP with plain SGD or Adam, and no base (for six modes a box, which is one
+            that is flat). The paper trains until it converges (six modes), or for at most 50
+            epochs; it states neither the box, the steps, nor the size of Gamma, which are the
+            package's.
+
+        Raises
+        ------
+        ValueError
+            If there are no such settings.
+
+        Examples
+        --------
+        >>> from skebm import USPDensity
+        >>> USPDensity.from_paper("six-modes").n_points
+        5000
+        """
+        return cls(**paper_settings(USP, name, changes))
 
     @property
     def optimizer_defaults(self) -> dict[str, Any]:  # type: ignore[override]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["DensityImputer"]
 
+from typing import Any, Self
+
 import numpy as np
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -72,7 +74,7 @@ class DensityImputer(OneToOneFeatureMixin, TransformerMixin, Saved):
         self.random_state = random_state
 
     @atomic
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Fit the density to a table with missing values.
 
         Parameters
@@ -99,7 +101,7 @@ class DensityImputer(OneToOneFeatureMixin, TransformerMixin, Saved):
         self._seed = int(random.randint(2**31 - 1))
         return self
 
-    def transform(self, X):
+    def transform(self, X: Any) -> Any:
         """Return the rows with what is missing filled in.
 
         Parameters

@@ -58,7 +58,7 @@ class Detector(CallbackSupportMixin, OutlierMixin, Saved):
     __metadata_request__fit = {"sample_weight": None}
 
     @abstractmethod
-    def score_samples(self, X):
+    def score_samples(self, X: Any) -> np.ndarray:
         """Return how normal each row is, (n_samples,)."""
 
     def inside(self, name: str) -> Any:
@@ -76,7 +76,7 @@ class Detector(CallbackSupportMixin, OutlierMixin, Saved):
         """
         return getattr(self, name)
 
-    def decision_function(self, X):
+    def decision_function(self, X: Any) -> np.ndarray:
         """Return ``score_samples(X) - offset_``: at least 0 for inliers.
 
         Parameters
@@ -91,7 +91,7 @@ class Detector(CallbackSupportMixin, OutlierMixin, Saved):
         """
         return self.score_samples(X) - self.offset_
 
-    def predict(self, X):
+    def predict(self, X: Any) -> np.ndarray:
         """Return +1 for inliers and -1 for novelties.
 
         Parameters
@@ -106,7 +106,7 @@ class Detector(CallbackSupportMixin, OutlierMixin, Saved):
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
-    def get_metadata_routing(self):
+    def get_metadata_routing(self) -> Any:
         """Return who gets which metadata: `sample_weight` and what the inner ``fit`` requests.
 
         Returns

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["LocalDetector", "judged_rows"]
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class LocalDetector(OutlierMixin, Saved):
     scores_are_log_densities = False
 
     @atomic
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Keep the rows, and choose the threshold on rows that are scored without themselves.
 
         Parameters
@@ -62,7 +62,7 @@ class LocalDetector(OutlierMixin, Saved):
         warn_if_few(len(self.unseen_scores_), "alpha", self.alpha)
         return self
 
-    def score_samples(self, X):
+    def score_samples(self, X: Any) -> np.ndarray:
         """Return how near the training rows each row is.
 
         Parameters
@@ -78,7 +78,7 @@ class LocalDetector(OutlierMixin, Saved):
         check_is_fitted(self, "offset_")
         return self.scores_of(self._table(X, reset=False))
 
-    def decision_function(self, X):
+    def decision_function(self, X: Any) -> np.ndarray:
         """Return ``score_samples(X) - offset_``: at least 0 for inliers.
 
         Parameters
@@ -93,7 +93,7 @@ class LocalDetector(OutlierMixin, Saved):
         """
         return self.score_samples(X) - self.offset_
 
-    def predict(self, X):
+    def predict(self, X: Any) -> np.ndarray:
         """Return +1 for inliers and -1 for novelties.
 
         Parameters

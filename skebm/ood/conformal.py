@@ -6,7 +6,7 @@ __all__ = ["ConformalNoveltyDetector"]
 
 import warnings
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from scipy.stats import false_discovery_control
@@ -167,7 +167,7 @@ class ConformalNoveltyDetector(Detector):
 
     @atomic
     @with_callbacks
-    def fit(self, X, y=None, **params):
+    def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
         """Fit the estimator on a part of the rows and calibrate on the others.
 
         Parameters
@@ -211,7 +211,7 @@ class ConformalNoveltyDetector(Detector):
         given.end()
         return self
 
-    def score_samples(self, X):
+    def score_samples(self, X: Any) -> np.ndarray:
         """Return the estimator's scores, with `cv` the mean over the estimators.
 
         Parameters
@@ -228,7 +228,7 @@ class ConformalNoveltyDetector(Detector):
         X = read_rows(self, X, reset=False)
         return np.mean([read_scores(estimator, X) for estimator in self.estimators_], axis=0)
 
-    def p_value(self, X):
+    def p_value(self, X: Any) -> np.ndarray:
         """Return conformal p-values: small for novelties.
 
         Parameters
@@ -262,7 +262,7 @@ class ConformalNoveltyDetector(Detector):
             rank = at_most + own
         return np.minimum(rank / (total + own), 1.0)
 
-    def decision_function(self, X):
+    def decision_function(self, X: Any) -> np.ndarray:
         """Return a value at least 0 exactly where ``p_value`` is above `alpha`.
 
         Parameters
@@ -285,7 +285,7 @@ class ConformalNoveltyDetector(Detector):
         with np.errstate(invalid="ignore"):  # -inf - -inf, on the threshold
             return np.where(scores == self.offset_, 0.0, scores - self.offset_)
 
-    def predict(self, X, *, fdr=None):
+    def predict(self, X: Any, *, fdr: float | None = None) -> np.ndarray:
         """Return +1 for normal rows and -1 for novelties.
 
         Parameters
@@ -305,7 +305,7 @@ class ConformalNoveltyDetector(Detector):
             return super().predict(X)
         return np.where(self.select(X, fdr=fdr), -1, 1)
 
-    def select(self, X, *, fdr):
+    def select(self, X: Any, *, fdr: float) -> np.ndarray:
         """Select novelties of a batch by the Benjamini-Hochberg procedure on its p-values.
 
         Parameters

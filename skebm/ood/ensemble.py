@@ -6,7 +6,7 @@ __all__ = ["EnsembleDensity"]
 
 import numbers
 import warnings
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy.special import logsumexp
@@ -137,7 +137,7 @@ class EnsembleDensity(DensityMixin, Detector):
 
     @atomic
     @with_callbacks
-    def fit(self, X, y=None, **params):
+    def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
         """Fit the members and choose the threshold.
 
         Parameters
@@ -177,7 +177,7 @@ class EnsembleDensity(DensityMixin, Detector):
         given.end()
         return self
 
-    def score_samples(self, X):
+    def score_samples(self, X: Any) -> np.ndarray:
         """Return the log of the members' mean density.
 
         Parameters
@@ -192,7 +192,7 @@ class EnsembleDensity(DensityMixin, Detector):
         """
         return _log_mean(self._members_scores(X))
 
-    def score(self, X, y=None, sample_weight=None):
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the mean log density of the rows.
 
         Parameters
@@ -224,7 +224,7 @@ class EnsembleDensity(DensityMixin, Detector):
             )
         return weighted_mean(values, sample_weight)
 
-    def sample(self, n_samples=1, random_state=None):
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
         """Draw rows from the mixture: a member at random for each, then a draw from it.
 
         Parameters
@@ -259,7 +259,7 @@ class EnsembleDensity(DensityMixin, Detector):
         drawn = [draw_rows(member, int(n), int(seed)) for member, n, seed in members if n]
         return np.concatenate(drawn)[random.permutation(n_samples)]
 
-    def disagreement(self, X):
+    def disagreement(self, X: Any) -> np.ndarray:
         """Return how far the members' log densities are apart.
 
         Parameters

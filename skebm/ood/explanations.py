@@ -133,7 +133,9 @@ def reasons(
         j: density.conditional_proba(X, j) for j in columns if np.isnan(intervals[:, j]).all()
     }
     schema = getattr(density, "schema_", None)
-    dated = {j for j in columns if schema is not None and getattr(schema.columns[j], "dated", "")}
+    dated = {
+        j for j in columns if schema is not None and bool(getattr(schema.columns[j], "dated", ""))
+    }
     found: list[list[Reason]] = []
     for i in range(n_rows(X)):
         row = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["LikelihoodRatioDetector"]
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -120,7 +120,7 @@ class LikelihoodRatioDetector(Detector):
 
     @atomic
     @with_callbacks
-    def fit(self, X, y=None, X_background=None, **params):
+    def fit(self, X: Any, y: Any = None, X_background: Any = None, **params: Any) -> Self:
         """Fit both densities and choose the threshold.
 
         Parameters
@@ -155,7 +155,7 @@ class LikelihoodRatioDetector(Detector):
         given.end()
         return self
 
-    def score_samples(self, X):
+    def score_samples(self, X: Any) -> np.ndarray:
         """Return the log ratio of the densities.
 
         Parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["NoveltyDetector"]
 
 import math
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -136,7 +136,7 @@ class NoveltyDetector(Detector):
 
     @atomic
     @with_callbacks
-    def fit(self, X, y=None, **params):
+    def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
         """Fit the members and choose the threshold.
 
         Parameters
@@ -188,7 +188,7 @@ class NoveltyDetector(Detector):
         given.end()
         return self
 
-    def score_samples(self, X):
+    def score_samples(self, X: Any) -> np.ndarray:
         """Return how normal each row is.
 
         Parameters
@@ -216,7 +216,7 @@ class NoveltyDetector(Detector):
         sums = _added([*far, *_by_density(density, rows, log_unseen)], self.quantiles_)
         return sums + np.minimum(log_unseen - math.log(RARE), 0.0)
 
-    def p_value(self, X):
+    def p_value(self, X: Any) -> np.ndarray:
         """Return how likely a normal row is to be as strange as each row.
 
         Parameters
@@ -233,7 +233,7 @@ class NoveltyDetector(Detector):
         unseen = np.sort(self.unseen_scores_) if hasattr(self, "offset_") else np.zeros(1)
         return (1 + np.searchsorted(unseen, self.score_samples(X), "right")) / (len(unseen) + 1)
 
-    def contributions(self, X, method="conditional"):
+    def contributions(self, X: Any, method: str = "conditional") -> np.ndarray:
         """Return what each column of each row adds to its strangeness.
 
         Parameters

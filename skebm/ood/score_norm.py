@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["ScoreNormDetector"]
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.utils import check_array
@@ -99,7 +99,7 @@ class ScoreNormDetector(Detector):
 
     @atomic
     @with_callbacks
-    def fit(self, X, y=None, **params):
+    def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
         """Fit the density, and choose the threshold on rows held out.
 
         Parameters
@@ -133,7 +133,7 @@ class ScoreNormDetector(Detector):
         given.end()
         return self
 
-    def score_samples(self, X):
+    def score_samples(self, X: Any) -> np.ndarray:
         """Return minus the norm of the scaled gradient.
 
         Parameters

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 __all__ = ["ThresholdDetector"]
 
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
@@ -125,7 +126,7 @@ class ThresholdDetector(Detector):
 
     @atomic
     @with_callbacks
-    def fit(self, X, y=None, **params):
+    def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
         """Fit the density and choose the threshold.
 
         Parameters
@@ -167,7 +168,7 @@ class ThresholdDetector(Detector):
         given.end()
         return self
 
-    def score_samples(self, X):
+    def score_samples(self, X: Any) -> np.ndarray:
         """Return the estimator's own scores.
 
         Parameters

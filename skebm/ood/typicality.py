@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["TypicalityDetector"]
 
+from typing import Any, Self
+
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
@@ -127,7 +129,7 @@ class TypicalityDetector(Detector):
 
     @atomic
     @with_callbacks
-    def fit(self, X, y=None, **params):
+    def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
         """Fit the density, and take the entropy and the thresholds from rows held out.
 
         Parameters
@@ -170,7 +172,7 @@ class TypicalityDetector(Detector):
         given.end()
         return self
 
-    def score_samples(self, X):
+    def score_samples(self, X: Any) -> np.ndarray:
         """Return minus the distance of each row's log density from its mean.
 
         Parameters
@@ -185,7 +187,7 @@ class TypicalityDetector(Detector):
         """
         return -np.abs(self._log_density(X) + self.entropy_)
 
-    def batch_score(self, X):
+    def batch_score(self, X: Any) -> float:
         """Return minus the distance of the rows' mean log density from that of normal rows.
 
         Parameters
@@ -200,7 +202,7 @@ class TypicalityDetector(Detector):
         """
         return -float(np.abs(self._log_density(X).mean() + self.entropy_))
 
-    def batch_pvalue(self, X):
+    def batch_pvalue(self, X: Any) -> float:
         """Return how often a batch of normal rows is as far from typical as this one.
 
         Parameters
@@ -218,7 +220,7 @@ class TypicalityDetector(Detector):
         farther = self._bootstrap(len(scores)) <= -np.abs(scores.mean() + self.entropy_)
         return float((1 + np.count_nonzero(farther)) / (1 + self.n_bootstrap))
 
-    def is_typical(self, X):
+    def is_typical(self, X: Any) -> bool:
         """Return whether a batch passes at level `alpha`.
 
         Parameters

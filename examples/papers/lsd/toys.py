@@ -29,13 +29,10 @@ import numpy as np
 from scipy.stats import norm
 
 from skebm import SteinEBM
-from skebm.bases import Gaussian
 from skebm.datasets import RingsDensity, checkerboard, two_moons
-from skebm.energies import MLP
 from skebm.energies.reweighted import Reweighted
 from skebm.exceptions import NormalizationWarning
 from skebm.metrics import grid_kl
-from skebm.networks import Critic
 from skebm.objectives import Optimization
 
 sys.path.append(str(Path(__file__).parents[3]))
@@ -76,22 +73,9 @@ def estimator(setting: str, seed: int, args: argparse.Namespace) -> SteinEBM:
     adam = Optimization(
         1e-3, BETAS[setting], weight_decay=0.0, schedule="constant", averaging=False
     )
-    return SteinEBM(
-        energy=MLP((300, 300), n_frequencies=0, input_scale=1.0),
-        base=Gaussian("diagonal"),
-        learn_base=True,
-        critic=Critic((300, 300), trace="gaussian"),
-        critic_steps=5,
-        l2=10.0,
-        energy_l2=0.0,
-        optimizer=adam,
-        max_iter=LONGER if "longer" in setting else UPDATES[args.mode],
-        batch_size=100,
-        data_noise=0.0,
-        validation_fraction=0,
-        n_iter_no_change=None,
-        calibrate=True,
-        random_state=seed,
+    updates = LONGER if "longer" in setting else UPDATES[args.mode]
+    return SteinEBM.from_paper(
+        "toy", optimizer=adam, max_iter=updates, calibrate=True, random_state=seed
     )
 
 
