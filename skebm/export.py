@@ -76,8 +76,7 @@ def to_onnx(estimator: Any, path: str | Path) -> None:
             "to_onnx needs onnx and onnxscript. Install them with `pip install skebm[onnx]`."
         ) from error
     with own_settings(), _unvalidated(), warnings.catch_warnings():
-        for category in (DeprecationWarning, FutureWarning):  # of torch, about its own parts
-            warnings.simplefilter("ignore", category)
+        warnings.simplefilter("ignore")  # torch's, about its own graphs
         written = _exported(_Scores(density, float(estimator.offset_)).eval(), density.n_features)
     with replacing(path) as file:
         file.write(written)
