@@ -133,7 +133,7 @@ def _exported(scores: _Scores, n_features: int) -> bytes:
         # what follows from parameters alone, a determinant say, need not be an operation of ONNX
         module = split_const_subgraphs(module)
         module.run_folding()
-        return torch.onnx.export(
+        written = torch.onnx.export(
             module.eval(),
             (rows,),
             dynamic_shapes=shapes,
@@ -142,7 +142,9 @@ def _exported(scores: _Scores, n_features: int) -> bytes:
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
-        ).model_proto.SerializeToString()
+        )
+        assert written is not None  # as it is without a path
+        return written.model_proto.SerializeToString()
     except Exception as error:
         names = [type(part).__name__ for part in (scores.energy, scores.base)]
         raise TypeError(
@@ -222,12 +224,13 @@ def _in_single(operation: Callable[..., torch.Tensor]) -> Callable[..., Any]:
 
 
 BINARY = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
-SINGLE = [aten.conv2d.default, aten.avg_pool2d.default, aten.erf.default, aten.gelu.default]
+SINGLE = """acos acosh asin asinh atan atanh avg_pool1d avg_pool2d avg_pool3d conv1d conv2d conv3d
+    cosh erf gelu group_norm sinh tan"""
 DECOMPOSED: dict[Any, Callable[..., Any]] = {
     aten.log1p.default: _log1p,  # ONNX has the naive ones
     aten.logaddexp.default: _logaddexp,
     aten.log_sigmoid.default: _log_sigmoid,
     aten.searchsorted.Tensor: _searchsorted,  # and none of these
     aten.linalg_solve_triangular.default: _solve_triangular,
-    **{operation: _in_single(operation) for operation in SINGLE},
+    **{op: _in_single(op) for op in (getattr(aten, name).default for name in SINGLE.split())},
 }

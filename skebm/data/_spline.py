@@ -149,9 +149,7 @@ class Splines:
 def _ratio(parts: Parts) -> torch.Tensor:
     """Return the spline's values at distances to the knots on the left."""
     t, _, y, m, a, c, e = parts
-    return torch.addcdiv(
-        y, torch.addcmul(m, a, t).mul_(t), torch.addcmul(c, e, t).mul_(t).add_(1)
-    )
+    return torch.addcdiv(y, torch.addcmul(m, a, t).mul_(t), torch.addcmul(c, e, t).mul_(t).add_(1))
 
 
 def _log_derivative(parts: Parts) -> torch.Tensor:

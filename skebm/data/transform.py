@@ -140,11 +140,13 @@ class Affine(Transform):
 
     def by_tensors(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return `forward` of double rows (n, d), and minus the sum of the log scales, (1,)."""
-        return self._standardized(x.clone()), torch.from_numpy(self.log_slope(x).sum(1))
+        log_slope = -np.log(self.scale).sum(keepdims=True)
+        return self._standardized(x.clone()), torch.from_numpy(log_slope)
 
     def _standardized(self, x: torch.Tensor) -> torch.Tensor:
         """Map double rows (n, d), which are written over."""
-        location, scale = (torch.tensor(a, dtype=x.dtype) for a in (self.location, self.scale))
+        arrays = (self.location, self.scale)
+        location, scale = (torch.from_numpy(np.array(a, np.float64)) for a in arrays)
         if (self.scale > VAST).any():
             unit = torch.where(scale > VAST, 0.25, 1.0)  # powers of two: the same bits
             x, location, scale = x * unit, location * unit, scale * unit
@@ -158,7 +160,7 @@ class Affine(Transform):
             X = (X + self.location * unit) / unit
         return X.clip(-WIDEST, WIDEST, out=X)
 
-    def log_slope(self, X: Any) -> np.ndarray:
+    def log_slope(self, X: np.ndarray) -> np.ndarray:
         """Return minus the log scales, (1, d)."""
         return -np.log(self.scale)[None]
 
