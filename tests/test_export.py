@@ -23,6 +23,7 @@ from tests.cases import BASES, CLASSES, tiny
 N, FAST = 10_000, ("kernel", "gaussian")
 X = np.random.RandomState(0).normal(size=(300, 2))
 X = np.c_[np.exp(X[:, 0]), 1e3 + 40 * X[:, 1] + 20 * X[:, 0]]  # bent and straight, when marginal
+WIDE = np.random.RandomState(0).normal(size=(300, 20))
 IMAGES = np.random.RandomState(0).uniform(size=(100, 64))
 SQUARED = {"base": None, "log_partition": None, "energy": MLP((6,), output="quadratic")}
 
@@ -33,9 +34,27 @@ def smooth(d):
     return torch.nn.Sequential(linear(d, 4), torch.nn.GELU(), linear(4, 1), torch.nn.Flatten(0))
 
 
+class Overflowing(Energy):
+    """Half a square that is not a number far out."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return (0.5 * self.slope * x.square() + 0 * x.exp()).sum(1)
+
+
+class Branching(Overflowing):
+    """What no export can follow."""
+
+    def forward(self, x):
+        return 0.1 * self.slope * (x if x.isfinite().all() else 0 * x).tanh().sum(1)
+
+
 CASES = {  # every estimator, base, transform and kind of energy
     "kernel": ("HybridCDDensity", {"base": "kernel", "temperature": 2.0}, X),
-    "union": ("USPDensity", {"base": "union", "standardize": "affine"}, X),
+    "union": ("USPDensity", {"base": "union", "standardize": "affine"}, WIDE),
     "mixture": ("NCEDensity", {"base": "mixture", "standardize": "marginal"}, X),
     "sources": ("SteinEBM", {"base": None, "energy": LinearICA(), "log_partition": "auto"}, X),
     "uniform": ("ScoreMatchingDensity", {"base": "uniform", "standardize": "marginal"}, X),
@@ -43,6 +62,7 @@ CASES = {  # every estimator, base, transform and kind of energy
     "gaussian": ("EnergyDensity", {"base": "gaussian", "temperature": 0.5}, X),
     "as it is": ("NCEDensity", {"standardize": False, "energy": GaussianBernoulliRBM(3)}, X / 1e3),
     "defensive": ("NCEDensity", {"base": BASES["Defensive"], "energy": Reconstruction((5,))}, X),
+    "principal": ("HybridCDDensity", {"base": ProbabilisticPCA(1)}, X),
     "box": (
         "NCEDensity",
         {"base": TorchDistribution(Independent(Box(torch.full((2,), -60.0), 60.0), 1))},
@@ -56,11 +76,16 @@ CASES = {  # every estimator, base, transform and kind of energy
         },
         X,
     ),
+    "overflow": (
+        "ScoreMatchingDensity",
+        {"base": None, "log_partition": None, "energy": lambda d: Overflowing()},
+        X,
+    ),
     "images": (
         "HybridCDDensity",
         {
             "image_shape": (1, 8, 8),
-            "base": ProbabilisticPCA(5),
+            "base": "gaussian",
             "energy": Conv((3, 3), strides=1, pooling="average", attention=(1,)),
         },
         IMAGES,
@@ -132,11 +157,13 @@ def test_there_is_a_case_for_every_estimator():
 
 
 @pytest.mark.slow
-def test_few_rows_agree_as_closely_as_doubles_do(travel):
-    """The estimator computes up to 256 rows in double precision: there is no other reason."""
-    est, rows, session = fitted("mixture"), near_and_far(X)[1:], travel("mixture")
-    bend = est.density_.transform.bend
-    assert len(set(bend == STRAIGHT)) == 2  # a column of either kind
+@pytest.mark.parametrize("case", ["mixture", "principal"])
+def test_few_rows_agree_as_closely_as_doubles_do(case, travel):
+    """The estimator computes up to 256 rows in double precision, and no number may be less."""
+    est, rows, session = fitted(case), near_and_far(X)[1:], travel(case)
+    if case == "mixture":
+        bend = est.density_.transform.bend
+        assert len(set(bend == STRAIGHT)) == 2  # a column of either kind
     for part in (rows[:200], rows[-200:]):
         log_density, decision = session.run(None, {"X": part})
         np.testing.assert_allclose(log_density, est.score_samples(part), rtol=1e-9, atol=1e-9)
@@ -154,17 +181,6 @@ def test_the_file_says_what_it_takes_and_gives(travel):
     for out in session.run(None, {"X": rows}):
         assert np.isnan(out).tolist() == [False, True, True, False]
     assert [len(out) for out in session.run(None, {"X": X[:0]})] == [0, 0]
-
-
-class Branching(Energy):
-    """What no export can follow."""
-
-    def __init__(self):
-        super().__init__()
-        self.slope = torch.nn.Parameter(torch.ones(()))
-
-    def forward(self, x):
-        return 0.1 * self.slope * (x if x.isfinite().all() else 0 * x).tanh().sum(1)
 
 
 def test_an_energy_that_cannot_travel_leaves_the_earlier_file(tmp_path):
