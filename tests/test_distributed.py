@@ -87,20 +87,13 @@ def share_of(X):
 
 
 def found(est):
-    """What must be the same on all ranks, as bytes or numbers."""
-    model, density = est.density_.model, est.density_
-    attributes = {
-        k: v for k, v in vars(est).items() if k.endswith("_") and k not in ("density_", "schema_")
-    }
-    network = attributes.pop("critic_network_", None)
-    parts = [model.base, model.energy.state_dict(), density.transform, density.log_partition]
-    parts += [network and network.state_dict(), attributes]
-    return [_bytes(part) for part in parts]
-
-
-def _bytes(part):
-    buffer = io.BytesIO()
-    cases._Bits(buffer).dump(part)
+    """Every number of a fit, as bytes, whichever objects share them."""
+    attributes = {k: v for k, v in vars(est).items() if k.endswith("_") and k != "density_"}
+    density, buffer = est.density_, io.BytesIO()
+    pickler = cases._Bits(buffer)
+    pickler.fast = True
+    pickler.dump([density.model.base, density.model.energy.state_dict(), density.transform])
+    pickler.dump([density.proposal, density.log_partition, density.draws, attributes])
     return buffer.getvalue()
 
 
@@ -118,7 +111,7 @@ def fit_tiny(names):
     told = {}
     for name in names:
         est = cases.tiny(name).fit(share_of(X))
-        told[name] = [*found(est), est.n_iter_, est.score_samples(X).tobytes()]
+        told[name] = (found(est), est.score_samples(X).tobytes())
     return told
 
 
@@ -150,7 +143,7 @@ def unlike():
     off(_base, "normalize", lambda f, *args: f(*args)._replace(value=1e-3 * r))
     off(_base, "threshold", lambda f, *args: f(*args) + 1e-3 * r)
     est = NCEDensity(**FAST, max_iter=200, n_iter_no_change=2).fit(share_of(curved(300)))
-    return [*found(est), est.n_iter_, len(est.density_.log_density(curved(300)))]
+    return found(est), est.n_iter_
 
 
 def test_ranks_on_unlike_machines_agree():
@@ -175,7 +168,7 @@ class Watched(DenoisingScoreMatching):
 
 
 def watch():
-    est = EnergyDensity(Watched(), **FAST, max_iter=5)
+    est = EnergyDensity(objective=Watched(), **FAST, max_iter=5)
     est.fit(curved(300))  # the same rows on both
     return SEEN
 
@@ -211,7 +204,7 @@ def test_sorted_shards_are_as_good_as_one_table(weighted):
     gaussian = NCEDensity(**{**TRAINED, "max_iter": 1}).fit(X, sample_weight=weight)
     assert one.mean() > gaussian.score(curved(4000, 1)) + 0.2  # there is something to learn
     mean, stderr = lead(X, both[0], one)
-    assert abs(mean) < 2 * stderr + 0.02 and stderr < 0.01
+    assert abs(mean) < 2 * stderr + 0.02 and stderr < 0.015
 
 
 def pool():
@@ -244,7 +237,7 @@ def fit_sources(folder):
     X = np.load(f"{folder}/rows.npy", mmap_mode="r")
     mine = share_of(X)
     est = NCEDensity(**FAST, max_iter=50).fit(mine)
-    return found(est), est.density_.transform.shift
+    return found(est), est.density_.transform.location
 
 
 def test_sources_of_more_rows_than_are_kept(tmp_path):
@@ -367,9 +360,9 @@ def fit_until(folder, n):
 
 def test_a_checkpoint_goes_on_with_as_many_ranks_and_with_one(tmp_path):
     assert on_ranks(fit_until, tmp_path, 3)[0] == [".0", ".base0"]
-    on_ranks(fit_until, tmp_path, 3)  # 50 updates more
+    on_ranks(fit_until, tmp_path, 3)
     est = NCEDensity(**FAST, max_iter=200, checkpoint_dir=tmp_path)
-    with pytest.warns(CheckpointWarning, match="goes on from .* after 75 updates"):
+    with pytest.warns(CheckpointWarning, match="goes on from .* after 125 updates"):
         est.fit(curved(200))
     assert est.n_iter_ == 200 and len(est.history_) == 9
     whole = NCEDensity(**FAST, max_iter=200).fit(curved(200))

@@ -274,6 +274,7 @@ def test_a_reservoir_is_unbiased_and_its_rows_are_in_order():
     assert abs(z) < 4 and all(heavy) and np.std(totals) < 0.1 * weight[:500].sum()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows():
     code = """
         import sys, tempfile, threading, time
@@ -346,6 +347,14 @@ def test_unfit_sources_are_refused(source, weight, message):
         tiny("NCEDensity").fit(source, sample_weight=weight)
 
 
+def test_a_wrong_parameter_is_told_before_a_pass():
+    source = Blocks(table())
+    source.n_features = 2
+    with pytest.raises(ValueError, match=r"contamination must be .* got 0\.7"):
+        tiny("NCEDensity", contamination=0.7).fit(source)
+    assert source.passes == 0
+
+
 def test_a_source_that_is_read_once_is_refused():
     rows = iter(np.array_split(curved(120_000), 5))
 
@@ -396,7 +405,9 @@ def test_later_blocks_are_learnt(est):
 
 def test_the_normalizer_is_estimated_anew():
     rng = np.random.default_rng(0)
-    est = NCEDensity(**FAST, log_partition="quadrature").partial_fit(rng.normal(size=(100, 1)))
+    est = NCEDensity(**FAST, max_iter=100, log_partition="quadrature").partial_fit(
+        rng.normal(size=(100, 1))
+    )
     grid = np.linspace(-12, 12, 4001)[:, None]
     for _ in range(3):
         est.partial_fit(rng.normal(size=(1000, 1)) ** 2 - 1)
@@ -406,7 +417,7 @@ def test_the_normalizer_is_estimated_anew():
 
 
 def test_a_small_block_does_not_undo_an_energy():
-    est = NCEDensity(**FAST).partial_fit(bananas(2000, seed=0))
+    est = NCEDensity(**FAST, max_iter=100).partial_fit(bananas(2000, seed=0))
     for seed in range(1, 6):
         est.partial_fit(bananas(40, seed=seed))
         assert est.energy_kept_

@@ -124,7 +124,11 @@ class TorchDistributionBase(Base):
             inside = distribution.support.check(x.detach())
         except (AttributeError, NotImplementedError):
             return distribution.log_prob(x)
-        if inside.shape != x.shape[:1] or inside.all():
+        if inside.shape != x.shape[:1]:
+            return distribution.log_prob(x)
+        if torch.compiler.is_compiling():  # nothing may branch on values
+            return torch.where(inside, distribution.log_prob(x), -torch.inf)
+        if inside.all():
             return distribution.log_prob(x)
         log_prob = torch.full_like(x[:, 0], -torch.inf)
         if inside.any():

@@ -63,11 +63,19 @@ class Splines:
         parts = self._between(x)
         return self._values(x, parts), self._log_slopes(x, parts)
 
+    def by_tensors(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what `value_and_log_slope` does, by operations that do not branch on values."""
+        parts = self._between(x)
+        value, log_slope = _ratio(parts), _log_derivative(parts)
+        for side, sign in ((0, -1), (1, 1)):
+            out = (sign * (x - self._ends[0][side])).clamp(min=0)
+            rate = self._ends[2][side] / self._bend
+            beyond = torch.log1p(rate * out)  # 0 of what lies on this side of the knot
+            value, log_slope = value + sign * self._bend * beyond, log_slope - beyond
+        return value, log_slope
+
     def _values(self, x: torch.Tensor, parts: Parts) -> torch.Tensor:
-        t, _, y, m, a, c, e = parts
-        value = torch.addcdiv(
-            y, torch.addcmul(m, a, t).mul_(t), torch.addcmul(c, e, t).mul_(t).add_(1)
-        )
+        value = _ratio(parts)
         for side, sign in ((0, -1), (1, 1)):
             far, out, column = self._beyond(x, side)
             if len(out):
@@ -96,10 +104,7 @@ class Splines:
         return self._log_slopes(x, self._between(x))
 
     def _log_slopes(self, x: torch.Tensor, parts: Parts) -> torch.Tensor:
-        t, _, _, m, a, c, e = parts
-        below = torch.addcmul(c, e, t).mul_(t).add_(1)
-        above = (a * c - m * e).mul_(t).add_(a, alpha=2).mul_(t).add_(m)
-        value = above.div_(below.square_()).log_()
+        value = _log_derivative(parts)
         for side in (0, 1):
             far, out, column = self._beyond(x, side)
             if len(out):
@@ -141,6 +146,19 @@ class Splines:
         return far, (x[far] - end[column, 0]).abs(), column
 
 
+def _ratio(parts: Parts) -> torch.Tensor:
+    """Return the spline's values at distances to the knots on the left."""
+    t, _, y, m, a, c, e = parts
+    return torch.addcdiv(y, torch.addcmul(m, a, t).mul_(t), torch.addcmul(c, e, t).mul_(t).add_(1))
+
+
+def _log_derivative(parts: Parts) -> torch.Tensor:
+    t, _, _, m, a, c, e = parts
+    below = torch.addcmul(c, e, t).mul_(t).add_(1)
+    above = (a * c - m * e).mul_(t).add_(a, alpha=2).mul_(t).add_(m)
+    return above.div_(below.square_()).log_()
+
+
 def _last(knots: np.ndarray) -> np.ndarray:
     """Return the number of each column's last knot, (d,)."""
     return (np.diff(knots) > 0).sum(1)
@@ -171,7 +189,7 @@ class _Places:
 
     def __call__(self, value: torch.Tensor) -> torch.Tensor:
         """Return the number of the knot on the left of finite values (d, n), over all columns."""
-        if value.shape[1] < FEW or self._table[1] > MOST_STEPS:
+        if torch.compiler.is_compiling() or value.shape[1] < FEW or self._table[1] > MOST_STEPS:
             return torch.searchsorted(self._inner, value, right=True) + self._first
         drawn = value / value.abs().add_(1)
         cell = drawn.add_(1).mul_(CELLS / 2).long().clamp_(max=CELLS - 1)

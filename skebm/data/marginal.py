@@ -120,6 +120,12 @@ class Marginal(Transform):
         u, log_slope = self._splines.value_and_log_slope(self._columns(X))
         return _rows(u), log_slope.sum(0).numpy() + self.affine.log_slope(X).sum(1)
 
+    def by_tensors(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return `forward` and the rows' sums of `log_slope` of double rows (n, d)."""
+        z, straight = self.affine.by_tensors(x)
+        u, log_slope = self._splines.by_tensors(z.T)
+        return u.T.clamp(-LARGEST, LARGEST), log_slope.sum(0) + straight
+
     def inverse(self, z: torch.Tensor) -> np.ndarray:
         """Map standardized rows (n, d) to float64 rows in the units of X, all of them finite."""
         inner = self._splines.inverse(z.detach().cpu().double().T.contiguous())

@@ -250,7 +250,7 @@ def as_source(X: Any) -> Source | None:
     Examples
     --------
     >>> import numpy as np
-    >>> from skebm.data import as_source
+    >>> from skebm.data.sources import as_source
     >>> as_source(np.zeros((3, 2))) is None
     True
     """

@@ -47,6 +47,13 @@ class Transform(ABC):
         """Return `forward` in double precision and the rows' sums of `log_slope`, (n,) or (1,)."""
         return self.forward(X, dtype=torch.float64), self.log_slope(X).sum(1)
 
+    def by_tensors(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return `forward` and the rows' sums of `log_slope` of double rows (n, d), (n,) or (1,).
+
+        All of it are operations of torch that do not branch on values, which an export can follow.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no form in operations of torch.")
+
     @abstractmethod
     def slope_gradient(self, X: np.ndarray) -> np.ndarray:
         """Return the derivative of `log_slope` by x, nats per unit of X: (n, d) or (1, d)."""
@@ -128,17 +135,26 @@ class Affine(Transform):
     ) -> torch.Tensor:
         """Map rows (n, d) in the units of X to rows of standardized space."""
         # torch runs along short rows several times as fast as numpy does
-        arrays = (X, self.location, self.scale)
-        z, location, scale = (torch.from_numpy(np.array(a, np.float64, order="C")) for a in arrays)
-        if (scale > VAST).any():
-            unit = torch.where(scale > VAST, 0.25, 1.0)  # powers of two: the same bits
-            z, location, scale = z * unit, location * unit, scale * unit
-        z = z.sub_(location).div_(scale).clamp_(-LARGEST, LARGEST)
+        z = self._standardized(torch.from_numpy(np.array(X, np.float64, order="C")))
         return z.to(dtype).to(device)
+
+    def by_tensors(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return `forward` of double rows (n, d), and minus the sum of the log scales, (1,)."""
+        log_slope = -np.log(self.scale).sum(keepdims=True)
+        return self._standardized(x.clone()), torch.from_numpy(log_slope)
+
+    def _standardized(self, x: torch.Tensor) -> torch.Tensor:
+        """Map double rows (n, d), which are written over."""
+        arrays = (self.location, self.scale)
+        location, scale = (torch.from_numpy(np.array(a, np.float64)) for a in arrays)
+        if (self.scale > VAST).any():
+            unit = torch.where(scale > VAST, 0.25, 1.0)  # powers of two: the same bits
+            x, location, scale = x * unit, location * unit, scale * unit
+        return x.sub_(location).div_(scale).clamp_(-LARGEST, LARGEST)
 
     def inverse(self, z: torch.Tensor) -> np.ndarray:
         """Map standardized rows (n, d) to float64 rows in the units of X, all of them finite."""
-        unit = np.where(self.scale > VAST, 0.25, 1.0)  # as in `forward`
+        unit = np.where(self.scale > VAST, 0.25, 1.0)  # as in `_standardized`
         with np.errstate(over="ignore"):  # beyond the largest double there is none
             X = z.detach().cpu().numpy().astype(np.float64) * (self.scale * unit)
             X = (X + self.location * unit) / unit

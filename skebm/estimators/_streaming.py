@@ -7,7 +7,7 @@ __all__ = ["BlockReads", "check_block", "check_names", "opened", "reach_of", "sa
 import copy
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from sklearn.utils import check_array
@@ -19,6 +19,7 @@ from skebm.data.sources import DaskRows, MappedRows, Source, as_source
 from skebm.data.streamed import MOST_KEPT, Stream
 from skebm.data.table import FEWEST_FOR_VALIDATION
 from skebm.estimators._run import Before, Reach
+from skebm.estimators._shared import check_shared
 from skebm.exceptions import DriftWarning
 
 FLOATS = [np.float64, np.float32]  # of rows to score, as they are: a copy may not fit in memory
@@ -50,7 +51,7 @@ class Opened(NamedTuple):
 class BlockReads:
     """Fits and reads of a density estimator that go block by block."""
 
-    def partial_fit(self, X, y=None, sample_weight=None):
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Learn from one more block of rows.
 
         The first block is fitted; later ones go on from there by `max_iter` updates at most, with
@@ -107,7 +108,7 @@ class BlockReads:
         self.__dict__ = vars(twin)
         return self
 
-    def score_blocks(self, X):
+    def score_blocks(self, X: Any) -> Iterator[np.ndarray]:
         """Return ``score_samples`` of the rows of a source, block by block.
 
         Parameters
@@ -182,6 +183,8 @@ def opened(estimator: Any, X: Any, sample_weight: Any) -> Opened:
     source = as_source(X)
     if source is None or (isinstance(source, MappedRows) and len(X) <= MOST_KEPT):
         return Opened(X, sample_weight, None, None)
+    if source.n_features is not None:  # before a long pass
+        check_shared(estimator, source.n_features)
     weight = None if sample_weight is None or np.ndim(sample_weight) == 0 else sample_weight
     if weight is not None and not source.is_ordered:
         raise ValueError(

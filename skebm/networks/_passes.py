@@ -31,9 +31,10 @@ Activate = Callable[[torch.Tensor, torch.Tensor], None]
 
 
 def is_ordinary(x: torch.Tensor) -> bool:
-    """Whether these are rows on the CPU, outside torch's function transforms."""
+    """Whether these are rows on the CPU, outside torch's function transforms and exports."""
     return (
         x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
         and x.ndim == 2
         and not torch._C._are_functorch_transforms_active()
         and forward_ad.unpack_dual(x).tangent is None

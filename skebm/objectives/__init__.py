@@ -18,6 +18,7 @@ __all__ = [
     "PartitionLikelihood",
     "ScoreMatching",
     "State",
+    "TiedCritic",
     "UpperBound",
 ]
 
@@ -35,3 +36,4 @@ from skebm.objectives.learned_stein import LearnedStein
 from skebm.objectives.noise_contrastive import NoiseContrastive
 from skebm.objectives.score_matching import ScoreMatching
 from skebm.objectives.support_partition import PartitionLikelihood
+from skebm.objectives.tied_critic import TiedCritic

@@ -21,6 +21,7 @@ from skebm.objectives._base import (
     descend,
 )
 from skebm.objectives.score_matching import ScoreMatching, kink_in
+from skebm.objectives.tied_critic import TiedCritic, TiedNetwork
 
 MOST_EXACT = 32  # columns up to which the held-out discrepancy takes the exact curvature
 N_PROBES = 16
@@ -36,9 +37,9 @@ class LearnedStein(Objective):
 
     Parameters
     ----------
-    critic : Critic, default=None
+    critic : Critic or TiedCritic, default=None
         The critic, with its learning rate and the trace that it trains with; None means two hidden
-        layers of 300 with swish.
+        layers of 300 with swish. In many columns a `TiedCritic` sees what a perceptron does not.
     critic_steps : int, default=5
         C: updates of the critic per update of the model.
     l2 : float, default=0.5
@@ -87,7 +88,7 @@ class LearnedStein(Objective):
 
     def __init__(
         self,
-        critic: Critic | None = None,
+        critic: Critic | TiedCritic | None = None,
         critic_steps: int = 5,
         l2: float = 0.5,
         energy_l2: float = 0.0,
@@ -108,7 +109,12 @@ class LearnedStein(Objective):
         check_number("energy_l2", self.energy_l2, low=0)
         check_number("max_norm", self.max_norm, low=0, open_low=True)
         optimization, settings = self.optimization or Optimization(), self.critic or Critic()
-        critic, rate = settings.build(x.shape[1], rng), settings.learning_rate
+        critic: CriticNetwork | TiedNetwork
+        if isinstance(settings, TiedCritic):
+            critic = settings.build(model, self.l2)
+        else:
+            critic = settings.build(x.shape[1], rng)
+        rate = settings.learning_rate
         own = optimization if rate is None else optimization.with_params(learning_rate=rate)
         optimizers = {"energy": optimization.build(model.energy), "critic": own.build(critic)}
         return State(optimizers, {"critic": critic}, {})
@@ -117,7 +123,7 @@ class LearnedStein(Objective):
         self, model: Model, state: State, draw: Draw, rng: torch.Generator
     ) -> tuple[State, dict[str, torch.Tensor]]:
         """Alg. 3: C steps of the critic, then one of the model."""
-        critic = _critic(state)
+        critic = _critic(state, model)
         batches = [draw() for _ in range(self.critic_steps)]
         score = model.potential_and_score(torch.cat(batches))[1]  # the model waits for the critic
         for rows, s in zip(batches, score.split([len(b) for b in batches]), strict=True):
@@ -145,7 +151,7 @@ class LearnedStein(Objective):
         if kink_in(model.energy) is None:
             value = -_fisher_loss(model, rows) / self.l2
         else:
-            value = -self._penalized(_critic(state), model, rows)
+            value = -self._penalized(_critic(state, model), model, rows)
         held_out = likelihood()
         if held_out is None or not math.isfinite(held_out.gain):
             return HeldOut(value, math.nan, math.nan, 0.0)
@@ -153,7 +159,7 @@ class LearnedStein(Objective):
 
     def _improve(
         self,
-        critic: CriticNetwork,
+        critic: CriticNetwork | TiedNetwork,
         state: State,
         x: torch.Tensor,
         score: torch.Tensor,
@@ -168,16 +174,19 @@ class LearnedStein(Objective):
         return stein.detach(), norm.detach()
 
     @torch.no_grad()
-    def _penalized(self, critic: CriticNetwork, model: Model, x: torch.Tensor) -> float:
+    def _penalized(
+        self, critic: CriticNetwork | TiedNetwork, model: Model, x: torch.Tensor
+    ) -> float:
         value, divergence = critic.value_and_divergence(x)
         stein = (model.potential_and_score(x)[1] * value).sum(1) + divergence
         return float(stein.mean() - self.l2 * value.square().sum(1).mean())
 
 
-def _critic(state: State) -> CriticNetwork:
+def _critic(state: State, model: Model) -> CriticNetwork | TiedNetwork:
+    """Return the critic; a tied one is beside this model, which a restored state may not have."""
     critic = state.modules["critic"]
-    assert isinstance(critic, CriticNetwork)
-    return critic
+    assert isinstance(critic, CriticNetwork | TiedNetwork)
+    return critic.beside(model) if isinstance(critic, TiedNetwork) else critic
 
 
 def _fisher_loss(model: Model, x: torch.Tensor) -> float:
