@@ -8,6 +8,7 @@ __all__ = [
     "CheckpointWarning",
     "ConvergenceError",
     "DataDegeneracyWarning",
+    "DriftWarning",
     "EnsembleWarning",
     "GeneratorWarning",
     "NormalizationWarning",
@@ -66,6 +67,19 @@ class DataDegeneracyWarning(UserWarning):
     --------
     >>> from skebm.exceptions import DataDegeneracyWarning
     >>> issubclass(DataDegeneracyWarning, UserWarning)
+    True
+    """
+
+
+class DriftWarning(UserWarning):
+    """A block of rows is beyond what the first one was: its scaling and base do not know such rows.
+
+    The message has the share of the rows, the columns, and what to do.
+
+    Examples
+    --------
+    >>> from skebm.exceptions import DriftWarning
+    >>> issubclass(DriftWarning, UserWarning)
     True
     """
 

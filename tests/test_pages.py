@@ -72,6 +72,17 @@ def test_a_page_runs_from_top_to_bottom(name, customers):
 
 
 @pytest.mark.slow
+def test_the_page_on_large_tables_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for block in blocks("docs/scale.rst"):
+        if {"parquet", "dask"} & set(re.findall(r"\w+", block)):
+            pytest.importorskip("dask"), pytest.importorskip("pyarrow")
+        runs(block, names)
+    assert names["scores"].shape == (150_000,) and names["est"].n_iter_ == 5 * 25
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["docs/index.rst", "docs/choose.rst"])
 def test_snippets_that_want_a_table_run(name):
     if name == "docs/choose.rst":

@@ -11,10 +11,12 @@ __all__ = [
     "Originals",
     "Rows",
     "Schema",
+    "Source",
     "Table",
     "Transform",
     "copy_groups",
     "find_degeneracy",
+    "parquet",
     "resolve_device",
     "spacing",
     "systematic_rows",
@@ -30,5 +32,6 @@ from skebm.data._tensors import resolve_device, torch_generator
 from skebm.data.marginal import Marginal
 from skebm.data.mixed import MixedTransform
 from skebm.data.schema import Category, Number, Schema
+from skebm.data.sources import Source, parquet
 from skebm.data.table import ArrayTable, Originals, Rows, Table
 from skebm.data.transform import Affine, Transform

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["copy_groups"]
+__all__ = ["copy_groups", "row_keys"]
 
 from collections.abc import Iterable
 
@@ -33,12 +33,18 @@ def copy_groups(z: np.ndarray, columns: Iterable[int] | None = None) -> np.ndarr
     >>> copy_groups(np.array([[1.0, 2.0], [0.0, 5.0], [1.0, 2.0]]))
     array([0, 1, 0])
     """
-    key, random = np.zeros(len(z)), np.random.RandomState(0)
-    for j in range(z.shape[1]) if columns is None else columns:
-        # one after the other: a matrix product may round equal rows apart
-        key += random.standard_normal() * z[:, j]
+    key = row_keys(z, columns)
     _, first, group = np.unique(key, return_index=True, return_inverse=True)
     if len(first) > (1 - FEWEST_COPIES) * len(z):
         return None
     order = np.argsort(np.argsort(first))  # groups in the order of their first rows
     return order[group]
+
+
+def row_keys(z: np.ndarray, columns: Iterable[int] | None = None) -> np.ndarray:
+    """Return a number per row of (n, d), (n,): equal ones of equal rows, else hardly ever."""
+    key, random = np.zeros(len(z)), np.random.RandomState(0)
+    for j in range(z.shape[1]) if columns is None else columns:
+        # one after the other: a matrix product may round equal rows apart
+        key += random.standard_normal() * z[:, j]
+    return key

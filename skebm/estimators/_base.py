@@ -7,6 +7,7 @@ __all__ = ["DensityEstimator"]
 import copy
 import warnings
 from abc import abstractmethod
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,7 @@ from skebm._tables import (
 )
 from skebm.bases import Mixture
 from skebm.data import Schema, Table, Transform, torch_generator
+from skebm.data.streamed import MOST_KEPT
 from skebm.data.transform import LARGEST
 from skebm.energies import Model, Zero
 from skebm.estimators._callbacks import CallbackSupportMixin, with_callbacks
@@ -33,9 +35,17 @@ from skebm.estimators._completion import complete
 from skebm.estimators._conditional import REMEDY, ConditionalReads, takes_holes
 from skebm.estimators._files import Saved
 from skebm.estimators._preparation import prepare
-from skebm.estimators._run import Before, Learned, Run, listed_codes
+from skebm.estimators._run import Before, Learned, Reach, Run, listed_codes
 from skebm.estimators._shared import ALIASES, check_shared, optimization_of, resolved
 from skebm.estimators._standardization import choose_transform
+from skebm.estimators._streaming import (
+    FLOATS,
+    BlockReads,
+    check_block,
+    check_names,
+    opened,
+    reach_of,
+)
 from skebm.exceptions import DataDegeneracyWarning, NormalizationWarning
 from skebm.fitted import FittedDensity
 from skebm.fitted.density import missing
@@ -45,11 +55,12 @@ from skebm.objectives import Optimization
 from skebm.partition import Auto, ImportanceSampling, PartitionMethod
 from skebm.train import TrainState
 
-FLOATS = [np.float64, np.float32]  # of rows to score, as they are: a copy may not fit in memory
 STRUCTURE = ("energy", "base", "image_shape", "generator", "entropy", "critic", "temperature")
 
 
-class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, DensityMixin, Saved):
+class DensityEstimator(
+    ConditionalReads, BlockReads, CallbackSupportMixin, OutlierMixin, DensityMixin, Saved
+):
     """Abstract density estimator and novelty detector over an energy and a base.
 
     Subclasses have a constructor and ``_learn``. What follows is shared by all: `documented` adds
@@ -189,8 +200,11 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Training rows, finite numbers.
+        X : array-like of shape (n_samples, n_features), or a source
+            Training rows, finite numbers. Memory maps, `skebm.data.parquet`, a torch ``Dataset`` or
+            ``DataLoader``, dask arrays and data frames of numbers and any `skebm.data.Source` of
+            more than 100,000 rows are read in passes: batches come from all rows, the rest from
+            100,000 of them.
         y : None
             Ignored.
         sample_weight : array-like of shape (n_samples,), optional
@@ -215,11 +229,18 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
         same call goes on from the last validation.
         """
         before = self._before()
-        X, weight, columns = self._checked(X, sample_weight, before)
+        X, sample_weight, names, stream = opened(self, X, sample_weight)
+        y = y if stream is None else None
+        X, weight, columns = self._checked(X, sample_weight, before, names)
+        if stream is not None and columns.schema is not None:
+            raise ValueError(
+                f"columns must be 'auto' for more rows than {MOST_KEPT:,} of a source, got "
+                f"{self.columns!r}: they are numbers alone. Read a table that fits in memory."
+            )
         size, weighted = X.shape[0] * X.shape[1] ** 2, sample_weight is not None
         labels, schema = _labels(y, sample_weight, len(X)), columns.schema
         run = Run(self, X, weight, before, weighted, labels, schema)
-        with own_settings(), threads(size, blas=True), run:
+        with own_settings(), threads(size, blas=True), run, stream or nullcontext():
             completions, centers = None, None
             if schema is not None:
                 centers, X = X, schema.spread(X, np.random.RandomState(0))
@@ -228,7 +249,7 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
                 X = completions.drawn[:, 0]
                 run.phases.done("completions", f"{len(completions.drawn[0])} of each row")
             transform = choose_transform(X, weight, run, columns.names)
-            table = prepare(X, weight, transform, run, columns.names, completions, centers)
+            table = prepare(X, weight, transform, run, columns.names, completions, centers, stream)
             kind = type(transform).__name__
             run.phases.done("table", f"{X.shape[0]} x {X.shape[1]}, {kind} columns")
             run.task.rebuild = partial(self._so_far, table, transform, run, columns)
@@ -260,18 +281,17 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like of shape (n_samples, n_features), or a source
             Rows in the units of the training table.
 
         Returns
         -------
-        ndarray of shape (n_samples,)
+        ndarray of shape (n_samples,), of dask for dask
             Log density in nats, in the units of X, finite; unnormalized where ``log_partition_`` is
             None. Up to 256 rows are computed in double precision and a row's value depends on the
             others by less than 1e-9 (1 + its size); with more, by 1e-5 (1 + its size).
         """
-        rows, log_unseen = self._encoded(X, FLOATS)
-        return self.density_.log_density(rows) + log_unseen
+        return self._read(X, self._log_density)
 
     def score(self, X, y=None, sample_weight=None):
         """Return the mean log density of the rows.
@@ -291,7 +311,7 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
             Mean of ``score_samples(X)``, nats per row: the convention of GaussianMixture;
             KernelDensity's ``score`` is the sum.
         """
-        values = self.score_samples(X)
+        values = np.asarray(self.score_samples(X))
         if self.log_partition_ is None:
             warnings.warn(
                 "score is a mean of unnormalized log densities (log_partition=None), which cannot "
@@ -342,8 +362,7 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
         ndarray of shape (n_samples,)
             Nats above the threshold.
         """
-        rows, log_unseen = self._encoded(X, FLOATS)
-        return self.density_.log_density_of_completions(rows) + log_unseen - self.offset_
+        return self._read(X, self._decision)
 
     def predict(self, X):
         """Return +1 for inliers and -1 for novelties.
@@ -453,18 +472,29 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
         unnormalized = hasattr(self, "density_") and self.log_partition_ is None
         return f"{text} (unnormalized)" if unnormalized else text
 
+    def _log_density(self, rows: np.ndarray, log_unseen: Any) -> np.ndarray:
+        return self.density_.log_density(rows) + log_unseen
+
+    def _decision(self, rows: np.ndarray, log_unseen: Any) -> np.ndarray:
+        return self.density_.log_density_of_completions(rows) + log_unseen - self.offset_
+
     def __sklearn_is_fitted__(self):
         return hasattr(self, "density_")
 
     def _checked(
-        self, X: Any, sample_weight: Any, before: Before | None
+        self, X: Any, sample_weight: Any, before: Before | None, names: list[str] | None = None
     ) -> tuple[np.ndarray, np.ndarray | None, Columns]:
-        """Check the table and all shared parameters; set nothing."""
+        """Check the table, whose names it may have lost, and all parameters; set nothing."""
         reader = copy.copy(self)  # gets the names in place of self
+        known = None if before is None else getattr(self, "feature_names_in_", None)
+        if names is not None and known is not None:
+            del reader.feature_names_in_
+        log_unseen = np.zeros(1)  # probability of codes that no fit saw
         schema = self._found_schema(X, before)
         if schema is not None:
             validate_data(reader, X, reset=before is None, skip_check_array=True)
-            X = self._few_refused(schema.encode(X)[0])
+            X, log_unseen = schema.encode(X)
+            X = self._few_refused(X)
         else:
             # sums of the table, which doubles may not hold, are no error
             with np.errstate(all="ignore"), naming_columns(X):
@@ -484,7 +514,16 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
             _check_size(X)
         X, weight = _weighted_rows(X, sample_weight)
         n, given = reader.n_features_in_, getattr(reader, "feature_names_in_", None)
-        return X, weight, Columns(n, given, schema)
+        if names is not None:
+            check_names(names, known)
+            given = np.array(names, dtype=object)
+        columns = Columns(n, given, schema)
+        if self.warm_start:
+            columns.reach = reach_of(X) if before is None else before.reach or reach_of(X)
+        if before is not None and before.is_block:
+            unseen, fraction = log_unseen < 0, self.validation_fraction
+            check_block(X, before.reach, columns.names, fraction, unseen)
+        return X, weight, columns
 
     def _found_schema(self, X: Any, before: Before | None) -> Schema | None:
         """Return what the columns are where some are not plain numbers, None where all are.
@@ -609,7 +648,8 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
         energy = copy.deepcopy(state.model.energy)
         energy.load_state_dict(state.leaves())
         held_out = None if state.best is None else state.best.held_out
-        learned = Learned(state.model._replace(energy=energy), [state], held_out, True)
+        model = state.model._replace(energy=energy)
+        learned = Learned(model, [state], held_out, True, kept=run.kept)
         model, rng = learned.model_or_base(), torch_generator(0, run.device)
         proposal = learned.proposal_for(model, table, rng)
         with warnings.catch_warnings():  # the end says it
@@ -647,7 +687,7 @@ class DensityEstimator(ConditionalReads, CallbackSupportMixin, OutlierMixin, Den
             found["schema_"] = columns.schema
         if self.warm_start:
             state = learned.states, density.transform, self._structure(), columns.schema
-            found["_warm"] = Before(*state)
+            found["_warm"] = Before(*state, columns.reach)
         return found
 
     def _remember(self, found: dict[str, Any]) -> DensityEstimator:
@@ -685,6 +725,7 @@ class Columns:
         self.names = [f"column {j}" for j in range(n)] if given is None else list(given)
         if schema is not None:
             self.names = schema.names
+        self.reach: Reach | None = None  # of the rows of a first fit that others may go on from
 
 
 def _labels(y: Any, sample_weight: Any, n: int) -> Any:

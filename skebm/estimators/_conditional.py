@@ -321,6 +321,10 @@ class ConditionalReads:
         check_is_fitted(self)
         with np.errstate(all="ignore"), naming_columns(X):
             X = validate_data(self, X, dtype=dtype, reset=False, ensure_all_finite="allow-nan")
+        return self._holed(X)
+
+    def _holed(self, X: np.ndarray) -> np.ndarray:
+        """Refuse missing values where the base has no conditionals."""
         if missing(X) is not None:
             try:
                 _ = self.density_.holes

@@ -5,12 +5,14 @@ from __future__ import annotations
 __all__ = ["prepare"]
 
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
 
 from skebm.data import ArrayTable, MixedTransform, Transform, find_degeneracy
 from skebm.data._degeneracy import listed
+from skebm.data.streamed import Stream, StreamedTable
 from skebm.data.table import MOST_LOOKED_AT, CompletedTable, split
 from skebm.estimators._completion import Completions
 from skebm.estimators._run import Run
@@ -27,10 +29,12 @@ def prepare(
     names: list[str],
     completions: Completions | None = None,
     centers: np.ndarray | None = None,
+    stream: Stream | None = None,
 ) -> ArrayTable:
     """Hold rows out, decide on the noise, and return the table.
 
-    `centers` are the rows before their values were spread over the cells of lattices.
+    `centers` are the rows before their values were spread over the cells of lattices; a `stream` is
+    what they are a sample of.
     """
     z = transform.forward(X, dtype=torch.float64)
     numbers = z.numpy()
@@ -56,9 +60,12 @@ def prepare(
     if lost:
         warnings.warn(_of_merged_values(lost, names), DataDegeneracyWarning, stacklevel=4)
     shown = X if centers is None else centers
+    split_up: dict[str, Any] = {"noise": noise, "held_out": held_out, "rng": run.rng}
+    if stream is not None:
+        return StreamedTable.of(X, weight, z, **split_up).follow(stream, transform)
     if completions is None:
-        return ArrayTable.of(shown, weight, z, noise=noise, held_out=held_out, rng=run.rng)
-    table = CompletedTable.of(X, weight, z, noise=noise, held_out=held_out, rng=run.rng)
+        return ArrayTable.of(shown, weight, z, **split_up)
+    table = CompletedTable.of(X, weight, z, **split_up)
     rows = table.originals().trained
     flat = completions.drawn[rows].reshape(-1, X.shape[1])
     drawn, log_slope = transform.forward_and_log_slope(flat)

@@ -39,6 +39,14 @@ FOLLOWING = {"energy", "log_z", "critic"}  # optimizers whose rate is that of th
 MOST_ROWS = 100_000  # that a base is fitted to
 
 
+class Reach(NamedTuple):
+    """How far known rows reach: lowest and highest of each column, units of X, and their number."""
+
+    low: np.ndarray
+    high: np.ndarray
+    n_rows: int
+
+
 class Before(NamedTuple):
     """What a warm start goes on from."""
 
@@ -46,6 +54,10 @@ class Before(NamedTuple):
     transform: Transform
     structure: dict[str, Any]  # the parameters that it cannot change
     schema: Schema | None = None
+    reach: Reach | None = None  # of the rows of the first fit
+    is_block: bool = False  # of partial_fit, whose rows are few of many
+    kept: bool = False  # the energy, for which earlier blocks spoke
+    model: Model | None = None  # where a fit left it without its states
 
 
 class Learned(NamedTuple):
@@ -67,6 +79,8 @@ class Learned(NamedTuple):
         How it is drawn from; None is by weights.
     extras : dict, optional
         Further fitted attributes.
+    kept : bool
+        Whether earlier blocks of rows spoke for the energy.
     """
 
     model: Model
@@ -76,14 +90,19 @@ class Learned(NamedTuple):
     proposal: Base | None = None
     draws: Draws | None = None
     extras: dict[str, Any] = {}
+    kept: bool = False
 
     @property
     def earned(self) -> bool:
-        """Whether the energy stays: it gains more than a standard error on its base."""
+        """Whether the energy stays: it gains more than a standard error on its base.
+
+        One that earlier blocks of rows spoke for goes if it loses as much.
+        """
         if self.model.base is None:
             return True
-        gains = self.held_out is None or self.held_out.gain > self.held_out.stderr
-        return self.judged and gains
+        found = self.held_out
+        least = 0.0 if found is None else -found.stderr if self.kept else found.stderr
+        return self.judged and (found is None or found.gain > least)
 
     def model_or_base(self) -> Model:
         """Return the model, or its base where the energy does not improve on it."""
@@ -173,6 +192,11 @@ class Run:
         self.local_rng = self.rng
 
     @property
+    def kept(self) -> bool:
+        """Whether earlier blocks of rows spoke for the energy."""
+        return self.before is not None and self.before.is_block and self.before.kept
+
+    @property
     def source(self) -> EnergySource:
         """What builds the energy."""
         shape, schema = self.params.image_shape, self.coded
@@ -189,10 +213,20 @@ class Run:
     def model(self, table: Table) -> Model:
         """Return what is to be trained: that of a warm start, else base and energy anew."""
         if self.before is not None:
-            return copy.deepcopy(self.before.states[-1].model)
+            return self._model_before(self.before, table)
         chosen = None if self.params.base is None else resolved(self.params, "base")
         base = None if chosen is None else self.fit_base(chosen, table)
         return Model(self.new_energy(base, table), base, self.temperature)
+
+    def _model_before(self, before: Before, table: Table) -> Model:
+        """Return what an earlier fit ended with, a new energy where it kept none."""
+        if before.states:
+            return copy.deepcopy(before.states[-1].model)
+        model = copy.deepcopy(before.model)
+        assert model is not None  # of a fit without states
+        if isinstance(model.energy, Zero) and model.base is not None:
+            return model._replace(energy=self.new_energy(model.base, table))
+        return model
 
     def new_energy(self, base: Base | None, table: Table) -> torch.nn.Module:
         """Build a fresh energy, kept to a box where it has a base."""
@@ -265,7 +299,8 @@ class Run:
             for i, objective in enumerate(objectives)
         ]
         best = states[-1].best
-        return Learned(model, states, None if best is None else best.held_out, judged)
+        held_out = None if best is None else best.held_out
+        return Learned(model, states, held_out, judged, kept=self.kept)
 
     def phase(
         self,

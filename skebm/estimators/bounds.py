@@ -427,7 +427,7 @@ class BoundsEBM(DensityEstimator):
         if held_out is None and table.held_out is not None and source is not None:
             log_z = ImportanceSampling().estimate(model, source, run.rng)
             held_out = held_out_given(model, log_z, table.held_out)
-        learned = Learned(model, states, held_out, run.can_judge(table, model), near)
+        learned = Learned(model, states, held_out, run.can_judge(table, model), near, kept=run.kept)
         network = chosen.objective.modules["generator"]
         final, fresh = learned.model_or_base(), _fresh(table, run.rng)
         at_rows = _unnormalized(final, transform, fresh, run.device)
