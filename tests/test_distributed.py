@@ -7,8 +7,12 @@ back in the order of their ranks.
 import io
 import multiprocessing
 import os
+import re
 import signal
+import subprocess
+import sys
 import tempfile
+import textwrap
 import time
 import warnings
 from datetime import timedelta
@@ -23,6 +27,7 @@ import torch.distributed as dist
 
 from skebm import BoundsEBM, EnergyDensity, NCEDensity, USPDensity
 from skebm.data import streamed
+from skebm.data.sources import MappedRows
 from skebm.estimators import _base, _pooling, _preparation, _run, _streaming
 from skebm.exceptions import CheckpointWarning
 from skebm.objectives import DenoisingScoreMatching
@@ -180,6 +185,25 @@ def test_ranks_begin_alike_and_draw_apart():
         assert not [a for a in first[name] if a in second[name]]
 
 
+class Loose(Watched):
+    """Takes its steps without the others."""
+
+    def step(self, model, state, draw, rng):
+        loss = self.losses(model, draw(), rng).mean()
+        loss.backward()
+        state.optimizers["energy"].step()
+        return state, {"loss": loss.detach()}
+
+
+def part():
+    EnergyDensity(objective=Loose(), **FAST, max_iter=50).fit(share_of(curved(300)))
+
+
+def test_ranks_that_part_are_told():
+    for error in on_ranks(part):
+        assert "parameters must be the same on all ranks after an update" in str(error)
+
+
 # -- the rows of all -------------------------------------------------------------------------------
 
 TRAINED = {**FAST, "max_iter": 400, "n_iter_no_change": None}
@@ -208,26 +232,39 @@ def test_sorted_shards_are_as_good_as_one_table(weighted):
 
 
 def pool():
-    """Samples of unequal shards: of equal rows, of weighted ones, and of other shards."""
+    """Samples of unequal shards: of equal rows, of weighted ones, of other shards, of sources."""
     _pooling.MOST_KEPT = 2000
-    X = np.arange(8000.0)[:, None] + [[0.0, 0.5]]
+    X, r = np.arange(8000.0)[:, None] + [[0.0, 0.5]], dist.get_rank()
     told = []
-    for cut, heavy in ((2000, 1.0), (2000, 3.0), (7000, 1.0)):
-        mine, unit = [(X[:cut], 1.0), (X[cut:], heavy)][dist.get_rank()]
-        rows, weight, stream = _pooling.pooled(mine, None, unit, None, seed=5)
+    for cut, weights in ((2000, (None, 1.0)), (2000, (1.0, 3.0)), (7000, (None, None))):
+        mine = [X[:cut], X[cut:]][r]
+        rows, weight, stream = _pooling.pooled(mine, None, weights[r], None, seed=5)
         told.append((rows[:, 0], weight, stream.share))
+    uneven = np.where(np.arange(2000) % 2, 1.0, [0.5, 6.0][r])
+    mine = X[2000 * r :][:2000]
+    told.append(_pooling.pooled(mine, uneven / uneven.max(), uneven, None, seed=5))
+    stream = streamed.Stream(
+        MappedRows(np.repeat(X[2000 * r :][:2000], 1 + 2 * r, axis=0)), None, 0, 0
+    )
+    rows, weight, stream = _pooling.pooled(mine, None, None, stream, seed=5)
+    told.append((rows[:, 0], weight, stream.share))
+    told[3] = (told[3].X[:, 0], told[3].weight, told[3].stream.share)
     return told
 
 
 def test_a_sample_of_all_ranks_is_in_proportion_to_weights():
     first, second = on_ranks(pool)
-    for (a, weight, _), (b, other, _) in zip(first, second, strict=True):
+    assert [share for _, _, share in first] == pytest.approx([0.25, 0.1, 0.875, 0.75 / 4.25, 0.25])
+    assert [share for _, _, share in second] == pytest.approx([0.75, 0.9, 0.125, 3.5 / 4.25, 0.75])
+    for (a, weight, _), (b, other, _), low in zip(
+        first, second, (0.25, 0.1, 0.25, 0.75 / 4.25, 0.25), strict=True
+    ):
         np.testing.assert_array_equal(a, b)
-        assert weight is None and other is None and len(np.unique(a)) == len(a) == 2000
-    assert [share for _, _, share in first] == [0.25, 0.1, 0.875]
-    assert [share for _, _, share in second] == [0.75, 0.9, 0.125]
-    for (rows, _, _), expected in zip(first, (0.25, 0.1, 0.25), strict=True):
-        assert abs((rows < 2000).mean() - expected) < 4 * (expected / 2000) ** 0.5
+        np.testing.assert_array_equal(weight, other)
+        assert len(np.unique(a)) == len(a) == 2000
+        share = np.ones(2000) if weight is None else weight
+        assert abs(share[a < 2000].sum() / share.sum() - low) < 4 * (low / 2000) ** 0.5
+    assert [weight is None for _, weight, _ in first] == [True, True, True, False, True]
     np.testing.assert_array_equal(first[0][0], first[2][0])  # however the rows are dealt out
 
 
@@ -368,6 +405,23 @@ def test_a_checkpoint_goes_on_with_as_many_ranks_and_with_one(tmp_path):
     whole = NCEDensity(**FAST, max_iter=200).fit(curved(200))
     mean, stderr = lead(curved(4000, 1), *(e.score_samples(curved(4000, 1)) for e in (est, whole)))
     assert abs(mean) < 2 * stderr + 0.05
+
+
+def test_the_page_runs_under_torchrun(tmp_path):
+    root = Path(__file__).parents[1]
+    page = (root / "docs" / "scale.rst").read_text(encoding="utf-8")
+    code = re.search(r":caption: fit.py\n\n((?:   .*\n|\n)+)", page)[1]
+    (tmp_path / "fit.py").write_text(textwrap.dedent(code))
+    np.save(tmp_path / "rows.npy", curved(300))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--standalone", "fit.py"]
+    env = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    est = NCEDensity.load(tmp_path / "density.safetensors")
+    middle = est.density_.transform.inverse(torch.zeros(1, 2))[0]
+    assert est.n_iter_ == 25
+    np.testing.assert_allclose(middle, curved(300).mean(0), atol=0.1)  # of both ranks' rows
 
 
 def fit_alone():

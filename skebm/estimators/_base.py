@@ -107,7 +107,7 @@ class DensityEstimator(
     max_iter : int
         Energy updates.
     batch_size : int
-        Rows per update, drawn with replacement.
+        Rows per update, drawn with replacement; those of all ranks together, at least two of each.
     learning_rate : float
         Step of the optimizer (dimensionless), with half a cosine of decay to 0.
     optimizer : {"adam", "sgd"} or Optimization
@@ -231,6 +231,10 @@ class DensityEstimator(
         -----
         Whatever stops it, Ctrl-C too, an earlier fit stays as it was. With `checkpoint_dir` the
         same call goes on from the last validation.
+
+        Under a process group of ``torch.distributed`` all ranks call it, each with its own rows and
+        weights in one unit, and end with the same model; `skebm.train.not_distributed` lets each
+        fit its own. Rows are numbers without holes then.
         """
         before = self._before()
         with all_or_none():
@@ -246,8 +250,8 @@ class DensityEstimator(
                 self._check_alone(X, columns)
         if n_ranks() > 1:
             check_alike(self, X.shape[1], columns.given, before is None)
-            unit = 1.0 if sample_weight is None else float(np.max(sample_weight))
-            X, weight, stream = pooled(X, weight, unit, stream, sampling_seed(self))
+            seed = sampling_seed(self)
+            X, weight, stream = pooled(X, weight, sample_weight, stream, seed)
             y = None
             if before is None and columns.reach is not None:
                 columns.reach = reach_of(X)

@@ -55,19 +55,21 @@ def check_alike(estimator: Any, n_features: int, names: Any, is_first: bool) -> 
 
 
 def pooled(
-    X: np.ndarray, weight: np.ndarray | None, unit: float, stream: Stream | None, seed: int
+    X: np.ndarray, weight: np.ndarray | None, sample_weight: Any, stream: Stream | None, seed: int
 ) -> Pooled:
-    """Gather a sample of all ranks' rows (n, d), in proportion to their weights (n,).
+    """Gather a sample of all ranks' rows (n, d), in proportion to their weights as given.
 
-    Weights are relative to each rank's own `unit`. Priority sampling, as in `Reservoir`: row i of
-    all has the i-th random number, so rows in the same order are sampled alike on any number of
-    ranks.
+    `weight` is relative, and has no zeros, as X has no such rows. Priority sampling, as in
+    `Reservoir`: row i of all has the i-th random number, so rows in the same order are sampled
+    alike on any number of ranks.
     """
     if stream is None:
         stream = Stream(MappedRows(X), weight, seed, 0)
     assert stream.n_rows is not None  # of a memory map, or after a survey
-    own = np.full(len(X), stream.n_rows / len(X)) if weight is None else weight
-    own = unit * own
+    given = np.asarray(1.0 if sample_weight is None else sample_weight, dtype=np.float64)
+    own = given[given > 0] if given.ndim else np.full(len(X), given)
+    if stream.weight is None:
+        own = own * (stream.n_rows / len(X))
     told = gathered((len(X), float(own.sum()), seed))  # of a sample the sum is unbiased
     sizes, totals, seeds = zip(*told, strict=True)
     stream.share, stream.seed = totals[rank()] / sum(totals), seeds[0] + rank()

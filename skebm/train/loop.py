@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
@@ -267,6 +268,7 @@ class _Loop:
     def _validate(self, bar: Any) -> bool:
         """Write a history row, judge it and act on the verdict; return whether to stop."""
         state, row = self.state, self._row()
+        _check_alike(state.model)
         sound = _is_sound(row, state.model)
         sound, held_out = same((sound, self._judged() if sound else None))
         if sound and held_out is None:
@@ -347,6 +349,18 @@ class _Loop:
         if not write_checkpoint(self.checkpoint, self.state.state_dict()):
             self.checkpoint = None  # once is enough
         self.written = time.monotonic()
+
+
+def _check_alike(model: Model) -> None:
+    """Refuse ranks whose parameters have parted by more than rounding."""
+    if n_ranks() == 1:
+        return
+    told = gathered([float(p.detach().double().sum()) for p in model.energy.parameters()])
+    if not np.allclose(told, told[0], 1e-3, 1e-3, equal_nan=True):
+        raise RuntimeError(
+            f"parameters must be the same on all ranks after an update, got sums of {told}. An "
+            "objective of your own takes its steps by skebm.objectives.descend."
+        )
 
 
 @torch.no_grad()
