@@ -11,7 +11,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt
 
-.PHONY: install test test-oldest interoperability demo bench docs site package lint clean
+.PHONY: install test test-oldest extras demo bench docs site package lint clean
 .NOTPARALLEL: # one environment, one pip at a time
 
 install: $(VENV)/.installed
@@ -36,10 +36,11 @@ test: $(VENV)/.installed
 demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/demo.py
 
-# The snippets of docs/interoperability.rst and docs/choose.rst with the packages they are for.
-interoperability: $(VENV)/.installed
-	$(PIP_INSTALL) -q -e ".[interoperability]"
-	$(BIN)/python -m pytest -q -rs tests/test_pages.py -k "other_packages or want_a_table"
+# What needs packages beside: snippets for them, rows on clusters and disks, exports.
+extras: $(VENV)/.installed
+	$(PIP_INSTALL) -q -e ".[interoperability,distributed,onnx]"
+	$(BIN)/python -m pytest -q -rs -n auto tests/test_dask.py tests/test_export.py tests/test_sources.py
+	$(BIN)/python -m pytest -q -rs -n auto tests/test_pages.py -k "other_packages or want_a_table or large_tables"
 
 bench: $(VENV)/.installed
 	$(BIN)/python examples/benchmarks/cost/run.py $(BENCH_ARGS)

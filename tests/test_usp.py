@@ -1,5 +1,7 @@
 """USPDensity: points in the units of X, boxes, and what it learns of two modes."""
 
+import types
+
 import numpy as np
 import pytest
 import torch
@@ -7,14 +9,16 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 
 from skebm import EnergyDensity, USPDensity
-from skebm.bases import Uniform
+from skebm.bases import Gaussian, Uniform
 from skebm.bases.uniform import UniformBase
 from skebm.datasets import two_modes_1d
 from skebm.energies import MLP, Conv, energy_and_score
 from skebm.energies.bounded import Bounded, bounded_by
 from skebm.exceptions import SupportWarning
-from skebm.objectives import PartitionLikelihood
+from skebm.objectives import HeldOut, PartitionLikelihood
 from skebm.samplers import SupportInfo, SupportPartition
+from skebm.train.loop import _ran_away
+from skebm.train.state import Best
 from tests import cases
 from tests.generators import gen, randomized
 
@@ -123,6 +127,48 @@ def test_points_start_at_the_rows_or_everywhere(start):
         (low, high), points = est.domain_, est.support_points_
         share = (points < (low + high) / 2).mean(0)
         assert np.abs(share - 0.5).max() < 4 * 0.5 / 20
+
+
+def test_while_points_spread_nothing_stops():
+    """Likelihoods fall before points come to where the mass has gone."""
+    params = {"base": "uniform", "n_iter_no_change": 1, "validation_fraction": 0.3, "tol": 9.0}
+    assert tiny(method="ps-usp", max_iter=150, **params).fit(table()).n_iter_ == 150
+    assert tiny(method="importance", max_iter=150, **params).fit(table()).n_iter_ < 150
+
+
+@pytest.mark.parametrize(("base", "gone"), [(None, False), ("uniform", False), ("gaussian", True)])
+def test_only_a_base_that_is_not_flat_is_gone_back_to(base, gone):
+    fallbacks = {"uniform": Uniform(), "gaussian": Gaussian()}
+    fitted = None if base is None else fallbacks[base].fit(torch.randn(9, 2), None, gen(0))
+    best = Best(0, HeldOut(-1.0, 0.0, 0.1, 100.0), {})
+    state = types.SimpleNamespace(best=best, model=types.SimpleNamespace(base=fitted))
+    assert _ran_away(HeldOut(-9.0, -8.0, 0.1, 100.0), state) is gone
+
+
+def test_points_may_go_to_the_shoulders_of_a_uniform_base():
+    est = tiny(method="ps-usp", base="uniform", domain=([0, 1000], [6, 1300]))
+    ones = torch.ones(2)
+    low, high = est._objective((-ones, ones), None, no_run()).box
+    assert (low < -1.03).all() and (high > 1.03).all()
+    points = est.fit(table()).support_points_
+    assert (points >= [0, 1000]).all() and (points <= [6, 1300]).all()
+    low, high = est.set_params(base="gaussian")._objective((-ones, ones), None, no_run()).box
+    assert torch.equal(low, -ones) and torch.equal(high, ones)
+
+
+@pytest.mark.parametrize(
+    ("params", "n_active"),
+    [({"n_points": 500}, 250), ({}, 1000), ({"repulsion": SupportPartition(n_active=7)}, 7)],
+)
+def test_half_of_the_points_move_by_default(params, n_active):
+    found = USPDensity(method="ps-usp", **params)._objective(None, None, no_run()).partition
+    assert found.n_active == n_active
+    assert found.n_inner == (50 if n_active == 7 else 4)
+
+
+def no_run():
+    """Return what an objective reads of a fit."""
+    return types.SimpleNamespace(optimization=None, device="cpu")
 
 
 def test_only_the_stochastic_method_leaves_points_at_rest():

@@ -9,7 +9,7 @@ import warnings
 from abc import abstractmethod
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import DensityMixin, OutlierMixin
@@ -199,7 +199,7 @@ class DensityEstimator(
         """Train a model on a table: the paper."""
 
     @with_callbacks
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Learn the density of the rows of X.
 
         Parameters
@@ -297,7 +297,7 @@ class DensityEstimator(
             run.end(found)
         return self._remember(found)
 
-    def score_samples(self, X):
+    def score_samples(self, X: Any) -> np.ndarray:
         """Return the log density of each row.
 
         Parameters
@@ -314,7 +314,7 @@ class DensityEstimator(
         """
         return self._read(X, self._log_density)
 
-    def score(self, X, y=None, sample_weight=None):
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the mean log density of the rows.
 
         Parameters
@@ -342,7 +342,7 @@ class DensityEstimator(
             )
         return weighted_mean(values, sample_weight)
 
-    def sample(self, n_samples=1, random_state=None):
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
         """Draw rows from the fitted density.
 
         Draws from the base (without one, from a mixture near the data) are chosen by their weights.
@@ -369,7 +369,7 @@ class DensityEstimator(
         rows, self.sample_info_ = self.density_.draw(n_samples, self._rng(random_state))
         return rows if self._schema() is None else self._schema().decode(rows)
 
-    def decision_function(self, X):
+    def decision_function(self, X: Any) -> np.ndarray:
         """Return ``score_samples(X) - offset_``: at least 0 for inliers.
 
         Parameters
@@ -385,7 +385,7 @@ class DensityEstimator(
         """
         return self._read(X, self._decision)
 
-    def predict(self, X):
+    def predict(self, X: Any) -> np.ndarray:
         """Return +1 for inliers and -1 for novelties.
 
         Parameters
@@ -400,7 +400,7 @@ class DensityEstimator(
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
-    def energy_samples(self, X):
+    def energy_samples(self, X: Any) -> np.ndarray:
         """Return the energy E alone, without base, temperature and normalizer.
 
         Parameters
@@ -416,7 +416,7 @@ class DensityEstimator(
         X = self._rows(X)
         return self.density_.energy(X)
 
-    def score_function(self, X):
+    def score_function(self, X: Any) -> np.ndarray:
         """Return the gradient of the log density at each row.
 
         Parameters
@@ -440,32 +440,32 @@ class DensityEstimator(
         return self.density_.score_function(X)
 
     @property
-    def energy_(self):
+    def energy_(self) -> Any:
         """E on standardized space, a module."""
         return self._fitted().model.energy
 
     @property
-    def energy_kept_(self):
+    def energy_kept_(self) -> bool:
         """Whether the energy is part of the model, a bool; else it is the base alone."""
         model = self._fitted().model
         return model.base is None or not isinstance(model.energy, Zero)
 
     @property
-    def base_(self):
+    def base_(self) -> Any:
         """The base density on standardized space."""
         return self._fitted().model.base
 
     @property
-    def temperature_(self):
+    def temperature_(self) -> float:
         """T, dimensionless."""
         return self._fitted().model.temperature
 
     @property
-    def log_partition_(self):
+    def log_partition_(self) -> Any:
         """The estimate of log Z, a LogPartition or None."""
         return self._fitted().log_partition
 
-    def set_params(self, **params):
+    def set_params(self, **params: Any) -> Self:
         """Set parameters; ``energy__hidden_sizes`` works on an alias too.
 
         Parameters

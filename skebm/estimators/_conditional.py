@@ -27,7 +27,7 @@ class ConditionalReads:
 
     density_: FittedDensity
 
-    def conditional_sample(self, X, n_samples=1, random_state=None):
+    def conditional_sample(self, X: Any, n_samples: int = 1, random_state: Any = None) -> Any:
         """Draw what is missing in each row, given the rest.
 
         Parameters
@@ -78,7 +78,7 @@ class ConditionalReads:
             return tables[0] if n_samples == 1 else tables
         return out[:, 0] if n_samples == 1 else out
 
-    def conditional_mean(self, X):
+    def conditional_mean(self, X: Any) -> Any:
         """Return the rows with each missing value replaced by its mean given the rest.
 
         Parameters
@@ -103,7 +103,7 @@ class ConditionalReads:
             out[holed] = self.density_.holes.mean(rows[holed])
         return out if self._schema() is None else self._schema().decode(out, X)
 
-    def conditional_score_samples(self, X, given):
+    def conditional_score_samples(self, X: Any, given: Any) -> np.ndarray:
         r"""Return :math:`\log p(x_\text{rest} \mid x_\text{given})`.
 
         Parameters
@@ -135,7 +135,7 @@ class ConditionalReads:
         value[np.isnan(X[:, other]).all(1)] = 0.0
         return value
 
-    def score_values(self, X):
+    def score_values(self, X: Any) -> np.ndarray:
         r"""Return :math:`\log p(x_j \mid x_{-j})` of each value: which one is odd given the others.
 
         Parameters
@@ -175,7 +175,7 @@ class ConditionalReads:
             out[known, j] = whole[known] - self.density_.log_density(alone)
         return out
 
-    def conditional_proba(self, X, column):
+    def conditional_proba(self, X: Any, column: Any) -> np.ndarray:
         """Return the probability of each category of a column given the others of the row.
 
         Parameters
@@ -211,7 +211,7 @@ class ConditionalReads:
         """Return the log probabilities of the codes of an encoded column, (n, n_levels)."""
         return self.density_.log_proba(rows, place, self._n_levels(place))
 
-    def conditional_interval(self, X, coverage=0.9):
+    def conditional_interval(self, X: Any, coverage: float = 0.9) -> np.ndarray:
         """Return the middle interval of each value given the others of its row.
 
         Parameters

@@ -70,7 +70,7 @@ ALIASES: dict[str, tuple[dict[str, Any], type]] = {
         Optimization,
     ),
     "repulsion": (
-        {"auto": functools.partial(SupportPartition, n_active=200, n_inner=10)},
+        {"auto": functools.partial(SupportPartition, n_inner=4)},
         SupportPartition,
     ),
     "sampler": ({"hmc": HMC, "langevin": Langevin, "mala": MALA, "sghmc": SGHMC}, Sampler),

@@ -30,6 +30,7 @@ Box = tuple[torch.Tensor, torch.Tensor]
 REPULSION = "n_active n_neighbors n_inner n_maximize n_repel combine step_maximize step_repel"
 METHODS = ("importance", "ps-usp", "usp")
 N_POINTS, N_AFRESH = 2000, 500  # by "auto": that go on, or in a box; drawn afresh near the rows
+SHOULDERS = 3.0  # of a uniform base, in their widths, that points may go to
 IMAGE_SHARE = 5  # points in the sum per row of a batch of images: the paper's 625 to 125
 
 
@@ -58,7 +59,7 @@ class USPDensity(DensityEstimator):
         ``"auto"`` takes it from the nearest-neighbor distances of the rows, see
         `skebm.objectives.PartitionLikelihood`.
     repulsion : "auto" or SupportPartition, default="auto"
-        How points move: 200 of them at each update, in 10 inner steps, by ``"auto"``; its `epsilon`
+        How points move: half of them at each update, in 4 inner steps, by ``"auto"``; its `epsilon`
         is that of the estimator, and with ``"usp"`` all points move.
         ``repulsion__n_active`` works in ``set_params``.
     n_integration : int or None, default=None
@@ -260,7 +261,10 @@ class USPDensity(DensityEstimator):
         objective = self._objective(box, transform, run)
         model = self._model(box, table, run)
         smoothed = self.method == "importance" and run.optimization.averaging
-        learned = run.train(model, [objective], table, smoothed=smoothed)
+        changes = {"smoothed": smoothed}
+        if isinstance(objective, PartitionLikelihood):  # before points come, likelihoods fall
+            changes["n_iter_no_change"] = None
+        learned = run.train(model, [objective], table, **changes)
         model, state = learned.model_or_base(), learned.states[0]
         if isinstance(objective, PartitionLikelihood):
             points, log_weight, epsilon, corners = _partition(model, objective, state)
@@ -298,10 +302,16 @@ class USPDensity(DensityEstimator):
         if self.method == "importance":
             return ImportanceLikelihood(self._n_points, run.optimization)
         repulsion = resolved(self, "repulsion").with_params(epsilon=self.epsilon)
+        if isinstance(self.repulsion, str):
+            repulsion = repulsion.with_params(n_active=max(1, self._n_points // 2))
         if self.method == "usp":
             repulsion = repulsion.with_params(n_active=None, n_neighbors=None)
         else:
             check_number("n_active", repulsion.n_active, low=1, integer=True)
+        component = None if self.base is None else resolved(self, "base")
+        if box is not None and isinstance(component, Uniform):  # its shoulders have mass too
+            edge = SHOULDERS * component.shoulder * (box[1] - box[0])
+            box = box[0] - edge, box[1] + edge
         n_integration = self.n_integration
         if n_integration is None and self.image_shape is not None:
             n_integration = IMAGE_SHARE * self.batch_size

@@ -30,6 +30,7 @@ from skebm._ranks import (
     sharing,
 )
 from skebm._talk import Phases
+from skebm.bases.uniform import UniformBase
 from skebm.data import Table
 from skebm.energies import Model
 from skebm.exceptions import CheckpointWarning, ConvergenceError
@@ -381,7 +382,7 @@ def _ran_away(held_out: HeldOut | None, state: TrainState) -> bool:
     """Whether a model has left its best snapshot for good."""
     if held_out is None or state.best is None or state.best.held_out is None:
         return False
-    if state.model.base is None:
+    if state.model.base is None or isinstance(state.model.base, UniformBase):
         return False  # nothing sound to fall back to: a young model comes and goes
     return held_out.gain < state.best.held_out.gain - RUNAWAY
 
