@@ -30,7 +30,12 @@ _share: ContextVar[float | None] = ContextVar("share", default=None)
 
 @contextmanager
 def not_distributed() -> Iterator[None]:
-    """Let each process fit a model of its own, though there is a process group.
+    """Let each process fit a model of its own inside, though there is a process group.
+
+    Yields
+    ------
+    None
+        Nothing; it holds for all threads of the process.
 
     Examples
     --------
