@@ -81,8 +81,9 @@ def same(value: T, device: torch.device | None = None) -> T:
     if n_ranks() == 1:
         return value
     file = io.BytesIO()
-    if rank() == 0:
-        torch.save(value, file)
+    with all_or_none():  # not all there is can be sent
+        if rank() == 0:
+            torch.save(value, file)
     told = [file.getvalue()]
     dist.broadcast_object_list(told)
     if rank() == 0:

@@ -236,8 +236,8 @@ class DensityEstimator(
         weights in one unit, and end with the same model; `skebm.train.not_distributed` lets each
         fit its own. Rows are numbers without holes then.
         """
-        before = self._before()
         with all_or_none():
+            before = self._before()
             X, sample_weight, names, stream = opened(self, X, sample_weight)
             y = y if stream is None else None
             X, weight, columns = self._checked(X, sample_weight, before, names)
@@ -247,7 +247,7 @@ class DensityEstimator(
                     f"{self.columns!r}: they are numbers alone. Read a table that fits in memory."
                 )
             if n_ranks() > 1:
-                self._check_alone(X, columns)
+                self._check_ranks(X, columns)
         if n_ranks() > 1:
             check_alike(self, X.shape[1], columns.given, before is None)
             seed = sampling_seed(self)
@@ -626,7 +626,7 @@ class DensityEstimator(
         tags.input_tags.allow_nan = takes_holes(base, self.image_shape)
         return tags
 
-    def _check_alone(self, X: np.ndarray, columns: Columns) -> None:
+    def _check_ranks(self, X: np.ndarray, columns: Columns) -> None:
         """Refuse rows that one process can fit and several cannot."""
         obstacle = ""
         if not self.fits_on_ranks:
