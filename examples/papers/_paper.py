@@ -62,6 +62,8 @@ def mean_std(values: Sequence[float], digits: int = 3) -> str:
 
 def save_figure(figure: Any, args: argparse.Namespace, name: str) -> None:
     """Write a picture and say where."""
+    if figure.get_layout_engine() is None:
+        figure.set_layout_engine("constrained")  # no label over another
     path = (args.output / name).resolve()
     figure.savefig(path, dpi=110, bbox_inches="tight")
     print(f"wrote {path}")

@@ -177,7 +177,6 @@ def draw(density: str, args: argparse.Namespace) -> None:
             found, top = np.load(path), picture(truth).max()
             _show(upper[j], model, found["density"], half, top)
             _show(lower[j], model, found["tempered"], HALF)
-    figure.tight_layout()
     save_figure(figure, args, f"bb_figure_2_{density.replace(' ', '_')}.png")
     plt.close(figure)
 

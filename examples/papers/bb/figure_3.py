@@ -217,7 +217,6 @@ def draw(rows: np.ndarray, args: argparse.Namespace) -> None:
     ax.set_xlabel("updates")
     ax.set_ylabel("entropy of the generator, nats")
     ax.legend(fontsize=8)
-    figure.tight_layout()
     save_figure(figure, args, "bb_figure_3.png")
 
 

@@ -324,7 +324,6 @@ def draw(task: Task) -> None:
         ax.imshow(sheet(X, task.images), cmap="gray", vmin=0, vmax=1)
         ax.set_title(name, fontsize=9)
         ax.axis("off")
-    figure.tight_layout()
     save_figure(figure, task.args, f"bb_images_{task.images.name.split()[0]}.png")
 
 

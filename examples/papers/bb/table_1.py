@@ -259,7 +259,6 @@ def draw(task: Task) -> None:
         ax.imshow(montage(digits[:N_SHOWN], side, n_columns), cmap="gray", vmin=-1, vmax=1)
         ax.set_title(name, fontsize=9)
         ax.axis("off")
-    figure.tight_layout()
     save_figure(figure, task.args, f"bb_table_1_{channels}.png")
 
 

@@ -289,7 +289,6 @@ def figure_3(models: dict[str, HybridCDDensity], task: Task) -> None:
     show(axes[2, -1], starts, data, 4)
     axes[2, -1].set_title("held-out, 0 steps", fontsize=9)
     axes[2, -1].axis("on")
-    figure.tight_layout()
     save_figure(figure, task.args, "hcd_figure_3.png")
 
 
@@ -315,7 +314,6 @@ def figure_5(models: dict[str, HybridCDDensity], task: Task) -> None:
     print(f"\nFigure 5: energies after {size.long} steps from noise, against held-out images")
     print_table(["scheme", "E held-out", "E of samples", "shift (sd)", "overlap"], rows)
     print("paper: equal for both persistent schemes, slightly above held-out for the hybrid")
-    figure.tight_layout()
     save_figure(figure, task.args, "hcd_figure_5.png")
 
 

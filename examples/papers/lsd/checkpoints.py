@@ -242,7 +242,6 @@ def draw(results: dict[str, list[np.ndarray]], args: argparse.Namespace) -> None
         for i, (ax, name) in enumerate(zip(line, MEASURES, strict=True)):
             ax.errorbar(at, found[0][:, 2 * i], found[0][:, 2 * i + 1], marker="o", markersize=3)
             ax.set(title=name, xlabel=model, xscale="log")
-    figure.tight_layout()
     save_figure(figure, args, "lsd_figure_7.png")
 
 

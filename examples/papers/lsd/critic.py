@@ -124,7 +124,6 @@ def draw(critic: str, args: argparse.Namespace) -> None:
         bottom.axhline(float(data["exact"]), color="k", linestyle=":", label="exact")
         bottom.set(xlabel="updates", ylabel="discrepancy")
         bottom.legend()
-    figure.tight_layout()
     save_figure(figure, args, "lsd_figure_3.png")
 
 

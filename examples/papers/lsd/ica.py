@@ -299,7 +299,6 @@ def draw(args: argparse.Namespace) -> None:
             ax.set(yscale="log", title=f"{source} sources, {start}, D = {d}", xlabel="updates")
             ax.set_ylabel("nats below the truth")
             ax.legend(fontsize=8)
-    figure.tight_layout()
     save_figure(figure, args, "lsd_figure_8.png")
 
 

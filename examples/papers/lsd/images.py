@@ -260,7 +260,6 @@ def draw(name: str, panels: list[str], tasks: list[Task], args: argparse.Namespa
             how = f"{chains.length(task.size)} steps, noise {chains.noise_std:g}"
             title = f"{samples}: {how.replace(', noise nan', ' of Gibbs')}"
             show(ax, np.load(task.file(f"{samples}.npy")), title, task)
-    figure.tight_layout()
     save_figure(figure, args, name)
 
 

@@ -162,7 +162,6 @@ def draw(kept: Kept, args: argparse.Namespace) -> None:
         line[3].plot(theory[:n], found[:n], "C0.", markersize=3)
         line[3].plot([0, theory.max()], [0, theory.max()], "k:")
         line[3].set(title=f"all repetitions, {d} columns", xlabel="theory", ylabel="LSD")
-    figure.tight_layout()
     save_figure(figure, args, "lsd_figure_6.png")
 
 

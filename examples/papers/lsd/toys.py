@@ -154,7 +154,6 @@ def draw(args: argparse.Namespace) -> None:
             ax.set_title(f"{setting}, {kind}", fontsize=9)
         for ax in line:
             ax.set(xlim=extent[:2], ylim=extent[2:], xticks=[], yticks=[])
-    figure.tight_layout()
     save_figure(figure, args, "lsd_figure_4.png")
 
 

@@ -165,7 +165,7 @@ def landscape(args: argparse.Namespace) -> None:
     axis = np.linspace(-2, 2, 120)
     grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
     X = eight_modes().sample(60_000, random_state=0)
-    figure, axes = plt.subplots(1, len(etas), figsize=(4 * len(etas), 3.4))
+    figure, axes = plt.subplots(1, len(etas), figsize=(4 * len(etas), 3.4), layout="constrained")
     rows = []
     for ax, eta in zip(axes, etas, strict=True):
         est = estimator("SGLD, quadratic", 0, args)

@@ -174,7 +174,6 @@ def figure_4(
                 show(ax, record.positions[-1], data)
         show(row[-1], data.X_test[:20], data)
         row[-1].set_title("held-out images", fontsize=9)
-    figure.tight_layout()
     save_figure(figure, args, "sp_figure_4.png")
 
 
@@ -207,7 +206,6 @@ def figure_5(
     print(
         "paper: the quadratic model does not degrade from 1k to 10k steps, but saturates a little"
     )
-    figure.tight_layout()
     save_figure(figure, args, "sp_figure_5.png")
 
 
