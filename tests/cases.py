@@ -250,6 +250,10 @@ CHANGES = {
 }
 CHANGES_OF = {  # where one class differs
     ("USPDensity", "init"): Change("uniform", "energy"),
+    # of moved points twice as many validations count
+    ("USPDensity", "tol"): Change(
+        1.0, "rows", {**PATIENT, "n_iter_no_change": 1, "random_state": 4}
+    ),
     ("ScoreMatchingDensity", "method"): Change("sliced", "energy"),
     ("NCEDensity", "noise_std"): Change(0.6, "energy", {"noise": "conditional"}),
 }
@@ -499,6 +503,7 @@ OBJECTIVES = {
     "ExactLikelihood": objectives.ExactLikelihood(),
     "ImportanceLikelihood": objectives.ImportanceLikelihood(n_points=30),
     "LearnedStein": objectives.LearnedStein(Critic((6,)), 1),
+    "TiedCritic": objectives.TiedCritic(1e-3),
     "NoiseContrastive": objectives.NoiseContrastive(ratio=2.0),
     "Optimization": objectives.Optimization(1e-2, method="sgd"),
     "PartitionLikelihood": objectives.PartitionLikelihood(30, samplers.SupportPartition(0.5)),

@@ -129,9 +129,9 @@ def test_points_start_at_the_rows_or_everywhere(start):
         assert np.abs(share - 0.5).max() < 4 * 0.5 / 20
 
 
-def test_while_points_spread_nothing_stops():
+def test_while_points_spread_patience_is_doubled():
     """Likelihoods fall before points come to where the mass has gone."""
-    params = {"base": "uniform", "n_iter_no_change": 1, "validation_fraction": 0.3, "tol": 9.0}
+    params = {"base": "uniform", "n_iter_no_change": 4, "validation_fraction": 0.3, "tol": 9.0}
     assert tiny(method="ps-usp", max_iter=150, **params).fit(table()).n_iter_ == 150
     assert tiny(method="importance", max_iter=150, **params).fit(table()).n_iter_ < 150
 

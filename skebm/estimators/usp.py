@@ -30,6 +30,7 @@ Box = tuple[torch.Tensor, torch.Tensor]
 REPULSION = "n_active n_neighbors n_inner n_maximize n_repel combine step_maximize step_repel"
 METHODS = ("importance", "ps-usp", "usp")
 N_POINTS, N_AFRESH = 2000, 500  # by "auto": that go on, or in a box; drawn afresh near the rows
+PATIENCE = 2  # times that of others, where points move: likelihoods fall before they come
 SHOULDERS = 3.0  # of a uniform base, in their widths, that points may go to
 IMAGE_SHARE = 5  # points in the sum per row of a batch of images: the paper's 625 to 125
 
@@ -261,9 +262,9 @@ class USPDensity(DensityEstimator):
         objective = self._objective(box, transform, run)
         model = self._model(box, table, run)
         smoothed = self.method == "importance" and run.optimization.averaging
-        changes = {"smoothed": smoothed}
-        if isinstance(objective, PartitionLikelihood):  # before points come, likelihoods fall
-            changes["n_iter_no_change"] = None
+        changes: dict[str, Any] = {"smoothed": smoothed}
+        if isinstance(objective, PartitionLikelihood) and self.n_iter_no_change is not None:
+            changes["n_iter_no_change"] = PATIENCE * self.n_iter_no_change
         learned = run.train(model, [objective], table, **changes)
         model, state = learned.model_or_base(), learned.states[0]
         if isinstance(objective, PartitionLikelihood):
