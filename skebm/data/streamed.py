@@ -44,6 +44,7 @@ class Stream:
         self.source, self.seed, self.verbose = source, seed, verbose
         self.weight = sample_weight
         self.n_rows, self._n_pools, self._ended = source.n_rows, 0, Event()
+        self.share: float | None = None  # as of a table
         self._next: Future | None = None
         self._thread = ThreadPoolExecutor(1, "skebm-source")
 
@@ -187,7 +188,7 @@ class StreamedTable(ArrayTable):
         """Draw batches from a stream."""
         X, _, trained, held_out, _ = self.originals()
         self._hidden = np.setdiff1d(row_keys(X[held_out]), row_keys(X[trained]))
-        self._stream, self._transform = stream, transform
+        self._stream, self._transform, self.share = stream, transform, stream.share
         self._pool = self._x[:0]
         stream.prefetch(X.shape[1])
         return self
@@ -206,6 +207,8 @@ class StreamedTable(ArrayTable):
         """Return fresh training rows in random order, standardized space."""
         X, weight = self._stream.pool(self._transform.n_features)
         seen = ~np.isin(row_keys(X), self._hidden)
+        if not seen.any():  # a process of few rows
+            return self._x
         x = self._transform.forward(X[seen]).to(rng.device)
         share = None if weight is None else torch.from_numpy(weight[seen]).to(rng.device)
         x = Rows(x, share).by_weight(rng)

@@ -91,11 +91,15 @@ class Table(ABC):
         5,000.
     noise : ndarray of shape (d,)
         Standard deviation of the noise on each column, standardized units.
+    share : float or None
+        Of this process's rows in the weight of all, where several fit one model: batches are of its
+        own rows, the rest is the same for all. None is alone.
     """
 
     n_rows: int
     held_out: torch.Tensor | None
     noise: np.ndarray
+    share: float | None = None
 
     @abstractmethod
     def draw(self, n: int, rng: torch.Generator) -> torch.Tensor:

@@ -16,6 +16,7 @@ from sklearn.base import DensityMixin, OutlierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skebm._components import check_number, resolve
+from skebm._ranks import all_or_none, n_ranks, same
 from skebm._surroundings import own_settings, threads
 from skebm._tables import (
     as_frame,
@@ -34,6 +35,7 @@ from skebm.estimators._callbacks import CallbackSupportMixin, with_callbacks
 from skebm.estimators._completion import complete
 from skebm.estimators._conditional import REMEDY, ConditionalReads, takes_holes
 from skebm.estimators._files import Saved
+from skebm.estimators._pooling import check_alike, pooled
 from skebm.estimators._preparation import prepare
 from skebm.estimators._run import Before, Learned, Reach, Run, listed_codes
 from skebm.estimators._shared import ALIASES, check_shared, optimization_of, resolved
@@ -45,6 +47,7 @@ from skebm.estimators._streaming import (
     check_names,
     opened,
     reach_of,
+    sampling_seed,
 )
 from skebm.exceptions import DataDegeneracyWarning, NormalizationWarning
 from skebm.fitted import FittedDensity
@@ -104,7 +107,7 @@ class DensityEstimator(
     max_iter : int
         Energy updates.
     batch_size : int
-        Rows per update, drawn with replacement.
+        Rows per update, drawn with replacement; those of all ranks together, at least two of each.
     learning_rate : float
         Step of the optimizer (dimensionless), with half a cosine of decay to 0.
     optimizer : {"adam", "sgd"} or Optimization
@@ -189,6 +192,7 @@ class DensityEstimator(
 
     density_: FittedDensity
     optimizer_defaults: dict[str, Any] = {}  # of the optimization, unless an instance is given
+    fits_on_ranks = True  # of torch.distributed, together
 
     @abstractmethod
     def _learn(self, table: Table, transform: Transform, run: Run) -> Learned:
@@ -227,16 +231,30 @@ class DensityEstimator(
         -----
         Whatever stops it, Ctrl-C too, an earlier fit stays as it was. With `checkpoint_dir` the
         same call goes on from the last validation.
+
+        Under a process group of ``torch.distributed`` all ranks call it, each with its own rows and
+        weights in one unit, and end with the same model; `skebm.train.not_distributed` lets each
+        fit its own. Rows are numbers without holes then.
         """
-        before = self._before()
-        X, sample_weight, names, stream = opened(self, X, sample_weight)
-        y = y if stream is None else None
-        X, weight, columns = self._checked(X, sample_weight, before, names)
-        if stream is not None and columns.schema is not None:
-            raise ValueError(
-                f"columns must be 'auto' for more rows than {MOST_KEPT:,} of a source, got "
-                f"{self.columns!r}: they are numbers alone. Read a table that fits in memory."
-            )
+        with all_or_none():
+            before = self._before()
+            X, sample_weight, names, stream = opened(self, X, sample_weight)
+            y = y if stream is None else None
+            X, weight, columns = self._checked(X, sample_weight, before, names)
+            if stream is not None and columns.schema is not None:
+                raise ValueError(
+                    f"columns must be 'auto' for more rows than {MOST_KEPT:,} of a source, got "
+                    f"{self.columns!r}: they are numbers alone. Read a table that fits in memory."
+                )
+            if n_ranks() > 1:
+                self._check_ranks(X, columns)
+        if n_ranks() > 1:
+            check_alike(self, X.shape[1], columns.given, before is None)
+            seed = sampling_seed(self)
+            X, weight, stream = pooled(X, weight, sample_weight, stream, seed)
+            y = None
+            if before is None and columns.reach is not None:
+                columns.reach = reach_of(X)
         size, weighted = X.shape[0] * X.shape[1] ** 2, sample_weight is not None
         labels, schema = _labels(y, sample_weight, len(X)), columns.schema
         run = Run(self, X, weight, before, weighted, labels, schema)
@@ -248,17 +266,20 @@ class DensityEstimator(
                 completions = complete(X, weight, columns.names, schema)
                 X = completions.drawn[:, 0]
                 run.phases.done("completions", f"{len(completions.drawn[0])} of each row")
-            transform = choose_transform(X, weight, run, columns.names)
+            transform = same(choose_transform(X, weight, run, columns.names))
             table = prepare(X, weight, transform, run, columns.names, completions, centers, stream)
             kind = type(transform).__name__
             run.phases.done("table", f"{X.shape[0]} x {X.shape[1]}, {kind} columns")
             run.task.rebuild = partial(self._so_far, table, transform, run, columns)
             learned = self._learn(table, transform, run)
-            learned.tell(run.optimization.learning_rate, bool(self.verbose))
+            learned = learned._replace(extras=same(learned.extras, run.device))
+            learned.tell(run.optimization.learning_rate, bool(run.verbose))
             run.phases.done("training", f"{learned.states[0].iteration} updates")
             model = learned.model_or_base()
             proposal = learned.proposal_for(model, table, run.rng)
-            log_z = normalize(model, proposal, self._method(model), run.rng)
+            if proposal is not model.base:
+                proposal = same(proposal, run.device)
+            log_z = same(normalize(model, proposal, self._method(model), run.rng))
             known = log_z and f"{log_z.value:.4g} +- {log_z.stderr:.2g} nats, {log_z.method}"
             run.phases.done("log Z", known or "left out")
             density = FittedDensity(
@@ -270,7 +291,7 @@ class DensityEstimator(
                 source=run.source,
                 device=run.device,
             )
-            offset = threshold(density, table, self.contamination)
+            offset = same(threshold(density, table, self.contamination))
             found = self._found(density, learned, offset, table.noise, columns)
             run.phases.done("threshold", f"{offset:.4g}")
             run.end(found)
@@ -604,6 +625,19 @@ class DensityEstimator(
             base = ALIASES["base"][0].get(base, lambda: None)()
         tags.input_tags.allow_nan = takes_holes(base, self.image_shape)
         return tags
+
+    def _check_ranks(self, X: np.ndarray, columns: Columns) -> None:
+        """Refuse rows that one process can fit and several cannot."""
+        obstacle = ""
+        if not self.fits_on_ranks:
+            obstacle = f"estimator must be another for {n_ranks()} ranks, got {type(self).__name__}"
+        elif columns.schema is not None:
+            names = ", ".join(map(str, columns.schema.special[:3]))
+            obstacle = f"X must hold plain numbers on {n_ranks()} ranks, got others in {names}"
+        elif missing(X) is not None:
+            obstacle = f"X must have no missing values on {n_ranks()} ranks, got NaN"
+        if obstacle:
+            raise ValueError(f"{obstacle}. Fit on one, in skebm.train.not_distributed().")
 
     def _before(self) -> Before | None:
         """Return what a warm start goes on from; refuse one with other networks."""

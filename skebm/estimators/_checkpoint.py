@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from skebm._components import Component, check_random_state
+from skebm._ranks import rank
 from skebm.bases import Base
 from skebm.exceptions import CheckpointWarning
 from skebm.fitted.pack import pack, unpack
@@ -40,7 +41,7 @@ class Checkpoint:
     seed : int
         Of the fit.
     path : Path or None
-        What its files' names are made of; None writes none.
+        What its files' names are made of; None, as on all ranks but the first, writes none.
     """
 
     def __init__(self, estimator: Any, X: np.ndarray, weight: np.ndarray | None) -> None:
@@ -57,7 +58,7 @@ class Checkpoint:
             self.seed = int(np.random.SeedSequence().generate_state(1)[0])
         else:
             self.seed = int(check_random_state(state).randint(np.iinfo(np.int32).max))
-        if estimator.checkpoint_dir is not None:
+        if estimator.checkpoint_dir is not None and rank() == 0:
             folder = Path(estimator.checkpoint_dir)
             folder.mkdir(parents=True, exist_ok=True)
             key = joblib.hash([type(estimator).__name__, about, X, weight])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from skebm._ranks import same
 from skebm.data import ArrayTable, MixedTransform, Transform, find_degeneracy
 from skebm.data._degeneracy import listed
 from skebm.data.streamed import Stream, StreamedTable
@@ -56,6 +57,7 @@ def prepare(
             warnings.warn(degeneracy.message(names), DataDegeneracyWarning, stacklevel=5)
     else:
         noise[:k] += float(run.params.data_noise)
+    held_out, noise = same((held_out, noise))
     lost = _merged(numbers[:: -(-len(z) // MOST_COMPARED)], noise[:k])
     if lost:
         warnings.warn(_of_merged_values(lost, names), DataDegeneracyWarning, stacklevel=4)

@@ -15,6 +15,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
 
+from skebm._ranks import all_or_none, rank, same
 from skebm._surroundings import threads
 from skebm._talk import Phases
 from skebm.bases import Base, BaseComponent, Mixture
@@ -156,10 +157,9 @@ class Run:
     Attributes
     ----------
     rng : torch.Generator
-        Of decisions: splits, base, judging, log Z.
-    local_rng : torch.Generator
-        Of batches and chains. The same object as `rng`: where several processes fit one model, each
-        has its own.
+        Equal on all ranks; while they train, each has numbers of its own.
+    verbose : int
+        0 but on the first rank.
     before : Before or None
         What a warm start goes on from.
     schema : Schema or None
@@ -179,7 +179,8 @@ class Run:
         schema: Schema | None = None,
     ) -> None:
         self.params: Any = estimator
-        self.schema, self.phases = schema, Phases(estimator.verbose)
+        self.verbose = int(estimator.verbose) if rank() == 0 else 0
+        self.schema, self.phases = schema, Phases(self.verbose)
         self.coded = schema if schema is not None and schema.has_codes else None
         self.before, self.n_features = before, X.shape[1]
         self.device = resolve_device(estimator.device)
@@ -187,9 +188,9 @@ class Run:
         # equal weights are None here, but callbacks hear of weights where any were given
         told = np.ones(len(X)) if weighted and weight is None else weight
         self.task = FitTask(estimator, X, y, told)
-        self.checkpoint = Checkpoint(estimator, X, weight)
-        self.rng = torch.Generator(self.device).manual_seed(self.checkpoint.seed)
-        self.local_rng = self.rng
+        with all_or_none():
+            self.checkpoint = Checkpoint(estimator, X, weight)
+        self.rng = torch.Generator(self.device).manual_seed(same(self.checkpoint.seed))
 
     @property
     def kept(self) -> bool:
@@ -246,6 +247,7 @@ class Run:
             component = self._with_codes(component, self.coded)
         fit = component.fit if self.is_image else functools.partial(fit_defended, component)
         base = self.checkpoint.base(lambda: fit(*table.rows(MOST_ROWS), self.rng), self.rng)
+        base = same(base, self.device)
         kind = type(getattr(base, "core", base)).__name__.removesuffix("Base")
         parts = getattr(base, "log_weights", None)  # of mixtures
         self.phases.done("base", kind if parts is None else f"{kind} of {len(parts)} components")
@@ -284,7 +286,7 @@ class Run:
             n_iter_no_change=p.n_iter_no_change,
             tol=p.tol,
             average=self.optimization.averaging,
-            verbose=int(p.verbose),
+            verbose=self.verbose,
         )
         return told._replace(**changes)
 
@@ -321,7 +323,7 @@ class Run:
                 objective,
                 table,
                 settings=settings,
-                rng=self.local_rng,
+                rng=self.rng,
                 state=self._earlier(i if state is None else state),
                 judge=judge,
                 callbacks=[self.task.on_validation],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BlockReads", "check_block", "check_names", "opened", "reach_of"]
+__all__ = ["BlockReads", "check_block", "check_names", "opened", "reach_of", "sampling_seed"]
 
 import copy
 import warnings
@@ -14,6 +14,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_random_state
+from skebm._ranks import rank
 from skebm.data.sources import DaskRows, MappedRows, Source, as_source
 from skebm.data.streamed import MOST_KEPT, Stream
 from skebm.data.table import FEWEST_FOR_VALIDATION
@@ -192,14 +193,21 @@ def opened(estimator: Any, X: Any, sample_weight: Any) -> Opened:
         )
     if weight is not None and not isinstance(weight, np.ndarray):
         weight = np.asarray(weight)
-    # the same sample for each fit without a seed: an unfinished one must be found again
-    state = copy.deepcopy(estimator.random_state)
-    seed = 0 if state is None else int(check_random_state(state).randint(np.iinfo(np.int32).max))
-    stream = Stream(source, weight, seed, int(estimator.verbose))
+    seed = sampling_seed(estimator) + rank()
+    stream = Stream(source, weight, seed, int(estimator.verbose) if rank() == 0 else 0)
     rows, kept = stream.survey()
     if stream.is_long:
         return Opened(rows, sample_weight if weight is None else kept, source.names, stream)
     return Opened(rows, sample_weight, source.names, None)
+
+
+def sampling_seed(estimator: Any) -> int:
+    """Return the seed of samples, which the fit's own does not change.
+
+    The same for each fit without a seed: an unfinished one must be found again.
+    """
+    state = copy.deepcopy(estimator.random_state)
+    return 0 if state is None else int(check_random_state(state).randint(np.iinfo(np.int32).max))
 
 
 def check_names(names: Any, known: Any) -> None:

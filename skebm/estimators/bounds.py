@@ -204,6 +204,7 @@ class BoundsEBM(DensityEstimator):
     """
 
     optimizer_defaults = {"betas": (0.0, 0.9), "weight_decay": 0.0}
+    fits_on_ranks = False
     moved = {
         "entropy_weight": "entropy=GeneratorEntropy(weight=...)",
         "fold_penalty": "entropy=GeneratorEntropy(fold_penalty=...)",

@@ -12,6 +12,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
+from skebm._ranks import same
 from skebm._surroundings import own_settings
 from skebm.bases import Gaussian
 from skebm.data import Table, Transform
@@ -340,7 +341,7 @@ class SteinEBM(DensityEstimator):
         lifted, held_out = model._replace(energy=done.energy), learned.held_out
         if table.held_out is not None:
             log_z = ImportanceSampling().estimate(lifted, done.proposal, run.rng)
-            held_out = held_out_given(lifted, log_z, table.held_out)
+            held_out = same(held_out_given(lifted, log_z, table.held_out))
         better = learned._replace(model=lifted, held_out=held_out, proposal=done.proposal)
         about = (done.n_components, done.ess, done.gain) if better.earned else None
         return better._replace(extras={"calibration_": about})

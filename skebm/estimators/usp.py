@@ -270,7 +270,7 @@ class USPDensity(DensityEstimator):
         if isinstance(objective, PartitionLikelihood):
             points, log_weight, epsilon, corners = _partition(model, objective, state)
         else:
-            points, log_weight, corners = _drawn(model, self._n_points, run.local_rng)
+            points, log_weight, corners = _drawn(model, self._n_points, run.rng)
             epsilon = math.nan
         info = support_diagnostics(points, log_weight, table.rows(MOST_ROWS).x, epsilon)
         if math.isnan(epsilon):  # no distance is kept

@@ -13,6 +13,7 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
+from skebm._ranks import same
 from skebm.bases import Gaussian
 from skebm.bases.mixture import CANDIDATES, PATIENCE, ROUGH_TOL, MixtureBase, Shape
 from skebm.energies import Model
@@ -53,12 +54,13 @@ def calibrate(
     """
     order = torch.randperm(len(rows), generator=rng, device=rows.device)
     chosen = rows[order[:MOST_ROWS]]
-    mixture = _by_criterion(chosen)
-    proposal = _defended(mixture, Gaussian(inflation=WIDE_SCALE).fit(chosen, None, rng))
+    mixture = same(_by_criterion(chosen), rows.device)
+    wide = Gaussian(inflation=WIDE_SCALE).fit(chosen, None, rng)
+    proposal = same(_defended(mixture, wide), rows.device)
     draws = proposal.sample(N_DRAWS, rng)
     log_weight = log_ratio(model, proposal, draws).double()
     log_weight -= log_weight.logsumexp(0)
-    ess = float((-(2 * log_weight).logsumexp(0)).exp())
+    ess = same(float((-(2 * log_weight).logsumexp(0)).exp()))
     k = len(mixture.means)
     if not ess >= FEWEST_EFFECTIVE * k:
         warnings.warn(
@@ -75,6 +77,7 @@ def calibrate(
     lifts = _maximize(target, share, log_w, len(rows))
     judged = target if held_out is None else _mean_share(mixture, held_out, None)
     gain = float(judged @ lifts - logsumexp(log_w + share @ lifts))
+    lifts, gain = same((lifts, gain))
     energy = model.energy
     if k > 1 and gain > 0:
         lifted = torch.from_numpy(lifts * model.temperature).to(rows)

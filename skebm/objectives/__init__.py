@@ -20,9 +20,10 @@ __all__ = [
     "State",
     "TiedCritic",
     "UpperBound",
+    "descend",
 ]
 
-from skebm.objectives._base import HeldOut, Objective, Optimization, State
+from skebm.objectives._base import HeldOut, Objective, Optimization, State, descend
 from skebm.objectives.bidirectional_bounds import BidirectionalBounds
 from skebm.objectives.chain_start import ChainStart
 from skebm.objectives.conditional_noise_contrastive import ConditionalNoiseContrastive

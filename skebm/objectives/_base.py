@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from skebm._components import Component, check_choice, check_number
+from skebm._ranks import average_gradients
 from skebm.energies import Model
 from skebm.objectives._optimizers import SGD, AdamW
 
@@ -227,19 +228,42 @@ def descend(
     loss: torch.Tensor,
     max_norm: float | torch.Tensor | None = None,
 ) -> torch.Tensor | None:
-    """Take one step of each optimizer on a scalar loss, with a gradient of at most this norm.
+    """Take one step of each optimizer on a scalar loss.
 
-    Return the norm of the gradient as it was, where there is a bound on it (it may be infinite).
+    Parameters
+    ----------
+    optimizers : Optimizer or sequence of Optimizer
+        Those whose parameters move.
+    loss : Tensor of shape ()
+        With a graph. Where ranks fit together, gradients are the mean over all of them.
+    max_norm : float or Tensor of shape (), optional
+        Norm that the gradient is scaled down to where it is larger.
+
+    Returns
+    -------
+    Tensor of shape () or None
+        Norm of the gradient as it was, where there is a bound on it; it may be infinite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skebm.objectives import Optimization, descend
+    >>> line = torch.nn.Linear(2, 1)
+    >>> loss = line(torch.ones(1, 2)).sum()
+    >>> descend(Optimization(1.0, method="sgd", weight_decay=0.0).build(line), loss)
+    >>> bool(line(torch.ones(1, 2)).sum() < loss)
+    True
     """
     if isinstance(optimizers, torch.optim.Optimizer):
         optimizers = [optimizers]
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    parameters = [p for group in groups for p in group["params"]]
+    average_gradients(parameters)
     norm = None
     if max_norm is not None:
-        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-        parameters = [p for group in groups for p in group["params"]]
         bound: Any = max_norm  # a tensor does too, and the device is not waited for
         norm = torch.nn.utils.clip_grad_norm_(parameters, bound, foreach=True)
     for optimizer in optimizers:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from skebm._components import check_number
+from skebm._ranks import averaged
 from skebm.energies import Model
 from skebm.objectives._base import (
     EXPLODED,
@@ -254,8 +255,9 @@ class ContrastiveDivergence(Objective):
             sampler = sampler.with_params(step_size=sampler.step_size * _factor(state))
         chains, info = run(sampler, model, starts, self.n_steps, rng, state=at_start)
         if sampler.metropolis and adapts:
+            (acceptance,) = averaged([info.acceptance])
             log_step = robbins_monro(
-                state.buffers["log_step"], info.acceptance, sampler.target_accept, GAIN
+                state.buffers["log_step"], acceptance, sampler.target_accept, GAIN
             )
             state = state._replace(buffers={**state.buffers, "log_step": log_step})
         return chains.x, info, state

@@ -7,6 +7,7 @@ __all__ = ["EnergyStep"]
 import torch
 
 from skebm._components import Component, check_choice, check_number
+from skebm._ranks import averaged
 
 RATE = 0.02  # of the running mean of the data's energy, per update
 
@@ -73,5 +74,6 @@ class EnergyStep(Component):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the step size for data energies (n,), and their running mean after them."""
         centered = energy - mean if self.gauge_free else energy
-        step = self.scale / centered.abs().mean().clamp(min=1e-8)
-        return step.clamp(self.smallest, self.largest), mean.lerp(energy.mean(), RATE)
+        size, level = averaged([centered.abs().mean(), energy.mean()])
+        step = self.scale / size.clamp(min=1e-8)
+        return step.clamp(self.smallest, self.largest), mean.lerp(level, RATE)

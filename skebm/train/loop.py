@@ -9,14 +9,26 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
+from skebm._ranks import (
+    all_or_none,
+    averaged,
+    gathered,
+    n_ranks,
+    not_distributed,
+    rank,
+    same,
+    sharing,
+)
 from skebm._talk import Phases
 from skebm.bases.uniform import UniformBase
 from skebm.data import Table
@@ -32,6 +44,7 @@ RUNAWAY = 5.0  # held-out nats lost against the best snapshot
 RESCUED_RATE = 0.3  # of the learning rate, after a rescue
 MOST_ROWS = 100_000  # of a table, that an objective sees at its start
 SECONDS_BETWEEN_CHECKPOINTS = 1.0
+FEWEST = 2  # rows that a rank draws
 NEW = 0.02  # share of the last parameters in a running mean of some 50 updates
 
 Callback = Callable[[TrainState], bool | None]
@@ -60,7 +73,7 @@ def train(
     table : Table
         Batches and held-out rows in standardized space. Without the latter, or where the objective
         cannot judge, training runs its length and the parameters of the second half are averaged
-        (or the last ones kept, see `Settings`).
+        (or the last ones kept, see `Settings`). Where it has a `share`, all ranks train together.
     settings : Settings
         Length, batches, stopping.
     rng : torch.Generator
@@ -116,8 +129,12 @@ def train(
             _resume(state, checkpoint)
     else:
         state = _continued(state, model, rng)
-    if not state.finished:
-        _Loop(objective, state, table, settings, judge, callbacks, checkpoint).run()
+    with not_distributed() if table.share is None else nullcontext():
+        _agree(state)
+        if not state.finished:
+            _set_apart(rng)
+            _Loop(objective, state, table, settings, judge, callbacks, checkpoint).run()
+            _agree(state)
     state.model.energy.load_state_dict(state.leaves())
     if model.energy is not state.model.energy:
         model.energy.load_state_dict(state.model.energy.state_dict())
@@ -144,6 +161,21 @@ def _resume(state: TrainState, checkpoint: Path) -> None:
         CheckpointWarning,
         stacklevel=3,
     )
+
+
+def _agree(state: TrainState) -> None:
+    """Take over the first rank's state."""
+    if n_ranks() > 1:
+        first = same(state.state_dict(), state.rng.device)
+        if rank() > 0:
+            state.load(first)
+
+
+def _set_apart(rng: torch.Generator) -> None:
+    """Give each rank random numbers of its own."""
+    if n_ranks() > 1:
+        seed = torch.randint(2**62, (), generator=rng, device=rng.device)
+        rng.manual_seed(int(seed) + rank())
 
 
 def _reservoir(table: Table, rng: torch.Generator) -> torch.Tensor:
@@ -180,7 +212,10 @@ class _Loop:
         self.held_out = table.held_out
         if state.best is not None and state.best.held_out is None:
             self.held_out = None  # resumed: the objective had said that it cannot judge
-        self.draw = partial(table.draw, settings.batch_size, state.rng)
+        size = settings.batch_size
+        if table.share is not None:
+            size = max(round(table.share * size), FEWEST)
+        self.draw = partial(table.draw, size, state.rng)
         self.rows: list[dict[str, torch.Tensor]] = []
         self.written, self.pending = -math.inf, False
         self.phases = Phases(settings.verbose)
@@ -218,9 +253,10 @@ class _Loop:
             for group in optimizer.param_groups:
                 factor = decay if group.get("decays", True) else 1.0
                 group["lr"] = group["initial_lr"] * state.lr_factor * factor
-        state.objective, row = self.objective.step(
-            state.model, state.objective, self.draw, state.rng
-        )
+        with sharing(self.table.share):
+            state.objective, row = self.objective.step(
+                state.model, state.objective, self.draw, state.rng
+            )
         state.iteration += 1
         self.rows.append(row)
         late = self.held_out is None and self.settings.average and done >= 0.5
@@ -233,8 +269,11 @@ class _Loop:
     def _validate(self, bar: Any) -> bool:
         """Write a history row, judge it and act on the verdict; return whether to stop."""
         state, row = self.state, self._row()
+        _check_alike(state.model)
         sound = _is_sound(row, state.model)
-        held_out = self._judged() if sound else None
+        sound, held_out = same((sound, self._judged() if sound else None))
+        if sound and held_out is None:
+            self.held_out = None  # nothing can be judged: average instead
         if not sound or _ran_away(held_out, state):
             stop, self.pending = self._rescue(row, sound), False
             return stop
@@ -252,8 +291,10 @@ class _Loop:
             state.best = Best(state.iteration, held_out, snapshot)
         self.pending = False
         self._write()
-        stops = [callback(state) for callback in self.callbacks]
-        return _exhausted(state, self.settings) or any(stop is True for stop in stops)
+        with all_or_none(), not_distributed():
+            stops = [callback(state) for callback in self.callbacks]
+        stop = any(stop is True for stop in stops)
+        return any(gathered(stop)) or _exhausted(state, self.settings)
 
     def _row(self) -> dict[str, float]:
         """Return the means over the updates since the last row."""
@@ -261,6 +302,8 @@ class _Loop:
         if self.rows:
             names = list(self.rows[0])
             means = torch.stack([torch.stack([r[k] for r in self.rows]).mean() for k in names])
+            with sharing(self.table.share):
+                (means,) = averaged([means])
             row |= dict(zip(names, means.tolist(), strict=True))
         self.rows = []
         return row
@@ -271,10 +314,7 @@ class _Loop:
         model, rows, judge = self._judged_model(), self.held_out, self.judge
         assert judge is not None  # made where rows are held out
         likelihood = partial(judge, model, rows)
-        held_out = self.objective.judge(model, self.state.objective, rows, likelihood)
-        if held_out is None:
-            self.held_out = None  # nothing can be judged: average instead
-        return held_out
+        return self.objective.judge(model, self.state.objective, rows, likelihood)
 
     def _judged_model(self) -> Model:
         """Return the model as it is, or with the running mean of its parameters."""
@@ -310,6 +350,18 @@ class _Loop:
         if not write_checkpoint(self.checkpoint, self.state.state_dict()):
             self.checkpoint = None  # once is enough
         self.written = time.monotonic()
+
+
+def _check_alike(model: Model) -> None:
+    """Refuse ranks whose parameters have parted by more than rounding."""
+    if n_ranks() == 1:
+        return
+    told = gathered([float(p.detach().double().sum()) for p in model.energy.parameters()])
+    if not np.allclose(told, told[0], 1e-3, 1e-3, equal_nan=True):
+        raise RuntimeError(
+            f"parameters must be the same on all ranks after an update, got sums of {told}. An "
+            "objective of your own takes its steps by skebm.objectives.descend."
+        )
 
 
 @torch.no_grad()
