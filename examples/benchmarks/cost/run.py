@@ -251,8 +251,8 @@ def wide(args: argparse.Namespace) -> Iterator[Line]:
 
 def splits(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, bool, Path, Path]]:
     """Write tables as training rows and test rows; yield names and whether one has novelties."""
-    import tabular_density
-    import tabular_novelty
+    from examples.benchmarks.density import tabular_density
+    from examples.benchmarks.novelty import tabular_novelty
 
     found: list[tuple] = []
     for name, of_seed in tabular_novelty.tables(args):
