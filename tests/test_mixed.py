@@ -241,6 +241,16 @@ def test_values_that_no_row_had_are_novelties(detector_of_counts, column, value)
     assert (detector_of_counts.predict(usual.assign(**{column: value})) == -1).all()
 
 
+def test_an_unseen_value_counts_by_itself(detector_of_counts, monkeypatch):
+    row = counts_beside_a_number()[:1].assign(plan="c")
+    with_it = detector_of_counts.score_samples(row)
+    monkeypatch.setattr("skebm.ood.novelty.RARE", 1e-300)
+    log_unseen = detector_of_counts.estimator_.schema_.encode(row)[1]
+    alone = detector_of_counts.score_samples(row)
+    assert_allclose(with_it - alone, log_unseen - np.log(0.05), rtol=1e-6)
+    assert log_unseen[0] < np.log(0.05)
+
+
 def test_reasons_name_days_and_what_was_not_seen(detector_of_counts):
     row = counts_beside_a_number()[:1]
     late = reasons(detector_of_counts, row.assign(day=pd.Timestamp("2031-05-05")))[0][0]
