@@ -131,10 +131,18 @@ def averaged(tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
     return [part.view_as(t) for part, t in zip(parts, tensors, strict=True)]
 
 
-def average_gradients(parameters: Iterable[torch.Tensor]) -> None:
-    """Put the means over the ranks that are `sharing` in the place of gradients."""
+def average_gradients(
+    parameters: Iterable[torch.Tensor], beside: Sequence[torch.Tensor] = ()
+) -> None:
+    """Put the means over the ranks that are `sharing` in the place of gradients.
+
+    Numbers `beside` them travel in the same exchange: each one makes ranks wait for the slowest.
+    """
     if _share.get() is None:
         return
     held = [(p, p.grad) for p in parameters if p.grad is not None]
-    for (p, _), mean in zip(held, averaged([grad for _, grad in held]), strict=True):
+    means = averaged([*(grad for _, grad in held), *beside])
+    for (p, _), mean in zip(held, means, strict=False):
         p.grad = mean
+    for number, mean in zip(beside, means[len(held) :], strict=True):
+        number.copy_(mean)

@@ -227,6 +227,7 @@ def descend(
     optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
     loss: torch.Tensor,
     max_norm: float | torch.Tensor | None = None,
+    beside: Sequence[torch.Tensor] = (),
 ) -> torch.Tensor | None:
     """Take one step of each optimizer on a scalar loss.
 
@@ -238,6 +239,9 @@ def descend(
         With a graph. Where ranks fit together, gradients are the mean over all of them.
     max_norm : float or Tensor of shape (), optional
         Norm that the gradient is scaled down to where it is larger.
+    beside : sequence of Tensor, optional
+        Tensors of the parameters' type without gradients, which become their means over ranks that
+        fit together.
 
     Returns
     -------
@@ -261,7 +265,7 @@ def descend(
     loss.backward()
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     parameters = [p for group in groups for p in group["params"]]
-    average_gradients(parameters)
+    average_gradients(parameters, beside)
     norm = None
     if max_norm is not None:
         bound: Any = max_norm  # a tensor does too, and the device is not waited for

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 
 from skebm._components import check_number
-from skebm._ranks import averaged
 from skebm.energies import Model
 from skebm.objectives._base import (
     EXPLODED,
@@ -142,7 +141,7 @@ class ContrastiveDivergence(Objective):
         rows, brackets = self._brackets(model, state, x, rng)
         state = self._set_step(model, state, x)
         starts = torch.cat([bracket.start for bracket in brackets])
-        ends, info, state = self._run_chains(model, state, starts, rng)
+        ends, info = self._run_chains(model, state, starts, rng)
         sound = self._sound(model, ends, info)
         if rows is not None:
             self._keep(model, state, rows, ends, sound, rng)
@@ -152,9 +151,10 @@ class ContrastiveDivergence(Objective):
         parts = list(zip(brackets, lows, sound.split(sizes), strict=True))
         terms = [b.weight * _difference(data, low, kept) for b, low, kept in parts]
         loss = torch.stack(terms).sum()
-        descend(state.optimizers["energy"], loss)
-        row = {"loss": loss.detach(), "data_energy": data.detach().mean()}
-        row |= {"acceptance": info.acceptance, "step_size": info.step_size}
+        row = {"acceptance": info.acceptance.clone(), "step_size": info.step_size}
+        descend(state.optimizers["energy"], loss, beside=[info.acceptance])
+        state = self._adapt(state, info.acceptance)
+        row |= {"loss": loss.detach(), "data_energy": data.detach().mean()}
         row["force"] = _mean(info.score.flatten(1).norm(dim=1), sound)
         row["lost_chains"] = 1 - sound.to(x.dtype).mean()
         for bracket, low, kept in parts:
@@ -242,10 +242,9 @@ class ContrastiveDivergence(Objective):
 
     def _run_chains(
         self, model: Model, state: State, starts: torch.Tensor, rng: torch.Generator
-    ) -> tuple[torch.Tensor, SamplerInfo, State]:
+    ) -> tuple[torch.Tensor, SamplerInfo]:
         sampler: Any = self._sampler()
         at_start = None
-        adapts = self.adapt_step and self.energy_step is None and self.n_steps > 0
         if sampler.metropolis:
             at_start = sampler.init(model, starts, state.buffers["log_step"])
         elif self.energy_step is not None:
@@ -254,13 +253,16 @@ class ContrastiveDivergence(Objective):
             sampler = sampler.for_energy(model.temperature)
             sampler = sampler.with_params(step_size=sampler.step_size * _factor(state))
         chains, info = run(sampler, model, starts, self.n_steps, rng, state=at_start)
-        if sampler.metropolis and adapts:
-            (acceptance,) = averaged([info.acceptance])
-            log_step = robbins_monro(
-                state.buffers["log_step"], acceptance, sampler.target_accept, GAIN
-            )
-            state = state._replace(buffers={**state.buffers, "log_step": log_step})
-        return chains.x, info, state
+        return chains.x, info
+
+    def _adapt(self, state: State, acceptance: torch.Tensor) -> State:
+        """Move the step of chains with a Metropolis test towards the acceptance that suits it."""
+        sampler: Any = self._sampler()
+        adapts = self.adapt_step and self.energy_step is None and self.n_steps > 0
+        if not (sampler.metropolis and adapts):
+            return state
+        log_step = robbins_monro(state.buffers["log_step"], acceptance, sampler.target_accept, GAIN)
+        return state._replace(buffers={**state.buffers, "log_step": log_step})
 
     @torch.no_grad()
     def _sound(self, model: Model, ends: torch.Tensor, info: SamplerInfo) -> torch.Tensor:
