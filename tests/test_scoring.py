@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.datasets import load_breast_cancer
 
 from skebm.bases import Gaussian, Kernel, Mixture
 from skebm.bases._base import log_sum_exp
@@ -61,6 +62,16 @@ def test_a_row_scores_alone_as_among_others(kind, function):
     assert_close(np.concatenate([score(X[i, None]) for i in range(20)]), exact[:20], 1e-9)
     assert_close(score(X[:257])[:256], exact, coarse)
     assert_close(score(X)[:256], exact, coarse)
+
+
+def test_kernels_in_thirty_columns_lose_nothing_among_many_rows():
+    """Exponents are sums of thousands, which the columns' units may cancel to a score near 0."""
+    X = load_breast_cancer().data
+    est = cases.tiny("NCEDensity", base="kernel").fit(X)
+    rng = np.random.default_rng(0)
+    rows = X[rng.integers(len(X), size=2000)] + 0.1 * X.std(0) * rng.normal(size=(2000, 30))
+    alone = np.concatenate([est.score_samples(part) for part in np.split(rows, 10)])
+    np.testing.assert_allclose(est.score_samples(rows), alone, rtol=0, atol=5e-6)
 
 
 @cases.each

@@ -48,6 +48,11 @@ class Base(torch.nn.Module):
         self._derive()
 
     @property
+    def in_double(self) -> bool:
+        """Whether densities are computed in double, whatever rows come in."""
+        return False
+
+    @property
     def inverse_width(self) -> float:
         """One over the least width that the density has, standardized units."""
         return 1.0

@@ -234,6 +234,11 @@ class KernelBase(Base):
         self._norm = -self.n_features * norm
 
     @property
+    def in_double(self) -> bool:
+        """Whether densities are computed in double: expanded squared distances have to be."""
+        return self._middle.dtype == torch.float64
+
+    @property
     def inverse_width(self) -> float:
         """One over the bandwidth in the kernels' narrowest direction, or near it."""
         steepest = 1.0 if self.factor is None else float(self.factor.abs().max())

@@ -87,6 +87,11 @@ class Defended(Base):
             return getattr(super().__getattr__("core"), name)
 
     @property
+    def in_double(self) -> bool:
+        """Whether the core is computed in double."""
+        return self.core.in_double
+
+    @property
     def inverse_width(self) -> float:
         """The larger of that of the inner base and of the tails."""
         return max(self.core.inverse_width, 1 / float(self.tail_scale.min()))

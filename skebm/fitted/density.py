@@ -30,7 +30,7 @@ NARROW = 30.0  # inverse width from which a base is, whatever the number of rows
 FAR = 1e3  # coordinates from which a row is
 BLOCK = {"cpu": 2048}  # rows at a time, above that
 DEVICE_BLOCK = 65536
-FOUND = ("_is_narrow", "_per_row", "holes")  # when first asked for
+FOUND = ("_is_narrow", "_wants_double", "_per_row", "holes")  # when first asked for
 N_PER_POINT = 8  # completions of a row at each of them
 N_IN_CELL = 8  # points of a lattice's cell that a density is the mean over
 LARGEST = 1e300  # nats; stands for what float arithmetic calls infinite
@@ -60,8 +60,8 @@ class FittedDensity:
     -----
     The same call gives the same bits on one machine. Up to 256 rows are computed in double
     precision, so that a row's value in two such calls agrees to 1e-9 (1 + \|value\|); more rows in
-    float32, but for rows far out and a narrow base, and in blocks, and any two calls agree to 1e-5
-    (1 + \|value\|). Memory beyond the result is that of one block.
+    float32, but for rows far out and bases that are narrow or of kernels, and in blocks, and any
+    two calls agree to 1e-5 (1 + \|value\|). Memory beyond the result is that of one block.
 
     Examples
     --------
@@ -318,14 +318,14 @@ class FittedDensity:
     ) -> np.ndarray:
         """Apply a function to a block of rows in double precision.
 
-        Unless it is to be exact or rows are far out, it is computed in float32, with a narrow base
-        in double.
+        Unless it is to be exact or rows are far out, it is computed in float32, with a base that is
+        narrow, or made of kernels, in double.
         """
         on_mps = self.device.type == "mps"
         low, high = z.aminmax()
         if exactly or max(-low, high) > FAR:
             model, z = self._doubled(), z.to("cpu" if on_mps else self.device)
-        elif self._is_narrow and not on_mps:
+        elif self._wants_double and not on_mps:
             model, z = self._narrow(), z.to(self.device)
         else:
             model, z = self.model, z.float().to(self.device)
@@ -336,6 +336,12 @@ class FittedDensity:
         """Whether float32 is too coarse for the places of rows."""
         base = self.model.base
         return base is not None and base.inverse_width > NARROW
+
+    @cached_property
+    def _wants_double(self) -> bool:
+        """Whether the base is given rows in double: it is narrow, or gains nothing by less."""
+        base = self.model.base
+        return base is not None and (self._is_narrow or base.in_double)
 
     @cached_property
     def _per_row(self) -> float:
