@@ -48,3 +48,14 @@ def test_an_ensemble_equals_the_serial_one(cluster, rows):
     est = EnsembleDensity(NCEDensity(max_iter=5), n_estimators=3, n_jobs=2, random_state=0)
     there = on_dask(est, rows).score_samples(rows)
     assert_array_equal(there, est.set_params(n_jobs=1).fit(rows).score_samples(rows))
+
+
+def test_blocks_by_dask_ml_are_those_of_partial_fit():
+    wrappers, da = pytest.importorskip("dask_ml.wrappers"), pytest.importorskip("dask.array")
+    X = np.random.default_rng(0).normal(size=(1000, 2))
+    lazy, est = da.from_array(X, chunks=(250, 2)), NCEDensity(max_iter=5, random_state=0)
+    streamed = wrappers.Incremental(est, shuffle_blocks=False).fit(lazy)
+    for block in np.split(X, 4):
+        est.partial_fit(block)
+    assert_array_equal(streamed.estimator_.score_samples(X), est.score_samples(X))
+    assert_array_equal(wrappers.ParallelPostFit(est).predict(lazy).compute(), est.predict(X))
