@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from scipy.special import logsumexp
 from sklearn.exceptions import ConvergenceWarning
 
 from skebm._components import check_number
@@ -70,6 +71,8 @@ class Shape(NamedTuple):
 
     def fitted(self, rows: np.ndarray, floor: float, tol: float) -> Shape:
         """Return where EM goes from here, with a higher floor where a component loses rank."""
+        if len(self.weights) == 1:
+            return Shape.whole(rows)
         from sklearn.mixture import GaussianMixture
 
         highest = max(LARGEST_FLOOR_TRIED, rows.var(axis=0).max())
@@ -287,13 +290,22 @@ def _without_folds(
 
 
 def _held_out(rows: np.ndarray, shape: Shape, floor: float) -> np.ndarray:
-    """Mean log density of rows for each shrinkage."""
-    x = torch.from_numpy(rows)
-    tried = [
-        MixtureBase.from_moments(*shape.shrunk(a), "cpu", torch.float64, floor=floor)
-        for a in SHRINKAGES
-    ]
-    return np.array([mixture.log_prob(x).mean() for mixture in tried])
+    """Mean log density of rows for each shrinkage.
+
+    In units of the average within-component variances, shrinking draws every eigenvalue toward 1:
+    one decomposition of each component serves all shrinkages.
+    """
+    scale = np.sqrt(np.einsum("k,kjj->j", shape.weights, shape.covariances).clip(min=floor))
+    values, vectors = np.linalg.eigh(shape.covariances / np.outer(scale, scale))
+    least = np.maximum(floor / (scale @ scale) * len(scale), 1e-12 * values[:, -1:])
+    a = np.array(SHRINKAGES)[:, None, None]
+    drawn = (1 - a) * values.clip(min=least) + a  # (a, k, d)
+    const = np.log(shape.weights) - 0.5 * np.log(2 * math.pi * drawn).sum(-1) - np.log(scale).sum()
+    joint = np.empty((len(SHRINKAGES), len(values), len(rows)))
+    for k, mean in enumerate(shape.means):
+        u = ((rows - mean) / scale) @ vectors[k]
+        joint[:, k] = const[:, k, None] - 0.5 * (1 / drawn[:, k]) @ np.square(u).T
+    return logsumexp(joint, axis=1).mean(1)
 
 
 def _without_spikes(mixture: GaussianMixture, rows: np.ndarray) -> np.ndarray:
@@ -490,7 +502,8 @@ class MixtureBase(Base):
     def warn_if_blurred(self) -> None:
         """Warn where components that hold much of the mass are as narrow as they may be."""
         floor = self.floor
-        width = 1 / torch.linalg.matrix_norm(self.factors.double(), 2)
+        factors = self.factors.double()
+        width = 1 / torch.linalg.eigvalsh(factors @ factors.mT)[:, -1].sqrt()
         share = float(self.log_weights.double().exp()[width**2 < AT_THE_FLOOR * floor].sum())
         if share > MUCH:
             warnings.warn(

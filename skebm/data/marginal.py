@@ -6,8 +6,8 @@ __all__ = ["Marginal"]
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ N_FOLDS, FOLDS_FROM = 4, ((2000, 1), (500, 2), (0, 4))  # values, folds that are
 FEWEST_BETWEEN, RAREST = 4, 1e-3  # rows between knots; share beyond the last one, at least
 LEAST_GAIN = 0.01  # nats that a number of pieces must gain on a smaller one
 STRAIGHT = 1e30  # bend of a straight line
+TINY = 1e-300
 LOG_NORM = 0.5 * math.log(2 * math.pi)
 
 Curve = tuple[np.ndarray, np.ndarray, np.ndarray]  # knots, where they go, slopes
@@ -93,13 +94,7 @@ class Marginal(Transform):
             X, weight = X[some], None if weight is None else weight[some]
         z = affine.forward(X, dtype=torch.float64).numpy()
         keep = np.zeros(X.shape[1], bool) if straight is None else straight
-        curves = [_line() if k else _fitted(c, weight) for c, k in zip(z.T, keep, strict=True)]
-        n_knots = max(len(curve[0]) for curve in curves)
-        padded = np.stack(
-            [np.pad(c, ((0, 0), (0, n_knots - len(c[0]))), "edge") for c in curves], axis=1
-        )
-        knots, values, slopes = padded
-        bend = _bend(knots, values)
+        knots, values, slopes, bend = _stacked(_fitted(z[:, ~keep].T, weight, keep))
         marginal = cls(affine.location, affine.scale, knots, values, slopes, bend)
         marginal.affine.trimmed = affine.trimmed
         return marginal
@@ -159,10 +154,19 @@ def _rows(u: torch.Tensor) -> torch.Tensor:
     return u.T.contiguous().clamp_(-LARGEST, LARGEST)
 
 
-def _bend(knots: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return what splines (d, K) go on with: two knots are a straight line."""
-    straight = (np.diff(knots) > 0).sum(1) == 1
-    return np.where(straight, STRAIGHT, np.abs(values[:, 0]).clip(min=1))
+def _stacked(curves: list[Curve]) -> tuple[np.ndarray, ...]:
+    """Return knots, values and slopes (d, K) of splines, and what they go on with."""
+    knots, values, slopes = (_padded(part) for part in zip(*curves, strict=True))
+    straight = (np.diff(knots) > 0).sum(1) == 1  # two knots are a straight line
+    return knots, values, slopes, np.where(straight, STRAIGHT, np.abs(values[:, 0]).clip(min=1))
+
+
+def _padded(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Return rows as one array, the last of the shorter ones repeated."""
+    out = np.empty((len(rows), max(len(row) for row in rows)))
+    for to, row in zip(out, rows, strict=True):
+        to[: len(row)], to[len(row) :] = row, row[-1]
+    return out
 
 
 def _line() -> Curve:
@@ -170,67 +174,109 @@ def _line() -> Curve:
     return ends, ends, np.ones(2)
 
 
-def _fitted(x: np.ndarray, weight: np.ndarray | None) -> Curve:
-    """Return the spline of a column (n,) that is likeliest of held-out values."""
+class Fold(NamedTuple):
+    """Values of a column and their weights, but for those held out, and those."""
+
+    column: int
+    x: np.ndarray
+    weight: np.ndarray
+    out: np.ndarray
+    out_weight: np.ndarray
+
+
+def _fitted(columns: np.ndarray, weight: np.ndarray | None, keep: np.ndarray) -> list[Curve]:
+    """Return the splines that are likeliest of held-out values of columns (d, n), lines between."""
+    told = [_merged(x, weight) for x in columns]
+    found = _n_pieces(told)
+    bent = iter(
+        _through_quantiles(*t, n) if n else _line() for t, n in zip(told, found, strict=True)
+    )
+    return [_line() if k else next(bent) for k in keep]
+
+
+def _merged(x: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the different values of a column (n,), sorted, and their weights."""
     x, place = np.unique(x, return_inverse=True)
-    weight = np.bincount(place, weights=weight).astype(float)
+    return x, np.bincount(place, weights=weight).astype(float)
+
+
+def _folds(column: int, x: np.ndarray, weight: np.ndarray) -> list[Fold]:
     if len(x) < FEWEST_ROWS:
-        return _line()
+        return []
     parts = np.array_split(np.random.RandomState(0).permutation(len(x)), N_FOLDS)
     parts = parts[: next(n for rows_from, n in FOLDS_FROM if len(x) >= rows_from)]
-    splits = [(np.setdiff1d(np.arange(len(x)), part), np.sort(part)) for part in parts]
-    best, found = _held_out(x, weight, splits, _straight_log_density), 0
+    held_out = np.zeros((len(parts), len(x)), bool)
+    for row, part in zip(held_out, parts, strict=True):
+        row[part] = True
+    return [Fold(column, x[~out], weight[~out], x[out], weight[out]) for out in held_out]
+
+
+def _n_pieces(columns: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Return the number of pieces that is likeliest of held-out values, 0 for a line: (d,)."""
+    folds = [fold for j, column in enumerate(columns) for fold in _folds(j, *column)]
+    found = np.zeros(len(columns), int)
+    if not folds:
+        return found
+    rows, share = _padded([f.out for f in folds]), _padded([f.out_weight for f in folds])
+    share[np.arange(rows.shape[1]) >= np.array([len(f.out) for f in folds])[:, None]] = 0
+    owner = np.array([fold.column for fold in folds])
+    total = np.bincount(owner, share.sum(1), len(columns)).clip(min=TINY)
+
+    def mean(log_density: np.ndarray) -> np.ndarray:
+        return np.bincount(owner, (share * log_density).sum(1), len(columns)) / total
+
+    best = mean(_straight_log_density(rows, folds))
     for n in N_PIECES:
-        value = _held_out(x, weight, splits, functools.partial(_bent_log_density, n=n))
-        if value > best + LEAST_GAIN:
-            best, found = value, n
-    return _through_quantiles(x, weight, found) if found else _line()
+        value = mean(_bent_log_density(rows, folds, n))
+        better = value > best + LEAST_GAIN
+        best[better], found[better] = value[better], n
+    return found
 
 
-def _held_out(x: np.ndarray, weight: np.ndarray, splits: list, log_density: Callable) -> float:
-    """Return the mean log density of held-out values, nats."""
-    values = [log_density(x[out], x[rest], weight[rest]) for rest, out in splits]
-    weights = [weight[out] for _, out in splits]
-    return float(np.average(np.concatenate(values), weights=np.concatenate(weights)))
+def _straight_log_density(rows: np.ndarray, folds: list[Fold]) -> np.ndarray:
+    """Return the log density at values (f, m) of normal ones with the moments of others, nats."""
+    means = np.array([np.average(f.x, weights=f.weight) for f in folds])[:, None]
+    variances = [
+        np.average((f.x - m) ** 2, weights=f.weight) for f, m in zip(folds, means, strict=True)
+    ]
+    variance = np.array(variances)[:, None]
+    return -0.5 * ((rows - means) ** 2 / variance + np.log(variance)) - LOG_NORM
 
 
-def _straight_log_density(out: np.ndarray, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return the log density at values (m,) of a normal one with the moments of others, nats."""
-    mean = np.average(x, weights=weight)
-    variance = np.average((x - mean) ** 2, weights=weight)
-    return -0.5 * ((out - mean) ** 2 / variance + np.log(variance)) - LOG_NORM
-
-
-def _bent_log_density(out: np.ndarray, x: np.ndarray, weight: np.ndarray, n: int) -> np.ndarray:
-    """Return the log density at values (m,) that are N(0, 1) behind a spline of others, nats."""
-    knots, values, slopes = (part[None] for part in _through_quantiles(x, weight, n))
-    spline = Splines(knots, values, slopes, _bend(knots, values))
-    u, log_slope = spline.value_and_log_slope(torch.from_numpy(out)[None])
-    return (log_slope - u.square() / 2)[0].numpy() - LOG_NORM
+def _bent_log_density(rows: np.ndarray, folds: list[Fold], n: int) -> np.ndarray:
+    """Return the log density at values (f, m) that are N(0, 1) behind splines of others, nats."""
+    spline = Splines(*_stacked([_through_quantiles(f.x, f.weight, n) for f in folds]))
+    u, log_slope = spline.value_and_log_slope(torch.from_numpy(rows))
+    return (log_slope - u.square() / 2).numpy() - LOG_NORM
 
 
 def _through_quantiles(x: np.ndarray, weight: np.ndarray, n: int) -> Curve:
     """Return the spline of n pieces, or as many as sorted values (m,) allow."""
     share = (np.cumsum(weight) - weight / 2) / weight.sum()
-    least = FEWEST_BETWEEN / len(x)
-    outer = float(np.clip(ndtri(1 - max(least, RAREST)), 0.5, None))
-    u = np.linspace(-outer, outer, n + 1)
-    level = ndtr(u)
-    keep = _apart(level, least)
-    u = u[keep]
-    knots = np.interp(level[keep], share, x)
-    wide = np.r_[True, np.diff(knots) > 1e-12 * (1 + np.abs(knots[1:]))]
+    level, u = _levels(len(x), n)
+    knots = np.interp(level, share, x)
+    wide = np.ones(len(knots), bool)
+    wide[1:] = np.diff(knots) > 1e-12 * (1 + np.abs(knots[1:]))
     if wide.sum() < 3:
         return _line()
     knots, u = knots[wide], u[wide]
     width = np.diff(knots)
     chord = np.log(np.diff(u) / width)
-    slope = np.r_[
-        chord[0],
-        (chord[:-1] * width[1:] + chord[1:] * width[:-1]) / (width[1:] + width[:-1]),
-        chord[-1],
-    ]
+    slope = np.empty(len(knots))
+    slope[[0, -1]] = chord[[0, -1]]
+    slope[1:-1] = (chord[:-1] * width[1:] + chord[1:] * width[:-1]) / (width[1:] + width[:-1])
     return knots, u, np.exp(slope)
+
+
+@functools.lru_cache(maxsize=64)
+def _levels(n_rows: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the levels of n pieces' knots, as many as rows can tell apart, and N(0, 1) there."""
+    least = FEWEST_BETWEEN / n_rows
+    outer = float(np.clip(ndtri(1 - max(least, RAREST)), 0.5, None))
+    u = np.linspace(-outer, outer, n + 1)
+    level = ndtr(u)
+    keep = _apart(level, least)
+    return level[keep], u[keep]
 
 
 def _apart(level: np.ndarray, least: float) -> np.ndarray:

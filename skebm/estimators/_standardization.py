@@ -22,7 +22,7 @@ from skebm.exceptions import DataDegeneracyWarning
 MOST_ROWS, MOST_LOOKED_AT = 2000, 20_000  # that decide, and in which degeneracy shows
 JUDGED = 0.25  # of them, held out
 LEAST_GAIN, N_ERRORS = 0.25, 2.0  # nats and standard errors, that bending columns has to gain
-REFERENCE = Mixture(n_components=4)  # what is fitted on either side
+N_COMPONENTS = 4  # of the mixture that is fitted on either side, where rows allow
 LENGTHS = ("data_noise", "epsilon", "max_noise_std", "noise_std", "step_size")  # where given
 
 
@@ -114,7 +114,8 @@ def _log_density(
     rng, share = torch.Generator().manual_seed(0), torch.from_numpy(weight)
     with warnings.catch_warnings():  # the fit itself says it
         warnings.simplefilter("ignore", DataDegeneracyWarning)
-        base = fit_defended(REFERENCE, transform.forward(X), share, rng)
+        n_components = max(1, min(N_COMPONENTS, len(X) // (X.shape[1] + 1)))
+        base = fit_defended(Mixture(n_components), transform.forward(X), share, rng)
     z, log_slope = transform.forward_and_log_slope(out)
     return base.log_prob(z.float()).double().numpy() + log_slope
 
