@@ -13,6 +13,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from skebm import EnergyDensity, HybridCDDensity, NCEDensity
 from skebm.bases import Gaussian
@@ -277,3 +279,20 @@ def test_a_search_over_equal_models_says_so():
         with pytest.warns(SelectionWarning, match="1 of them score the same in every split"):
             search.fit(X)
     assert not search.best_estimator_.energy_kept_
+
+
+def test_warnings_name_the_line_of_the_caller():
+    X = np.random.RandomState(0).randn(60, 2)
+    X = np.column_stack([X, X[:, 0]])  # a column that another determines
+    est = NCEDensity(max_iter=2, log_partition=None, random_state=0)
+    for call in (
+        lambda: est.fit(X),
+        lambda: make_pipeline(StandardScaler(), est).fit(X),
+        lambda: GridSearchCV(est, {"max_iter": [1]}, cv=2).fit(X),
+        lambda: est.score(X),
+    ):
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            call()
+        ours = [w for w in seen if w.category.__module__.startswith("skebm")]
+        assert ours and {w.filename for w in ours} == {__file__}, seen

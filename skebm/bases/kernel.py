@@ -5,12 +5,12 @@ from __future__ import annotations
 __all__ = ["Kernel"]
 
 import math
-import warnings
 
 import numpy as np
 import torch
 
 from skebm._components import check_number
+from skebm._warn import warn
 from skebm.bases._base import LEAST, Base, BaseComponent
 from skebm.bases._conditional import Components
 from skebm.data import spacing, systematic_rows
@@ -326,12 +326,11 @@ class KernelBase(Base):
         """Warn where a bandwidth that suits most rows is far too wide for many."""
         loss = self._blur() if self.chosen and len(self.centers) > N_CLOSE else 0.0
         if loss > MUCH:
-            warnings.warn(
+            warn(
                 "Some rows lie far closer together than others: kernels of one bandwidth blur "
                 f"them and lose about {loss:.2g} nats per row. Use base='mixture', or take "
                 "logarithms of skewed columns.",
                 DataDegeneracyWarning,
-                stacklevel=2,
             )
 
     def _blur(self) -> float:

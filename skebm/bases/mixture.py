@@ -14,6 +14,7 @@ from scipy.special import logsumexp
 from sklearn.exceptions import ConvergenceWarning
 
 from skebm._components import check_number
+from skebm._warn import warn
 from skebm.bases._base import LEAST, Base, BaseComponent, log_sum_exp
 from skebm.bases._conditional import Components
 from skebm.data import copy_groups, spacing, systematic_rows
@@ -506,12 +507,11 @@ class MixtureBase(Base):
         width = 1 / torch.linalg.eigvalsh(factors @ factors.mT)[:, -1].sqrt()
         share = float(self.log_weights.double().exp()[width**2 < AT_THE_FLOOR * floor].sum())
         if share > MUCH:
-            warnings.warn(
+            warn(
                 f"Rows lie closer than {math.sqrt(floor):.1g} standard deviations to a line or "
                 "plane, which is the narrowest that the mixture resolves. What is that narrow is "
                 "blurred; leave out columns that others determine.",
                 DataDegeneracyWarning,
-                stacklevel=2,
             )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 __all__ = ["Uniform"]
 
 import math
-import warnings
 
 import torch
 
 from skebm._components import check_number
+from skebm._warn import warn
 from skebm.bases._base import Base, BaseComponent
 from skebm.data.transform import LARGEST
 from skebm.exceptions import NormalizationWarning
@@ -65,11 +65,10 @@ class Uniform(BaseComponent):
         span = torch.where(high > low, high - low, torch.ones_like(low))
         low, high = low - self.widening * span, high + self.widening * span
         if max(float(-low.min()), float(high.max())) > LARGEST / 2:
-            warnings.warn(
+            warn(
                 f"The box reaches beyond {LARGEST / 2:g} standard deviations; coordinates are "
                 "clipped there, and log densities do not integrate to 1. Set glitches apart.",
                 NormalizationWarning,
-                stacklevel=2,
             )
         return UniformBase(low, high, self.shoulder * (high - low).clamp(min=1e-6))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["GaussianMixtureDensity"]
 
-import warnings
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +12,7 @@ from scipy.special import logsumexp, softmax
 from sklearn.exceptions import ConvergenceWarning
 
 from skebm._components import as_finite
+from skebm._warn import warn
 from skebm.datasets._base import LARGEST, KnownDensity
 
 REACH = 8.0  # standard deviations that the entropy's nodes cover; 1.2e-15 of the mass is beyond
@@ -89,11 +89,10 @@ class GaussianMixtureDensity(KnownDensity):
             change, previous = abs(value - previous), value
             if change < ENTROPY_TOLERANCE:
                 return value
-        warnings.warn(
+        warn(
             f"The entropy {previous:.6g} nats may be off by {change:.2g} nats; use scales that "
             "are closer to each other.",
             ConvergenceWarning,
-            stacklevel=2,
         )
         return previous
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["Chains", "run_chains"]
 
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from skebm._components import check_choice, check_number, resolve
 from skebm._surroundings import own_settings
+from skebm._warn import warn
 from skebm.data import torch_generator
 from skebm.fitted import FittedDensity
 from skebm.inside import check_energy_model
@@ -253,4 +253,4 @@ def _noise_std(sampler: Sampler, step_size: float) -> float:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, ConvergenceWarning, stacklevel=4)
+    warn(message, ConvergenceWarning)

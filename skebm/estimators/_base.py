@@ -26,6 +26,7 @@ from skebm._tables import (
     take_rows,
     weighted_mean,
 )
+from skebm._warn import warn
 from skebm.bases import Mixture
 from skebm.data import Schema, Table, Transform, torch_generator
 from skebm.data.streamed import MOST_KEPT
@@ -334,11 +335,10 @@ class DensityEstimator(
         """
         values = np.asarray(self.score_samples(X))
         if self.log_partition_ is None:
-            warnings.warn(
+            warn(
                 "score is a mean of unnormalized log densities (log_partition=None), which cannot "
                 "be compared between models. Set log_partition to a method, 'importance' say.",
                 NormalizationWarning,
-                stacklevel=2,
             )
         return weighted_mean(values, sample_weight)
 
@@ -608,10 +608,9 @@ class DensityEstimator(
             )
         empty = np.isnan(X).all(1)
         if empty.any():
-            warnings.warn(
+            warn(
                 f"{int(empty.sum())} of {len(X)} rows have no value and are left out.",
                 DataDegeneracyWarning,
-                stacklevel=4,
             )
             X = X[~empty]
             if sample_weight is not None and np.ndim(sample_weight):

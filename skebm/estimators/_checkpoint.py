@@ -10,7 +10,6 @@ import os
 import pickle
 import types
 import uuid
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 
 from skebm._components import Component, check_random_state
 from skebm._ranks import rank
+from skebm._warn import warn
 from skebm.bases import Base
 from skebm.exceptions import CheckpointWarning
 from skebm.fitted.pack import pack, unpack
@@ -75,12 +75,11 @@ class Checkpoint:
             if self._take(path.with_suffix(".lock")):
                 self.seed, self.path = seed, path
                 return
-        warnings.warn(
+        warn(
             f"checkpoint_dir must be the folder of one fit of these parameters, rows and seed at "
             f"a time, got {str(folder)!r}, where another is running. This one writes no "
             "checkpoint; give it another folder or random_state.",
             CheckpointWarning,
-            stacklevel=5,
         )
 
     def _take(self, path: Path) -> bool:

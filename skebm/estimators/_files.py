@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from skebm._components import Component, check_number, decode, defined, encode
 from skebm._disk import replacing
 from skebm._surroundings import own_settings
+from skebm._warn import warn
 from skebm.estimators._files_0_1 import loaded_0_1, params_0_1
 from skebm.fitted import FittedDensity
 from skebm.fitted.density import device_here
@@ -386,9 +386,8 @@ def _warn_of_drift(saved: dict[str, str]) -> None:
     here = _versions()
     drift = [f"{k} {v} -> {here[k]}" for k, v in saved.items() if v != here[k]]
     if drift:
-        warnings.warn(
+        warn(
             f"The estimator was saved under other versions ({', '.join(drift)}). Compare its "
             "score_samples on known rows before you rely on it.",
             UserWarning,
-            stacklevel=4,
         )

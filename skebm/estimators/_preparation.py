@@ -4,13 +4,13 @@ from __future__ import annotations
 
 __all__ = ["prepare"]
 
-import warnings
 from typing import Any
 
 import numpy as np
 import torch
 
 from skebm._ranks import same
+from skebm._warn import warn
 from skebm.data import ArrayTable, MixedTransform, Transform, find_degeneracy
 from skebm.data._degeneracy import listed
 from skebm.data.streamed import Stream, StreamedTable
@@ -54,13 +54,13 @@ def prepare(
         if degeneracy is not None:
             noise[:k] = degeneracy.noise
         if degeneracy is not None and noise.any():
-            warnings.warn(degeneracy.message(names), DataDegeneracyWarning, stacklevel=5)
+            warn(degeneracy.message(names), DataDegeneracyWarning)
     else:
         noise[:k] += float(run.params.data_noise)
     held_out, noise = same((held_out, noise))
     lost = _merged(numbers[:: -(-len(z) // MOST_COMPARED)], noise[:k])
     if lost:
-        warnings.warn(_of_merged_values(lost, names), DataDegeneracyWarning, stacklevel=4)
+        warn(_of_merged_values(lost, names), DataDegeneracyWarning)
     shown = X if centers is None else centers
     split_up: dict[str, Any] = {"noise": noise, "held_out": held_out, "rng": run.rng}
     if stream is not None:

@@ -6,7 +6,6 @@ __all__ = ["Before", "Learned", "Run", "listed_codes", "places"]
 
 import copy
 import functools
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from sklearn.utils import check_array
 from skebm._ranks import all_or_none, rank, same
 from skebm._surroundings import threads
 from skebm._talk import Phases
+from skebm._warn import warn
 from skebm.bases import Base, BaseComponent, Mixture
 from skebm.bases.mixed import MixedMixture
 from skebm.bases.tails import fit_defended
@@ -120,11 +120,10 @@ class Learned(NamedTuple):
         retries = max((state.retries for state in self.states), default=0)
         if retries and not (self.earned and self.model.base is not None):
             left = "" if self.earned else "; the model is its base alone"
-            warnings.warn(
+            warn(
                 f"training diverged (rescues: {retries}) at learning_rate {learning_rate:g} and "
                 f"went back{left}. Lower learning_rate.",
                 ConvergenceWarning,
-                stacklevel=5,
             )
         if verbose and self.model.base is not None:
             kept = "energy kept" if self.earned else "base kept, without energy"

@@ -10,6 +10,7 @@ import warnings
 import numpy as np
 import torch
 
+from skebm._warn import warn
 from skebm.bases import Kernel, Mixture, TorchDistribution, Uniform
 from skebm.bases.tails import fit_defended
 from skebm.data import Affine, Marginal, MixedTransform, Transform, find_degeneracy
@@ -51,7 +52,7 @@ def _of_numbers(X: np.ndarray, weight: np.ndarray | None, run: Run, names: list[
         return Affine.from_images(X)
     affine = Affine.from_table(X, weight)
     if len(affine.trimmed):
-        warnings.warn(_of_far_rows(affine.trimmed, names), DataDegeneracyWarning, stacklevel=4)
+        warn(_of_far_rows(affine.trimmed, names), DataDegeneracyWarning)
     if kind in (True, "affine") or (kind == "auto" and not _may_bend(run, len(X))):
         return affine
     straight = _straight(affine, X)

@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = ["BlockReads", "check_block", "check_names", "opened", "reach_of", "sampling_seed"]
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Self
 
@@ -15,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_random_state
 from skebm._ranks import rank
+from skebm._warn import warn
 from skebm.data.sources import DaskRows, MappedRows, Source, as_source
 from skebm.data.streamed import MOST_KEPT, Stream
 from skebm.data.table import FEWEST_FOR_VALIDATION
@@ -247,9 +247,8 @@ def check_block(
     if unseen.mean() > most:
         found.append(f"{100 * unseen.mean():.3g} % with new categories")
     if found:
-        warnings.warn(
+        warn(
             f"Rows of X are beyond those of the first block ({', '.join(found)}): the scaling and "
             "the base do not know them. Fit anew if this lasts.",
             DriftWarning,
-            stacklevel=5,
         )

@@ -6,7 +6,6 @@ __all__ = ["BoundsEBM"]
 
 import copy
 import math
-import warnings
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
 from skebm._surroundings import own_settings
+from skebm._warn import warn
 from skebm.bases import Base, Defensive
 from skebm.data import Table, Transform
 from skebm.energies import Model
@@ -411,7 +411,7 @@ class BoundsEBM(DensityEstimator):
         chains = AIS().estimate(density.model, density.proposal, rng)
         doubts = chains.doubts()
         if doubts is not None:
-            warnings.warn(doubts, NormalizationWarning, stacklevel=2)
+            warn(doubts, NormalizationWarning)
         spread = float(at_rows.var()) / len(X) if len(X) > 1 else math.nan
         value = float(at_rows.mean()) + chains.value
         ais = Bound(value, math.sqrt(spread + chains.stderr**2), chains.ess)
@@ -472,12 +472,11 @@ class BoundsEBM(DensityEstimator):
             lost = "the lower bound rests on observation_noise and is loose"
             if game.noise() == 0:
                 lost = "its density lives on a surface and there are no bounds"
-            warnings.warn(
+            warn(
                 f"latent_dim={latents} is below the {run.n_features} columns of X: "
                 f"energy slopes off the generator's surface go unpenalized, and {lost}. Use "
                 "latent_dim=None for tables.",
                 GeneratorWarning,
-                stacklevel=5,
             )
         return game
 
@@ -567,21 +566,19 @@ def _warn_of(report: GeneratorReport, game: BidirectionalBounds) -> None:
         if not pushed:
             remedy = "Raise n_restarts or set another random_state; entropy='logdet' with "
             remedy += "bound='bidirectional' pushes against folds."
-        warnings.warn(
+        warn(
             f"the generator folds: at a share of {report.fold:.2g} of the latents the "
             "determinant of its Jacobian has the rarer sign. It may miss modes, and the lower "
             f"bound is void. {remedy}",
             GeneratorWarning,
-            stacklevel=5,
         )
     if report.degenerate > 0:
-        warnings.warn(
+        warn(
             f"the generator is degenerate: at a share of {report.degenerate:.2g} of the "
             "latents its Jacobian has a singular value below 1e-6, taken as that. The lower "
             "bound is in doubt there and CUBO does not exist. Use wider hidden layers or fewer "
             "latents.",
             GeneratorWarning,
-            stacklevel=5,
         )
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 __all__ = ["USPDensity"]
 
 import math
-import warnings
 from typing import Any, Self
 
 import numpy as np
 import torch
 
 from skebm._components import check_choice, check_number
+from skebm._warn import warn
 from skebm.bases import Uniform
 from skebm.bases.uniform import UniformBase
 from skebm.data import Table, Transform
@@ -334,11 +334,10 @@ class USPDensity(DensityEstimator):
         X = table.originals().X
         outside = ((X < low) | (X > high)).any(1).mean()
         if outside > 0:
-            warnings.warn(
+            warn(
                 f"domain must contain the rows of X, got {100 * outside:.3g} % outside. Give "
                 "it in the units of X, wider than the data.",
                 SupportWarning,
-                stacklevel=4,
             )
         corners = transform.forward(np.stack([low, high]), run.device)
         return corners[0], corners[1]

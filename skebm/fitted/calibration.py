@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = ["Calibration", "calibrate"]
 
 import math
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from skebm._ranks import same
+from skebm._warn import warn
 from skebm.bases import Gaussian
 from skebm.bases.mixture import CANDIDATES, PATIENCE, ROUGH_TOL, MixtureBase, Shape
 from skebm.energies import Model
@@ -63,12 +63,11 @@ def calibrate(
     ess = same(float((-(2 * log_weight).logsumexp(0)).exp()))
     k = len(mixture.means)
     if not ess >= FEWEST_EFFECTIVE * k:
-        warnings.warn(
+        warn(
             f"calibrate=True was left out: {N_DRAWS} draws from a mixture of {k} components are "
             f"worth {ess:.0f} of the model's. The weights of separated modes stay as training left "
             "them; use base='mixture' or more rows, or calibrate=False.",
             NormalizationWarning,
-            stacklevel=5,
         )
         return None
     target = _mean_share(mixture, rows, weight)

@@ -6,7 +6,6 @@ __all__ = ["FittedDensity"]
 
 import copy
 import math
-import warnings
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 
 from skebm._surroundings import own_settings, threads
+from skebm._warn import warn
 from skebm.bases import Base
 from skebm.bases.tails import Defended
 from skebm.data import Transform, resolve_device, torch_generator
@@ -417,9 +417,8 @@ def device_here(device: Any) -> torch.device:
     try:
         return resolve_device(device)
     except ValueError:
-        warnings.warn(
+        warn(
             f"The estimator was fitted on {device}, which this machine lacks; it runs on the CPU.",
             UserWarning,
-            stacklevel=3,
         )
         return torch.device("cpu")

@@ -15,11 +15,11 @@ __all__ = [
 ]
 
 import math
-import warnings
 from typing import Any, NamedTuple
 
 import torch
 
+from skebm._warn import warn
 from skebm.bases import Base
 from skebm.data import systematic_rows
 from skebm.energies import Model, Zero
@@ -295,12 +295,11 @@ def _reported(n: int, ess: float, parts: list[AnnealedDraws]) -> SampleInfo:
     acceptance = sum(part.acceptance for part in parts) / len(parts)
     roots = sum(part.n_roots for part in parts)
     if not (worst.rhat < SLOW or roots >= min(n, FEWEST_EFFECTIVE)):
-        warnings.warn(
+        warn(
             f"sample chose rows that descend from {roots:.0f} of {made} base draws, and its chains "
             f"did not forget their start (R-hat {worst.rhat:.2f}): rows may be near-copies, the "
             "shares of modes wrong. Use a base nearer to the data.",
             NormalizationWarning,
-            stacklevel=6,
         )
     return SampleInfo(ess, made, acceptance, worst.rhat, worst.n_levels)
 

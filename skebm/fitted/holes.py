@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from skebm._surroundings import own_settings
+from skebm._warn import warn
 from skebm.bases import Base, BaseComponent, Mixture
 from skebm.bases._conditional import TAIL_DOF, Components, Conditionals
 from skebm.bases.mixed import MixedBase, MixedMixture
@@ -283,10 +284,9 @@ def _on_cpu(components: Components) -> Components:
 
 
 def _warn_of_weights(n_doubtful: int, n: int, n_draws: int) -> None:
-    warnings.warn(
+    warn(
         f"log densities of {n_doubtful} of {n} rows with missing values rest on fewer than "
         f"{math.ceil(FEWEST_EFFECTIVE * n_draws)} of {n_draws} completions: their errors may be "
         "larger than a nat. Use a base that is nearer to the model, 'union' say.",
         NormalizationWarning,
-        stacklevel=4,
     )

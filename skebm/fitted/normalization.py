@@ -5,11 +5,11 @@ from __future__ import annotations
 __all__ = ["MOST_COLUMNS", "near", "normalize"]
 
 import math
-import warnings
 
 import torch
 
 from skebm._surroundings import threads
+from skebm._warn import warn
 from skebm.bases import Base, Defensive, Gaussian
 from skebm.data import Table
 from skebm.energies import Model, Zero
@@ -51,7 +51,7 @@ def normalize(
     if doubts is None and model.base is None and result.method != "exact":
         doubts = _far_out(model, proposal, rng)
     if doubts is not None:
-        warnings.warn(doubts, NormalizationWarning, stacklevel=4)
+        warn(doubts, NormalizationWarning)
     return result
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 __all__ = ["threshold"]
 
-import warnings
 
 import numpy as np
 
 from skebm._tables import effective
+from skebm._warn import warn
 from skebm.data import Table
 from skebm.exceptions import DataDegeneracyWarning
 from skebm.fitted.density import FittedDensity
@@ -68,11 +68,10 @@ def _unseen(density: FittedDensity, table: Table, scores: np.ndarray) -> np.ndar
     n = effective(weight, len(scores))
     if n < FEWEST_ROWS:
         worth = "" if weight is None else f", whose weights make them worth {n:.3g},"
-        warnings.warn(
+        warn(
             f"offset_ flags a new row with a probability of about 1/{n + 1:.3g}: the ranks of "
             f"{len(scores)} rows{worth} promise no less. Fit more rows, or set contamination.",
             DataDegeneracyWarning,
-            stacklevel=5,
         )
     pooled = scores.copy()
     if len(trained) <= MOST_ROWS:

@@ -5,13 +5,13 @@ from __future__ import annotations
 __all__ = ["BitsPerDim", "bits_per_dim"]
 
 import math
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 
 from skebm._tables import n_rows, one_per_row
+from skebm._warn import warn
 from skebm.exceptions import NormalizationWarning
 from skebm.inside import is_normalized, read_scores, unwrap
 
@@ -110,11 +110,10 @@ def bits_per_dim(estimator: Any, X: Any) -> BitsPerDim:
     for step in steps:
         log_volume, X = log_volume + _log_volume(step, X), step.transform(X)
     if not is_normalized(model):
-        warnings.warn(
+        warn(
             "bits_per_dim uses unnormalized log densities (log_partition=None), which cannot be "
             "compared between models. Set log_partition to a method, 'importance' say.",
             NormalizationWarning,
-            stacklevel=2,
         )
     nats = read_scores(model, X) + log_volume
     with np.errstate(invalid="ignore", over="ignore"):  # rows of density 0: infinite, no error

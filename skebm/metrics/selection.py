@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["NoveltyScorer", "best_within_error", "log_likelihood_scorer"]
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from sklearn.utils import check_array
 
 from skebm._components import Component, check_choice, check_number, check_random_state
 from skebm._tables import table_like
+from skebm._warn import warn
 from skebm.exceptions import SelectionWarning
 from skebm.inside import read_scores, scorers
 from skebm.metrics.ood import ood_metrics
@@ -338,14 +338,13 @@ def _warn_if_close(
         if same
         else ""
     )
-    warnings.warn(
+    warn(
         f"The best candidate ({best}) must lead by more than the error of the difference, got "
         f"{lead[i]:.3g} against {error[i]:.3g} ({paired[i]:.3g} over splits, {log_z[i]:.3g} from "
         f"log Z) for candidate {others[i]}; {np.count_nonzero(lead <= error)} of {len(others)} "
         f"others are that close.{equal} Raise the samples of log_partition if its error "
         "dominates, give more folds or rows if not, or take the simplest of them.",
         SelectionWarning,
-        stacklevel=3,
     )
 
 

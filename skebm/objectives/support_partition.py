@@ -5,11 +5,11 @@ from __future__ import annotations
 __all__ = ["PartitionLikelihood"]
 
 import math
-import warnings
 
 import torch
 
 from skebm._components import check_choice, check_number
+from skebm._warn import warn
 from skebm.bases import Uniform
 from skebm.bases.uniform import UniformBase
 from skebm.energies import Model
@@ -264,20 +264,18 @@ def check_room(
     least, most = log_room(n_points, epsilon, len(low))
     box = float((high - low + epsilon).double().log().sum())  # centers may lie on its border
     if least > box:
-        warnings.warn(
+        warn(
             f"epsilon must leave room for {n_points} points in the box, got {epsilon:.3g}: at that "
             f"distance they take {_times(least - box)} times its volume, so many stay too near. "
             "Lower epsilon or n_points.",
             SupportWarning,
-            stacklevel=2,
         )
     elif spread is not None and most < spread:
-        warnings.warn(
+        warn(
             f"epsilon must let {n_points} points cover the data, got {epsilon:.3g}: at that "
             f"distance they fill {_times(most - spread)} of its volume, so modes may be missed. "
             "Raise epsilon or n_points.",
             SupportWarning,
-            stacklevel=2,
         )
 
 

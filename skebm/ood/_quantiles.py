@@ -12,12 +12,12 @@ __all__ = [
 ]
 
 import math
-import warnings
 
 import numpy as np
 from scipy.stats import quantile_test
 
 from skebm._tables import effective, one_per_row
+from skebm._warn import warn
 from skebm.exceptions import CalibrationWarning
 
 ROUNDING = 1e-9  # 1 / level may lie just above a whole number
@@ -32,12 +32,11 @@ def warn_if_few(n: float, name: str, level: float, remedy: str = "") -> None:
     needed = math.ceil(1 / level - 1 - ROUNDING)
     if n < needed:
         remedy = remedy or f"raise calibration_fraction or {name}"
-        warnings.warn(
+        warn(
             f"held-out rows must be at least {needed} for {name} {level:g}, got {n:.4g}: a share "
             f"of {1 / (n + 1):.2g} of normal rows is below all of them and flagged. Give more "
             f"rows, or {remedy}.",
             CalibrationWarning,
-            stacklevel=3,
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["ConformalNoveltyDetector"]
 
-import warnings
 from math import ceil
 from typing import Any, NamedTuple, Self
 
@@ -15,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
 from skebm._tables import n_rows, one_per_row, take_rows
+from skebm._warn import warn
 from skebm.estimators._callbacks import with_callbacks
 from skebm.exceptions import CalibrationWarning
 from skebm.inside import check_scorer, read_scores
@@ -349,13 +349,12 @@ class ConformalNoveltyDetector(Detector):
         least = 1 / (self.n_calibration_ + 1)
         n_least = max(int((p <= least * (1 + ROUNDING)).sum()), 1)
         if n_least * fdr < least * len(p):
-            warnings.warn(
+            warn(
                 f"n_calibration_ must be at least {ceil(len(p) / (n_least * fdr)) - 1} to select "
                 f"the {n_least} least normal of {len(p)} rows at fdr={fdr:g}, got "
                 f"{self.n_calibration_}: no p-value is below {least:.2g}. Calibrate on more rows, "
                 "give smaller batches, or raise fdr.",
                 CalibrationWarning,
-                stacklevel=3,
             )
 
     def _check_parameters(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = ["EnsembleDensity"]
 
 import numbers
-import warnings
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skebm._components import check_choice, check_number
 from skebm._tables import weighted_mean
+from skebm._warn import warn
 from skebm.estimators._callbacks import with_callbacks
 from skebm.exceptions import EnsembleWarning, NormalizationWarning
 from skebm.inside import is_normalized, read_scores
@@ -216,11 +216,10 @@ class EnsembleDensity(DensityMixin, Detector):
         """
         values = self.score_samples(X)
         if not is_normalized(self):
-            warnings.warn(
+            warn(
                 "score is a mean of unnormalized log densities (log_partition=None), which cannot "
                 "be compared between models. Set log_partition of the members to 'auto', say.",
                 NormalizationWarning,
-                stacklevel=2,
             )
         return weighted_mean(values, sample_weight)
 
@@ -326,19 +325,17 @@ class EnsembleDensity(DensityMixin, Detector):
     def _warn_of_members(self, scores: np.ndarray) -> None:
         K = len(scores)
         if K > 1 and np.allclose(scores, scores[0], rtol=0, atol=EQUAL):
-            warnings.warn(
+            warn(
                 f"members must differ, got {K} that are equal at all {scores.shape[1]} rows. Set "
                 "bootstrap=True, or give an estimator with randomness.",
                 EnsembleWarning,
-                stacklevel=3,
             )
         n_unknown = sum(not is_normalized(member) for member in self.estimators_)
         if K > 1 and n_unknown:
-            warnings.warn(
+            warn(
                 f"members must be normalized for their mean density, got {n_unknown} of {K} with "
                 "log_partition=None. Set it to a method, 'auto' say.",
                 NormalizationWarning,
-                stacklevel=3,
             )
 
     def _offset(

@@ -5,10 +5,10 @@ from __future__ import annotations
 __all__ = ["Auto", "exact_log_partition"]
 
 import math
-import warnings
 
 import torch
 
+from skebm._warn import warn
 from skebm.bases import Base
 from skebm.bases.kernel import KernelBase
 from skebm.energies import Model, as_energy
@@ -104,11 +104,10 @@ def _compared(by_grid: LogPartition, by_draws: LogPartition) -> LogPartition:
     gap = abs(by_grid.value - by_draws.value)
     if not gap > 4 * by_draws.stderr + by_grid.stderr + 0.02:
         return by_grid
-    warnings.warn(
+    warn(
         f"log Z is {by_grid.value:.3f} by quadrature and {by_draws.value:.3f} +- "
         f"{by_draws.stderr:.3f} by importance sampling (nats). The grid misses mass or "
         "structure; set log_partition='importance' or Quadrature(domain=...).",
         NormalizationWarning,
-        stacklevel=3,
     )
     return widened(by_grid, by_draws)

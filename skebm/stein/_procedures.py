@@ -11,7 +11,6 @@ __all__ = [
     "quadratic_test",
 ]
 
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from skebm._surroundings import own_settings
+from skebm._warn import warn
 from skebm.stein._scores import Rows, standardized
 from skebm.stein._training import TINY, FittedCritic, fit_critic
 from skebm.stein.fssd import finite_set_terms, optimize_locations
@@ -88,11 +88,10 @@ def learned_test(
     fit = fit_critic(table, settings, True, standardize, rng)
     values, n = fit.values, len(fit.values)
     if n < FEWEST_LEARNED:
-        warnings.warn(
+        warn(
             f"method='lsd' has {n} test rows; below {FEWEST_LEARNED} right models are rejected "
             "clearly too often. Give more rows, a larger third share of split, or method='ksd'.",
             UserWarning,
-            stacklevel=4,
         )
     statistic = n**0.5 * values.mean() / (values.std(ddof=1) + TINY)
     if n_draws is None:

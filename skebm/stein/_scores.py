@@ -12,7 +12,6 @@ __all__ = [
     "standardized",
 ]
 
-import warnings
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from sklearn.utils import check_array
 
 from skebm._components import check_choice
 from skebm._tables import naming_columns
+from skebm._warn import warn
 from skebm.data import Affine, find_degeneracy
 from skebm.data._degeneracy import listed
 from skebm.exceptions import DataDegeneracyWarning
@@ -49,9 +49,9 @@ class Rows(NamedTuple):
 
 
 def read_table(score: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return what `evaluate_score` does; warn, for a public function, of rows with atoms."""
+    """Return what `evaluate_score` does; warn of rows with atoms."""
     rows, values = evaluate_score(score, X)
-    check_continuous(X, rows, stacklevel=4)
+    check_continuous(X, rows)
     return rows, values
 
 
@@ -112,7 +112,7 @@ def evaluate_score(score: Any, X: Any, name: str = "score") -> tuple[np.ndarray,
     return rows, values
 
 
-def check_continuous(X: Any, rows: np.ndarray, stacklevel: int = 3) -> None:
+def check_continuous(X: Any, rows: np.ndarray) -> None:
     """Raise if all rows are equal; warn if they cannot come from a continuous density.
 
     Parameters
@@ -121,8 +121,6 @@ def check_continuous(X: Any, rows: np.ndarray, stacklevel: int = 3) -> None:
         Rows as given, which may name the columns.
     rows : ndarray of shape (n, d)
         The same in float64.
-    stacklevel : int, default=3
-        As in `warnings.warn`.
 
     Raises
     ------
@@ -145,11 +143,10 @@ def check_continuous(X: Any, rows: np.ndarray, stacklevel: int = 3) -> None:
     known = getattr(X, "columns", [f"column {j}" for j in range(rows.shape[1])])
     names = [str(name) for name in known]
     parts = [f"{why} ({listed(columns, names, len(reasons))})" for why, columns in reasons]
-    warnings.warn(
+    warn(
         f"X must come from a continuous density, got {'; '.join(parts)}. Any continuous model is "
         "far from such rows, the right one too. Leave out these columns or copies.",
         DataDegeneracyWarning,
-        stacklevel=stacklevel,
     )
 
 

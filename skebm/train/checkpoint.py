@@ -6,7 +6,6 @@ __all__ = ["read_checkpoint", "set_aside", "write_checkpoint"]
 
 import io
 import os
-import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from skebm._disk import replacing
+from skebm._warn import warn
 from skebm.exceptions import CheckpointWarning
 
 
@@ -49,11 +49,10 @@ def set_aside(path: Path, error: Exception) -> None:
     aside = path.with_name(f"{path.name}.unread")
     os.replace(path, aside)
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    warnings.warn(
+    warn(
         f"checkpoint {str(path)!r} must be one of this fit, got one that cannot be read "
         f"({reason[:200]}). It is set aside as {aside.name!r}, and the training starts anew.",
         CheckpointWarning,
-        stacklevel=3,
     )
 
 
@@ -65,11 +64,10 @@ def write_checkpoint(path: Path, values: dict[str, Any]) -> bool:
         with replacing(path) as file:
             file.write(buffer.getbuffer())
     except (OSError, RuntimeError) as error:
-        warnings.warn(
+        warn(
             f"checkpoint {str(path)!r} could not be written ({error}). The training goes on; "
             "stopped, it would start from the file as it was. Make room in the folder.",
             CheckpointWarning,
-            stacklevel=3,
         )
         return False
     return True

@@ -7,7 +7,6 @@ __all__ = ["train"]
 import copy
 import math
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -30,6 +29,7 @@ from skebm._ranks import (
     sharing,
 )
 from skebm._talk import Phases
+from skebm._warn import warn
 from skebm.bases.uniform import UniformBase
 from skebm.data import Table
 from skebm.energies import Model
@@ -155,11 +155,10 @@ def _resume(state: TrainState, checkpoint: Path) -> None:
         return
     state.load(saved)
     how = "is read, finished," if state.finished else "goes on"
-    warnings.warn(
+    warn(
         f"training {how} from {str(checkpoint)!r} after {state.iteration} updates. Delete the file "
         "to start anew.",
         CheckpointWarning,
-        stacklevel=3,
     )
 
 
