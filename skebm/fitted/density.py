@@ -28,7 +28,7 @@ from skebm.partition import LogPartition
 FEW = 256  # rows up to which everything is computed in double precision
 NARROW = 30.0  # inverse width from which a base is, whatever the number of rows
 FAR = 1e3  # coordinates from which a row is
-BLOCK = {"cpu": 2048}  # rows at a time, above that
+BLOCK = {"cpu": 4096}  # rows at a time, above that
 DEVICE_BLOCK = 65536
 FOUND = ("_is_narrow", "_wants_double", "_per_row", "holes")  # when first asked for
 N_PER_POINT = 8  # completions of a row at each of them
