@@ -29,7 +29,7 @@ from skebm.bases import (
     Uniform,
 )
 from skebm.bases.kernel import KernelBase
-from skebm.bases.mixture import ROUGH_TOL, Shape
+from skebm.bases.mixture import ROUGH_TOL, SHRINKAGES, MixtureBase, Shape, _held_out
 from skebm.bases.tails import fit_defended
 from skebm.data import systematic_rows
 from tests.closed_forms import assert_mean, assert_variance, autograd_score, grid
@@ -553,3 +553,37 @@ def test_draws_of_a_mixture_come_in_no_order():
     drawn = Mixture(n_components=2).fit(x, None, gen(0)).sample(4000, gen(1))[:, 0]
     for part in (drawn[:2000], drawn[2000:], drawn[:100]):
         assert_mean((part > 0).double(), 0.5, largest_stderr=0.06)
+
+
+def wide_mixture(off_diagonal):
+    """Three components of 40 columns, whose covariances are diagonal or next to it."""
+    rng = np.random.RandomState(0)
+    covariances = np.stack([np.diag(rng.uniform(0.3, 2, 40))] * 3)
+    covariances[0, 0, 1] = covariances[0, 1, 0] = off_diagonal
+    weights = np.array([0.2, 0.3, 0.5])
+    return MixtureBase.from_moments(weights, rng.randn(3, 40), covariances, "cpu", torch.float64)
+
+
+def test_components_without_covariances_are_what_matrix_products_make_of_them():
+    slim, dense = wide_mixture(0.0), wide_mixture(1e-30)
+    assert slim._slim is not None and dense._slim is None
+    x = torch.randn(200, 40, generator=gen(1), dtype=torch.float64)
+    pairs = [(slim.log_prob(x), dense.log_prob(x))]
+    pairs += [(slim.responsibilities(x), dense.responsibilities(x))]
+    pairs += zip(slim.log_prob_and_score(x), dense.log_prob_and_score(x), strict=True)
+    values = torch.arange(3.0, dtype=torch.float64)
+    pairs += zip(slim.averaged(x, values), dense.averaged(x, values), strict=True)
+    pairs += [(slim.sample(300, gen(2)), dense.sample(300, gen(2)))]
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
+    assert slim.float()._slim.dtype == torch.float32
+
+
+def test_shrinkages_are_judged_by_the_densities_that_they_make():
+    x = torch.randn(300, 4, generator=gen(0), dtype=torch.float64)
+    x[:, 1] = 0.2 * x[:, 1] + x[:, 0]
+    rows, test = x[:200].numpy(), x[200:]
+    shape = Shape.whole(rows).split(3).fitted(rows, 1e-8, 1e-2)
+    made = [MixtureBase.from_moments(*shape.shrunk(a), "cpu", torch.float64) for a in SHRINKAGES]
+    truth = [float(base.log_prob(test).mean()) for base in made]
+    np.testing.assert_allclose(_held_out(test.numpy(), shape, 1e-8), truth, rtol=1e-9)

@@ -39,6 +39,7 @@ RESOLVED, RESOLVED_OF_COPIES = 1e-3, 0.1  # smallest width, of the distance of n
 LARGEST_FLOOR_TRIED = 1e-3  # where components lose rank
 AT_THE_FLOOR, MUCH = 2.0, 0.1  # times the floor; share of the mass that is worth a warning
 N_FOLDS, LEAST_LEFT, TINY = 5, 0.05, 1e-300  # of what is left of a variance without a fold
+MANY_COLUMNS = 32  # from which components without covariances are computed as such
 SHARP = 1e3  # inverse of a width below which float32 is too coarse
 
 
@@ -357,7 +358,7 @@ class MixtureBase(Base):
     ``factors[k]`` is the upper triangular L with ``inverse(covariance) = L @ L.T``.
     """
 
-    _derived = ("_wide", "_shift", "_constant", "_spread")
+    _derived = ("_wide", "_slim", "_shift", "_constant", "_spread")
     floor = LARGEST_FLOOR  # the least variance that a fit could give a component
     log_weights: torch.Tensor
     means: torch.Tensor
@@ -379,8 +380,14 @@ class MixtureBase(Base):
         self._derive()
 
     def _derive(self) -> None:
-        """Lay the factors out so that one matrix product whitens for every component."""
+        """Lay the factors out so that one matrix product whitens for every component.
+
+        In many columns none is needed where a fit has shrunk all covariances to their diagonals.
+        """
         k, d = self.means.shape
+        diagonals = self.factors.diagonal(dim1=-2, dim2=-1)
+        alone = d > MANY_COLUMNS and self.factors.equal(diagonals.diag_embed())
+        self._slim = diagonals.contiguous() if alone else None
         self._wide = self.factors.permute(1, 0, 2).reshape(d, k * d).contiguous()
         self._shift = torch.einsum("kj,kjl->kl", self.means, self.factors).reshape(-1)
         log_det = self.factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
@@ -415,7 +422,10 @@ class MixtureBase(Base):
     def _parts(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the whitened distances (n, k, d) and the log joint of row and component."""
         x = x.to(self.means.dtype)  # double where components are narrow
-        y = torch.addmm(self._shift, x, self._wide, beta=-1).unflatten(1, self.means.shape)
+        if self._slim is not None:
+            y = (x[:, None] - self.means) * self._slim
+        else:
+            y = torch.addmm(self._shift, x, self._wide, beta=-1).unflatten(1, self.means.shape)
         return y, self._constant - 0.5 * y.square().sum(-1)
 
     def _across(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -424,8 +434,11 @@ class MixtureBase(Base):
         Sums over columns and components then add whole vectors.
         """
         rows = x.to(self.means.dtype).T
-        y = torch.addmm(self._shift[:, None], self._wide.T, rows, beta=-1)
-        y = y.unflatten(0, self.means.shape)
+        if self._slim is not None:
+            y = (rows - self.means[:, :, None]).mul_(self._slim[:, :, None])
+        else:
+            y = torch.addmm(self._shift[:, None], self._wide.T, rows, beta=-1)
+            y = y.unflatten(0, self.means.shape)
         return y, self._constant[:, None] - 0.5 * y.square().sum(1)
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
@@ -469,7 +482,11 @@ class MixtureBase(Base):
         y, joint = self._across(x)
         log_prob = log_sum_exp(joint)
         y *= (joint - log_prob).clamp_(min=LEAST).exp_()[:, None]  # responsibilities
-        score = (self._wide @ y.flatten(0, 1)).T.contiguous().neg_()
+        if self._slim is not None:
+            pulled = (y * self._slim[:, :, None]).sum(0)
+        else:
+            pulled = self._wide @ y.flatten(0, 1)
+        score = pulled.T.contiguous().neg_()
         return log_prob.to(x.dtype), score.to(x.dtype)
 
     def responsibilities(self, x: torch.Tensor) -> torch.Tensor:
@@ -492,12 +509,15 @@ class MixtureBase(Base):
         parts = z.normal_(generator=rng).split(
             component.bincount(minlength=len(self.means)).tolist()
         )
-        if self._spread is None:
-            self._spread = torch.linalg.inv(self.factors.double()).to(z)
         out = torch.empty_like(z)
-        out[order] = torch.cat(
-            [torch.addmm(*of) for of in zip(self.means, parts, self._spread, strict=True)]
-        )
+        if self._slim is not None:
+            of_each = zip(self.means, parts, self._slim, strict=True)
+            moved = [mean + part / slim for mean, part, slim in of_each]
+        else:
+            if self._spread is None:
+                self._spread = torch.linalg.inv(self.factors.double()).to(z)
+            moved = [torch.addmm(*of) for of in zip(self.means, parts, self._spread, strict=True)]
+        out[order] = torch.cat(moved)
         return out.to(self._nominal.dtype)
 
     def warn_if_blurred(self) -> None:
