@@ -368,3 +368,20 @@ def test_glitches_are_told_of_as_before():
         est = USPDensity(max_iter=2, random_state=0, standardize="marginal").fit(X)
     assert any(issubclass(w.category, DataDegeneracyWarning) for w in caught)
     assert est.score_samples(X[3:4])[0] > -80
+
+
+def test_a_column_has_the_spline_that_it_has_alone():
+    """Columns are fitted side by side, with as many values held out as they have different ones."""
+    rng = np.random.RandomState(0)
+    X = np.column_stack(
+        [np.exp(rng.randn(600)), rng.exponential(size=600).round(1), rng.randn(600)]
+    )
+    X = np.column_stack([X, np.exp(2 * rng.randn(600)).round(), rng.choice([0.0, 1.0], 600)])
+    together = Marginal.from_table(X)
+    n_knots = []
+    for j in range(X.shape[1]):
+        alone = Marginal.from_table(X[:, j, None])
+        here = together.forward(X, dtype=torch.float64)[:, j]
+        torch.testing.assert_close(here, alone.forward(X[:, j, None], dtype=torch.float64)[:, 0])
+        n_knots.append(alone.knots.shape[1])
+    assert len(set(n_knots)) > 2  # neither all bent alike nor all straight
