@@ -25,13 +25,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from skebm import BoundsEBM, EnergyDensity, NCEDensity, USPDensity
+from skebm import BoundsEBM, EnergyDensity, NCEDensity, USPDensity, _ranks
 from skebm.bases import Gaussian
 from skebm.data import streamed
 from skebm.data.sources import MappedRows
 from skebm.estimators import _base, _pooling, _preparation, _run, _streaming
 from skebm.exceptions import CheckpointWarning
-from skebm.objectives import DenoisingScoreMatching
+from skebm.objectives import DenoisingScoreMatching, descend
 from skebm.train import judge, not_distributed
 from tests import cases
 from tests.cases import bits
@@ -101,6 +101,19 @@ def found(est):
     pickler.dump([density.model.base, density.model.energy.state_dict(), density.transform])
     pickler.dump([density.proposal, density.log_partition, density.draws, attributes])
     return buffer.getvalue()
+
+
+def averaged_beside():
+    """Average a gradient and an acceptance, of which the second rank has three quarters."""
+    mine = float(dist.get_rank())
+    parameter, acceptance = torch.nn.Parameter(torch.ones(2)), torch.tensor(10 * mine)
+    with _ranks.sharing([0.25, 0.75][dist.get_rank()]):
+        descend(torch.optim.SGD([parameter], lr=1.0), mine * parameter.sum(), beside=[acceptance])
+    return parameter.tolist(), float(acceptance)
+
+
+def test_numbers_travel_with_gradients():
+    assert on_ranks(averaged_beside) == [([0.25, 0.25], 7.5)] * 2
 
 
 def lead(X, several, one):
