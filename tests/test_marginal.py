@@ -385,3 +385,12 @@ def test_a_column_has_the_spline_that_it_has_alone():
         torch.testing.assert_close(here, alone.forward(X[:, j, None], dtype=torch.float64)[:, 0])
         n_knots.append(alone.knots.shape[1])
     assert len(set(n_knots)) > 2  # neither all bent alike nor all straight
+
+
+@pytest.mark.parametrize(("n", "d", "most"), [(200, 2, 4), (100, 30, 2), (100, 80, 1)])
+def test_the_mixtures_that_decide_have_no_more_components_than_rows_bear(n, d, most, monkeypatch):
+    asked = []
+    monkeypatch.setattr(standardization, "Mixture", lambda k: asked.append(k) or Mixture(k))
+    X = np.exp(np.random.RandomState(0).randn(n, d))
+    standardization._gains(X, None, np.zeros(d, bool))
+    assert asked == [most] * 2
