@@ -176,7 +176,9 @@ def main() -> None:
     straight = np.isin(data.y, (1, 7)).mean()
     print(
         f"held-out images: roughness {np.diff(real, axis=2).std() / real.std():.3f} (white noise "
-        f"1.414); norm and distance are over theirs; {straight:.3f} of the digits are 1 or 7"
+        f"1.414); norm and distance are over theirs; {straight:.3f} of the digits are 1 or 7\n"
+        "paper: the strided network slightly better than LeNet; with larger batches less variety, "
+        "more of 1 and 7; with skip connections samples of ever smaller norm"
     )
     draw(data, args)
 
