@@ -1,0 +1,228 @@
+"""SP section 4.2: what becomes of beta in f + beta f^2 / 2 and of gamma in f + gamma sqrt(n) |x|^2.
+
+On MNIST the paper learns beta from about 0 and sees it rise to 1; gamma goes to 0, also beside
+beta. Here both start at 0, on eight modes (SGLD, as in ``eight_modes.py``) and on MNIST (as in
+``mnist.py``), and are read four times while training; the fixed outputs f and f^2 / 2 stand beside.
+What each is worth: the grid KL on eight modes, and on MNIST the mean energy of chains after the
+steps of training and after ten times as many. ``--mode full`` (a GPU) takes the paper's lengths.
+
+Quick mode: beta rises to 1.03 on eight modes and is at 0.055, still rising, on MNIST; gamma goes to
+0.82 and 0.036. Seeds 0 and 1 (MNIST: 0), two shared cores, 330 CPU seconds.
+
+Deviations: those of the two scripts, parameters not averaged; quick mode takes 1,200 updates of 50
+steps on eight modes and 100 of 50 on MNIST at 14 x 14, eta 1e-4, Adam 1e-3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from skebm import HybridCDDensity
+from skebm.datasets import eight_modes
+from skebm.diagnostics import run_chains
+from skebm.energies import MLP, Conv
+from skebm.exceptions import ConvergenceError, NormalizationWarning
+from skebm.metrics import grid_kl
+from skebm.objectives import ChainStart, Optimization
+from skebm.samplers import Langevin
+
+sys.path.append(str(Path(__file__).parents[3]))
+from examples.papers._images import read_pictures
+from examples.papers._paper import Kept, mean_std, mode, print_table, print_title, save_figure
+
+# name: (output, learn_gamma)
+OUTPUTS = {
+    "f": ("identity", False),
+    "f + gamma": ("identity", True),
+    "f + beta": ("linear-quadratic", False),
+    "f + beta + gamma": ("linear-quadratic", True),
+    "f^2 / 2": ("quadratic", False),
+}
+STAGES = 4  # of training, at whose ends beta and gamma are read
+TOY = {"smoke": (20, 5), "quick": (1200, 50), "full": (6000, 500)}  # updates, steps
+IMAGES = {"smoke": (4, 4), "quick": (100, 50), "full": (9368, 1000)}
+BOX = ([-1.6, -1.6], [1.6, 1.6])
+WIDER = ([-4.0, -4.0], [4.0, 4.0])
+PATHS = [f"{name} {i}/{STAGES}" for name in ("beta", "gamma") for i in range(1, STAGES + 1)]
+COLUMNS = ["data", "energy", "seed", *PATHS, "near", "far", "CPU s"]
+
+
+def toy(name: str, seed: int, args: argparse.Namespace) -> HybridCDDensity:
+    """Return the SGLD row of Table 1 with this output."""
+    output, learn_gamma = OUTPUTS[name]
+    updates, n_steps = TOY[args.mode]
+    return HybridCDDensity(
+        init=ChainStart("noise", "uniform", noise_scale=2.0),
+        sampler=Langevin(0.01),
+        n_steps=n_steps,
+        base=None,
+        refine=False,
+        energy=MLP.pointwise(output).with_params(learn_gamma=learn_gamma),
+        standardize=False,
+        data_noise=0.0,
+        max_iter=updates // STAGES,
+        batch_size=100,
+        optimizer=Optimization(
+            0.01, method="sgd", weight_decay=0.0, schedule="constant", averaging=False
+        ),
+        validation_fraction=0,
+        log_partition=None,
+        warm_start=True,
+        random_state=seed,
+    )
+
+
+def images(name: str, side: int, args: argparse.Namespace) -> HybridCDDensity:
+    """Return the energy of images with this output."""
+    output, learn_gamma = OUTPUTS[name]
+    updates, n_steps = IMAGES[args.mode]
+    return HybridCDDensity(
+        init="noise",
+        sampler="langevin",
+        step_size=0.005 / n_steps,  # the paper's time, 5e-6 * 1000
+        n_steps=n_steps,
+        base=None,
+        refine=False,
+        energy=Conv.strided(output).with_params(learn_gamma=learn_gamma),
+        image_shape=(1, side, side),
+        data_noise=0.0,
+        max_iter=updates // STAGES,
+        batch_size=64,
+        optimizer=Optimization(
+            1e-4 if args.mode == "full" else 1e-3,
+            betas=(0.9, 0.999),
+            weight_decay=1e-4,
+            schedule="constant",
+            averaging=False,
+        ),
+        validation_fraction=0,
+        log_partition=None,
+        warm_start=True,
+        random_state=0,
+    )
+
+
+def factors(est: HybridCDDensity) -> tuple[float, float]:
+    """Return beta and gamma of a fitted energy, nan where it has none."""
+    found = {k.split(".")[-1]: float(v) for k, v in est.energy_.named_parameters() if v.ndim == 0}
+    return found.get("beta", np.nan), found.get("gamma", np.nan)
+
+
+def learn(est: HybridCDDensity, X: np.ndarray) -> list[float]:
+    """Train stage by stage; return beta, then gamma, at the end of each."""
+    path = np.full((2, STAGES), np.nan)
+    for stage in range(STAGES):
+        path[:, stage] = factors(est.fit(X))
+    return path.ravel().tolist()
+
+
+def run_toy(name: str, seed: int, args: argparse.Namespace) -> list[float]:
+    """Learn eight modes; beside the factors the grid KL and the mass outside."""
+    density, start = eight_modes(), time.process_time()
+    est = toy(name, seed, args)
+    try:
+        path = learn(est, density.sample(60_000, random_state=seed))
+    except ConvergenceError as error:
+        print(f"eight modes, {name}, seed {seed}: {error}", flush=True)
+        return [np.nan] * (len(COLUMNS) - 3)
+    seconds = time.process_time() - start
+    kl = grid_kl(density.log_density, lambda X: -est.energy_samples(X), BOX, outer=WIDER)
+    return [*path, kl.kl, kl.q_outside, seconds]
+
+
+def run_images(name: str, args: argparse.Namespace) -> list[float]:
+    """Learn digits; beside the factors energies of chains less those of held-out images."""
+    data = read_pictures("mnist_train10k", "mnist_test", {}, pool=1 if args.mode == "full" else 2)
+    start = time.process_time()
+    est = images(name, data.side, args)
+    try:
+        path = learn(est, data.X)
+    except ConvergenceError as error:
+        print(f"MNIST, {name}: {error}", flush=True)
+        return [np.nan] * (len(COLUMNS) - 3)
+    seconds = time.process_time() - start
+    chains = run_chains(
+        est,
+        "noise",
+        n_chains=40,
+        n_steps=10 * est.n_steps,
+        record_every=est.n_steps,
+        random_state=1,
+    )
+    real = est.energy_samples(data.X_test[:1000]).mean()
+    near, far = (chains.model_energy[i].mean() - real for i in (1, -1))
+    return [*path, float(near), float(far), seconds]
+
+
+def draw(results: dict[tuple[str, str], np.ndarray], args: argparse.Namespace) -> None:
+    """Beta and gamma over training, one line for each energy, mean over seeds."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(8, 5.6), sharex=True)
+    share = np.arange(STAGES + 1) / STAGES
+    for (data, name), rows in results.items():
+        for row in range(2):  # beta, gamma
+            values = rows[:, row * STAGES : (row + 1) * STAGES].mean(0)
+            if np.isfinite(values).all():
+                axes[row, int(data == "MNIST")].plot(share, [0, *values], "o-", label=name)
+        axes[0, 0].set_ylabel("beta"), axes[1, 0].set_ylabel("gamma")
+    for ax, title in zip(axes[0], ("eight modes", "MNIST"), strict=True):
+        ax.set_title(title)
+    for ax in axes.flat:
+        ax.axhline(0, color="gray", lw=0.6)
+        ax.legend(fontsize=8)
+    for ax in axes[1]:
+        ax.set_xlabel("share of training")
+    save_figure(figure, args, "sp_outputs.png")
+
+
+def main() -> None:
+    args = mode(__doc__, seeds={"smoke": 1, "quick": 2, "full": 5})
+    warnings.simplefilter("ignore", NormalizationWarning)
+    print_title("SP section 4.2: beta and gamma", args)
+    kept = Kept(args.output / f"sp_outputs_{args.mode}.csv", COLUMNS, key=3)
+    results, table = {}, {"MNIST": [], "eight modes": []}
+    for data, rows in table.items():
+        seeds = range(args.seeds if data == "eight modes" else 1)
+        for name in list(OUTPUTS)[-2:] if args.smoke else OUTPUTS:
+            found = [
+                kept.get(
+                    [data, name, seed],
+                    lambda d=data, n=name, s=seed: (
+                        run_toy(n, s, args) if d == "eight modes" else run_images(n, args)
+                    ),
+                )
+                for seed in seeds
+            ]
+            values = np.array([row[3:] for row in found], dtype=float)
+            values = values[np.isfinite(values[:, -1])]
+            if not len(values):
+                rows.append([name, "diverged", *["-"] * 5])
+                continue
+            results[data, name] = values
+            path = [
+                " ".join(f"{v:.3g}" for v in part) if np.isfinite(part).all() else "-"
+                for part in values[:, : 2 * STAGES].mean(0).reshape(2, STAGES)
+            ]
+            digits = 3 if data == "eight modes" else 1
+            worth = [mean_std(values[:, j], digits) for j in (-3, -2)]
+            rows.append([name, *path, *worth, f"{values[:, -1].mean():.0f}", len(values)])
+    for data, rows in table.items():
+        updates, steps = (TOY if data == "eight modes" else IMAGES)[args.mode]
+        worth = ["grid KL", "mass outside"]
+        if data == "MNIST":
+            worth = ["E - E held-out", "after 10 times the steps"]
+        print(f"\n{data}: {updates} updates of {steps} steps, factors after each {1 / STAGES:g}")
+        print_table(["energy", "beta", "gamma", *worth, "CPU s", "seeds"], rows)
+    print("\npaper, MNIST: beta rises to about 1, gamma goes to 0")
+    draw(results, args)
+
+
+if __name__ == "__main__":
+    main()
