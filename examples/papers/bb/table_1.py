@@ -8,7 +8,9 @@ are the training images themselves.
 
 BB has the exact log determinant ("BB, logdet") or the paper's d log s_1. EBM-0GP, MEG, VERA and
 WGAN-0GP have the same networks, rates, rows and updates; bound and entropy differ, and with them
-the penalty's weight, VERA's noise and the push against folds.
+the penalty's weight, VERA's noise and the push against folds. Of the paper's numbers beside ours
+its section 5.3 does not say which its authors ran and which are quoted; DCGAN and SNGAN, which have
+no counterpart here, are the last rows.
 
 Quick mode: MNIST averaged to 14 x 14, one channel (``--channels 2`` is for two), perceptrons
 thinner than those of Table 7, 16 latents, Adam (0, 0.9) with step 0.001, 6,000 updates of 64 rows.
