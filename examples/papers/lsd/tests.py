@@ -243,7 +243,7 @@ def draw(rates: Rates, args: argparse.Namespace) -> None:
 
     sizes = sorted(rates.sizes)
     figure, axes = plt.subplots(
-        1, len(sizes), figsize=(4.2 * len(sizes), 3.4), sharey=True, squeeze=False
+        1, len(sizes), figsize=(2 + 4 * len(sizes), 3.4), sharey=True, squeeze=False
     )
     for ax, d in zip(axes[0], sizes, strict=True):
         for i, method in enumerate(rates.methods):
@@ -256,9 +256,9 @@ def draw(rates: Rates, args: argparse.Namespace) -> None:
                 np.array(list(found)) + shift, means, errors, marker="o", markersize=3, label=method
             )
         ax.axhline(ALPHA, color="k", linestyle=":", linewidth=1)
-        ax.set(title=f"{d} columns", xlabel="sigma", ylim=(-0.03, 1.05))
+        ax.set(title=f"{d} columns", xlabel="sigma", ylim=(-0.03, 1.1))
     axes[0, 0].set_ylabel("rejection rate")
-    axes[0, 0].legend(fontsize=8)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     save_figure(figure, args, "lsd_figure_5.png")
 
 
