@@ -62,7 +62,8 @@ class LearnedStein(Objective):
     -----
     No chain and no normalizer. One update takes C score evaluations and critic updates, and one
     directional derivative of the energy: its trace term does not depend on the model and is left
-    out. The energy should be smooth.
+    out. The energy should be smooth: where its gradient jumps, the model's update has no share of
+    a jump that moves, and linear ICA with Laplace sources does not learn its rotation.
 
     ``judge`` judges by the discrepancy that the best critic would find on held-out rows,
     :math:`\mathrm{mean} |s - s_p|^2 / (2 \lambda)` (Eq. 9), up to a constant: integration by parts
