@@ -165,6 +165,22 @@ def test_half_of_the_points_move_by_default(params, n_active):
     assert found.n_inner == (50 if n_active == 7 else 4)
 
 
+@pytest.mark.parametrize(
+    ("params", "n_uniform"),
+    [
+        ({"base": "uniform"}, 200),
+        ({"base": None, "n_points": 50}, 5),
+        ({"base": None, "image_shape": (1, 8, 8)}, 0),
+        ({"base": "union"}, 0),
+        ({"base": "uniform", "repulsion": SupportPartition()}, 0),
+    ],
+)
+def test_by_default_places_of_the_box_join_where_no_base_is_near(params, n_uniform):
+    box = torch.zeros(2), torch.ones(2)
+    found = USPDensity(method="ps-usp", **params)._objective(box, None, no_run())
+    assert found.n_uniform == n_uniform
+
+
 def no_run():
     """Return what an objective reads of a fit."""
     return types.SimpleNamespace(optimization=None, device="cpu")
