@@ -1,5 +1,6 @@
 """Points that partition a support: their moves, their room, the loss that sums over them."""
 
+import itertools
 import math
 import warnings
 
@@ -595,20 +596,19 @@ def test_the_sum_takes_as_many_points_as_asked_for():
 
 
 @pytest.mark.filterwarnings("ignore::skebm.exceptions.SupportWarning")
-def test_places_drawn_afresh_in_the_box_join_the_sum():
-    """As many as asked for, uniform, new at each update, beside points that are as they were."""
-    seen, x = [], rows().float()
-    model = Model(Quadratic(), normal_base(FEW), 1.0)
-    objective = still(n_uniform=4000, box=(torch.tensor([-3.0, 0.0]), torch.tensor([5.0, 1.0])))
+def test_points_that_restart_are_new_and_uniform_in_the_box():
+    """As many as asked for, others at each update; the rest stay, where none moves."""
+    x, low, high = rows().float(), torch.tensor([-3.0, 0.0]), torch.tensor([5.0, 1.0])
+    model = Model(Quadratic(), None, 1.0)
+    objective = still(5000, n_restarts=4000, box=(low, high), start="data")
     state = objective.init(model, x, gen(0))
-    points = state.buffers["points"].clone()
-    model.energy.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    before = [state.buffers["points"].clone()]
     for k in range(2):
         objective.step(model, state, lambda: x, gen(k))
-    first, second = seen[0], seen[-1]
-    assert len(first) == len(second) == 32 + 200 + 4000
-    assert first[32:232].equal(points) and not (first[232:] == second[232:]).any()
-    share = (first[232:] - torch.tensor([-3.0, 0.0])) / torch.tensor([8.0, 1.0])
+        before.append(state.buffers["points"].clone())
+    went = [moved(a, b) for a, b in itertools.pairwise(before)]
+    assert went[0].sum() == went[1].sum() == 4000 and not went[0].equal(went[1])
+    share = (before[1][went[0]] - low) / (high - low)
     assert share.min() >= 0 and share.max() <= 1
     for column in share.T:
         assert_mean(column.numpy(), 0.5, 0.01)

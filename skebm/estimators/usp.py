@@ -32,7 +32,7 @@ METHODS = ("importance", "ps-usp", "usp")
 N_POINTS, N_AFRESH = 2000, 500  # by "auto": that go on, or in a box; drawn afresh near the rows
 PATIENCE = 2  # times that of others, where points move: likelihoods fall before they come
 SHOULDERS = 3.0  # of a uniform base, in their widths, that points may go to
-UNIFORM_SHARE = 10  # points for each place in the box that joins the sum, by "auto"
+RESTARTS = 100  # points for each one that restarts somewhere in the box at an update, by "auto"
 IMAGE_SHARE = 5  # points in the sum per row of a batch of images: the paper's 625 to 125
 
 
@@ -63,7 +63,7 @@ class USPDensity(DensityEstimator):
     repulsion : "auto" or SupportPartition, default="auto"
         How points move: half of them at each update, in 4 inner steps, by ``"auto"``; its `epsilon`
         is that of the estimator, and with ``"usp"`` all points move. Where there is no base or a
-        flat one, ``"auto"`` also adds a tenth as many places of the box to the sum, drawn afresh at
+        flat one, ``"auto"`` also has a hundredth of the points start again somewhere in the box at
         each update, so that the energy does not fall without end where no point has been.
         ``repulsion__n_active`` works in ``set_params``.
     n_integration : int or None, default=None
@@ -324,7 +324,7 @@ class USPDensity(DensityEstimator):
             self._n_points,
             repulsion,
             n_integration=n_integration,
-            n_uniform=self._n_points // UNIFORM_SHARE if helped else 0,
+            n_restarts=self._n_points // RESTARTS if helped else 0,
             start=places("init", self.init, transform, run.device),
             box=box,
             optimization=run.optimization,

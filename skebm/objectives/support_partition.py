@@ -47,10 +47,9 @@ class PartitionLikelihood(Objective):
         nearest-neighbor distances of the rows, see Notes.
     n_integration : int or None, default=None
         n_s: points drawn at random for the sum; None takes all.
-    n_uniform : int, default=0
-        Places drawn afresh, uniformly in the box, that join the sum at each update: where no point
-        has been, the energy could fall without end. Few beside n, or they bias the sum: each counts
-        as much as a point.
+    n_restarts : int, default=0
+        Points that go to new places, uniform in the box, at each update: where no point has been,
+        the energy could fall without end, and far modes would wait for points to spread.
     start : {"data", "uniform"} or Tensor of shape (m, d), default="data"
         Where points start: at rows, uniformly in the box, or at the given places (drawn with
         replacement where there are fewer than n), standardized units.
@@ -107,7 +106,7 @@ class PartitionLikelihood(Objective):
         n_points: int = 5000,
         partition: SupportPartition | None = None,
         n_integration: int | None = None,
-        n_uniform: int = 0,
+        n_restarts: int = 0,
         start: str | torch.Tensor = "data",
         box: tuple[torch.Tensor, torch.Tensor] | None = None,
         weights: str = "plain",
@@ -116,7 +115,7 @@ class PartitionLikelihood(Objective):
         self.n_points = n_points
         self.partition = partition
         self.n_integration = n_integration
-        self.n_uniform = n_uniform
+        self.n_restarts = n_restarts
         self.start = start
         self.box = box
         self.weights = weights
@@ -148,8 +147,10 @@ class PartitionLikelihood(Objective):
         partition = partition.with_params(epsilon=epsilon, step_maximize=climb)
         (group,) = state.optimizers["energy"].param_groups
         partition = partition.annealed(FALL * group["lr"] / group["initial_lr"])
+        if self.n_restarts:
+            self._restart(buffers, rng)
         rate = partition.move(model, points, buffers["low"], buffers["high"], rng)
-        u = self._chosen(buffers, rng)
+        u = self._chosen(points, rng)
         energy = model.energy(torch.cat([x, u])) / model.temperature
         at_data, at_points = energy[: len(x)], energy[len(x) :]
         log_weight = self._log_volumes(model, u, points) - at_points
@@ -187,7 +188,7 @@ class PartitionLikelihood(Objective):
         (partition.with_params(epsilon=1.0) if automatic else partition).check()
         if self.n_integration is not None:
             check_number("n_integration", self.n_integration, low=1, integer=True)
-        check_number("n_uniform", self.n_uniform, low=0, integer=True)
+        check_number("n_restarts", self.n_restarts, low=0, high=self.n_points, integer=True)
         if not isinstance(self.start, torch.Tensor):
             check_choice("init", self.start, STARTS, "Or pass an array of points.")
         check_choice("weights", self.weights, WEIGHTS)
@@ -216,15 +217,17 @@ class PartitionLikelihood(Objective):
         scale = JITTER * buffers["epsilon"] / math.sqrt(x.shape[1])
         return (starts + scale * noise).clamp(low, high)
 
-    def _chosen(self, buffers: dict[str, torch.Tensor], rng: torch.Generator) -> torch.Tensor:
-        """Return the places in the sum."""
-        u = buffers["points"]
-        if self.n_integration is not None and self.n_integration < len(u):
-            rows = torch.randperm(len(u), generator=rng, device=u.device)
-            u = u[rows[: self.n_integration]]
-        if self.n_uniform == 0:
-            return u
-        return torch.cat([u, _uniform(self.n_uniform, buffers["low"], buffers["high"], rng)])
+    def _restart(self, buffers: dict[str, torch.Tensor], rng: torch.Generator) -> None:
+        points = buffers["points"]
+        rows = torch.randperm(len(points), generator=rng, device=points.device)
+        places = _uniform(self.n_restarts, buffers["low"], buffers["high"], rng)
+        points[rows[: self.n_restarts]] = places
+
+    def _chosen(self, points: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        if self.n_integration is None or self.n_integration >= len(points):
+            return points
+        rows = torch.randperm(len(points), generator=rng, device=points.device)
+        return points[rows[: self.n_integration]]
 
     def _log_volumes(self, model: Model, u: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """Return log v_i + log p0(u_i), what the energy does not change."""
