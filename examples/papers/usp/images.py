@@ -196,7 +196,6 @@ def from_own_starts(task: Task, seed: int) -> USPDensity:
         epsilon="auto",
         repulsion=moves,
         optimizer=adam,
-        max_iter=2 * size.max_iter,
     )
 
 
