@@ -106,7 +106,7 @@ def note_norm(optimizer: torch.optim.Optimizer, *_: Any) -> None:
 
 
 class WatchedBank(SampleBank):
-    """A bank that also keeps what it held at the updates of `LOOKS` in `BUFFERS`."""
+    """A bank that also keeps in `BUFFERS` what it held after the updates of `LOOKS`."""
 
     def write(self, points: torch.Tensor, rows: torch.Tensor, ends: torch.Tensor) -> None:
         super().write(points, rows, ends)
@@ -417,8 +417,9 @@ def figure_3(args: argparse.Namespace) -> None:
     """The buffer becomes the data, and chains from it stay in their mode."""
     import matplotlib.pyplot as plt
 
-    est, _, buffers = fitted(args, BUFFER)
+    est, norms, buffers = fitted(args, BUFFER)
     bank = est.bank_[:, 0]
+    buffers[len(norms)] = bank
     figure, axes = plt.subplots(1, 3, figsize=(16, 4.2))
     buffer_over_training(buffers, axes)
     rows = []
