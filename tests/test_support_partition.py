@@ -1,5 +1,6 @@
 """Points that partition a support: their moves, their room, the loss that sums over them."""
 
+import itertools
 import math
 import warnings
 
@@ -18,7 +19,14 @@ from skebm.objectives.support_partition import automatic_epsilon, check_room
 from skebm.samplers import SupportInfo, SupportPartition, support_diagnostics
 from skebm.samplers import support_partition as module
 from skebm.samplers.support_partition import log_knn_volumes, log_room
-from tests.closed_forms import Quadratic, gaussian_log_z, grid, normal_base
+from tests.closed_forms import (
+    Quadratic,
+    assert_mean,
+    assert_variance,
+    gaussian_log_z,
+    grid,
+    normal_base,
+)
 from tests.generators import gen, randomized
 
 FEW, MANY = 2, 20  # columns: neighbors come from a tree, or from all distances
@@ -49,17 +57,19 @@ def crowd(d, n=60):
     return x, epsilon, int((distance < epsilon).sum(1).max())
 
 
-def push_by_loops(v, epsilon):
-    """Eq. 14: the sum of unit vectors away from all others within epsilon."""
-    v = v.double()
-    push, near = torch.zeros_like(v), torch.zeros(len(v), dtype=torch.bool)
-    for i in range(len(v)):
-        for j in range(len(v)):
-            distance = (v[i] - v[j]).norm()
-            if j != i and distance < epsilon:
-                push[i] += (v[i] - v[j]) / distance
-                near[i] = True
-    return push, near
+def gradient_of_eq_14(points, epsilon, active):
+    """By autograd at each active point, and whether any other is within epsilon of it."""
+    chosen = torch.zeros(len(points), dtype=torch.bool)
+    chosen[active] = True
+    points = points.double()
+    free = points.clone().requires_grad_()
+    u = torch.where(chosen[:, None], free, points)
+    pairs = (chosen[:, None] & ~torch.eye(len(u), dtype=torch.bool)).nonzero()  # i, j in the union
+    distance = (u[pairs[:, 0]] - u[pairs[:, 1]]).norm(dim=1)
+    distance.clamp(max=epsilon).sum().backward()
+    near = torch.zeros_like(chosen)
+    near[pairs[distance < epsilon, 0]] = True
+    return free.grad, near
 
 
 def moved(before, after):
@@ -74,15 +84,16 @@ def moved(before, after):
     "d, n_neighbors", [(FEW, None), (FEW, 60), (MANY, None)], ids=["tree", "distances", "columns"]
 )
 def test_repulsion_is_eq_14(d, n_neighbors, n_active):
-    """Active points are pushed by all others; those that nobody is near stay, as the resting do."""
+    """Points follow its gradient; those that nobody is near stay, as the resting do."""
     points, epsilon, most = crowd(d)
     assert 2 <= most < module.MOST_VIOLATORS
-    push, near = push_by_loops(points, epsilon)
+    active = torch.randperm(60, generator=gen(0))[:n_active]
+    push, near = gradient_of_eq_14(points, epsilon, active)
     before = points.clone()
     partition = SupportPartition(epsilon, n_active, n_neighbors, n_inner=1, step_repel=1e-3)
     rate = partition.move(flat, points, *box(d, -9, 9), gen(0))
     went = moved(before, points)
-    assert went.sum() == near.sum() < 60 if n_active == 60 else 0 < went.sum() < near.sum()
+    assert 0 < went.sum() < n_active and went.equal(near)
     assert float(rate) == pytest.approx(float(went.sum()) / n_active)
     found = (points - before)[went].double() / 1e-3
     torch.testing.assert_close(found, push[went], rtol=0, atol=2e-4)
@@ -128,7 +139,7 @@ def test_two_points_part_until_they_are_epsilon_apart(d):
     points[1] += 0.05 / math.sqrt(d)
     apart = [float((points[0] - points[1]).norm())]
     for _ in range(20):
-        partition = SupportPartition(0.4, n_inner=1, step_repel=0.08)
+        partition = SupportPartition(0.4, n_inner=1, step_repel=0.04)
         partition.move(flat, points, *box(d), gen(0))
         apart.append(float((points[0] - points[1]).norm()))
     steps = torch.tensor(apart).diff()
@@ -136,10 +147,11 @@ def test_two_points_part_until_they_are_epsilon_apart(d):
     assert 0.4 <= apart[-1] < 0.4 + 2 * 0.08 and not steps[5:].any()
 
 
-def test_the_automatic_step_is_six_tenths_of_epsilon():
+def test_the_automatic_step_is_three_tenths_of_epsilon():
+    """Of a point at rest, whose one unit vector then pushes."""
     points = torch.tensor([[0.5, 0.45], [0.5, 0.55]])
-    SupportPartition(0.2, n_inner=1).move(flat, points, *box(2), gen(0))
-    assert points[:, 1].tolist() == pytest.approx([0.33, 0.67])
+    SupportPartition(0.2, 1, n_inner=1).move(flat, points, *box(2), gen(0))
+    assert float(points[1, 1] - points[0, 1]) == pytest.approx(0.1 + 0.3 * 0.2)
 
 
 @pytest.mark.parametrize("d", [FEW, MANY])
@@ -208,7 +220,7 @@ def test_without_combine_ascent_and_repulsion_alternate():
         for _ in range(2):
             v = (v - 0.05 * v).clamp(0, 1)
         for _ in range(3):
-            push, near = push_by_loops(v, epsilon)
+            push, near = gradient_of_eq_14(v, epsilon, torch.arange(30))
             length = 0.01 * push.norm(dim=1, keepdim=True)
             v = (v + 0.01 * push * (epsilon / length.clamp(min=epsilon))).clamp(0, 1)
         rates.append(near.double().mean())
@@ -224,7 +236,7 @@ def test_combined_each_point_climbs_or_repels():
         sizes.append(len(v))
         return steep(v)[0], torch.ones_like(v)
 
-    partition = SupportPartition(0.1, None, n_inner=1, step_maximize=0.01, step_repel=0.02)
+    partition = SupportPartition(0.1, None, n_inner=1, step_maximize=0.01, step_repel=0.01)
     rate = partition.move(target, points, *box(2), gen(0))
     expected = torch.tensor([[0.48, 0.5], [0.57, 0.5], [0.91, 0.91]])
     torch.testing.assert_close(points, expected, atol=1e-4, rtol=0)
@@ -251,12 +263,40 @@ def test_the_same_seed_gives_the_same_bits(d, n_neighbors):
     assert results[0].equal(results[1]) and not results[0].equal(results[2])
 
 
+def radii_on_a_gaussian(shares, n=300, epsilon=0.05):
+    """Quartiles of the radius of points, in radii of a disc that a dense packing of them fills."""
+    rng, target = gen(0), Model(Quadratic(1 / 0.09), None, 1.0)
+    points = 0.3 * torch.randn(n, 2, generator=rng)
+    partition = SupportPartition(epsilon, None, step_maximize=0.002)
+    for share in shares:
+        partition.annealed(share).move(target, points, *box(2, -3, 3), rng)
+    disc = epsilon * math.sqrt(n * math.sqrt(3) / (2 * math.pi))
+    return points.norm(dim=1).quantile(torch.tensor([0.25, 0.5, 0.75, 1.0])) / disc
+
+
+def test_annealed_steps_reach_the_optimum_of_eq_11():
+    """The likeliest places, epsilon apart, are a disc; constant steps leave a cloud around it."""
+    optimum = torch.tensor([0.25, 0.5, 0.75, 1.0]).sqrt()
+    annealed = radii_on_a_gaussian(np.minimum(1, 1 + np.cos(np.pi * np.arange(12) / 12)))
+    torch.testing.assert_close(annealed, optimum, rtol=0.08, atol=0)
+    assert (radii_on_a_gaussian([1.0] * 12) - optimum > 0.1).all()
+
+
+def test_no_step_falls_below_a_twelfth():
+    partition = SupportPartition(0.2, step_maximize=0.12)
+    assert partition.annealed(2.0) == partition.with_params(step_repel=0.06)
+    for share, expected in ((0.5, 0.5), (0.0, 1 / 12)):
+        steps = partition.annealed(share)
+        assert steps.step_repel == pytest.approx(0.06 * expected)
+        assert steps.step_maximize == pytest.approx(0.12 * expected)
+
+
 @pytest.mark.parametrize("combine", [True, False])
 @pytest.mark.parametrize("d", [1, FEW, MANY])
 def test_coincident_points_part(d, combine):
     points = torch.full((40, d), 0.5)
-    partition = SupportPartition(0.1, 30, n_inner=10, combine=combine, step_repel=0.02)
-    rate = partition.move(flat, points, *box(d), gen(0))
+    partition = SupportPartition(0.1, 30, n_inner=10, combine=combine, step_repel=0.01)
+    rate = partition.move(flat, points, *box(d, -9, 9), gen(0))
     assert points.isfinite().all() and rate > 0
     assert len(points.unique(dim=0)) == 30 + 1  # those that moved have parted
 
@@ -280,7 +320,8 @@ def test_points_from_one_corner_spread_over_the_box():
     n = 500
     points, epsilon = 0.05 * uniform(n, 2), math.sqrt(2 / (0.866 * n))
     partition = SupportPartition(epsilon, None, n_inner=600)
-    partition.move(flat, points, *box(2), gen(0))
+    for steps in (partition, partition.annealed(0).with_params(n_inner=200)):
+        steps.move(flat, points, *box(2), gen(0))
     right, up = (points > 0.5).T
     shares = [float((a & b).float().mean()) for a in (right, ~right) for b in (up, ~up)]
     stderr = math.sqrt(0.25 * 0.75 / n)  # of independent draws: a lattice is more even
@@ -504,6 +545,24 @@ def test_the_gradient_is_that_of_eq_10(kind, weights, temperature):
     torch.testing.assert_close(log_weight.softmax(0), weight, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize("left, share", [(1.0, 1.0), (0.5, 1.0), (0.25, 0.5), (0.0, 1 / 12)])
+def test_steps_fall_with_the_second_half_of_the_learning_rate(left, share, monkeypatch):
+    moved_with = []
+
+    def move(self, target, points, low, high, rng):
+        moved_with.append((self.step_maximize, self.step_repel))
+        return points.new_zeros(())
+
+    monkeypatch.setattr(SupportPartition, "move", move)
+    model = Model(MLP((4,)).build((FEW,), gen(0)), None, 1.0)
+    objective = PartitionLikelihood(200, SupportPartition(0.4, step_maximize=0.2))
+    state = objective.init(model, rows().float(), gen(0))
+    for group in state.optimizers["energy"].param_groups:
+        group["lr"] = left * group["initial_lr"]
+    objective.step(model, state, lambda: rows().float(), gen(1))
+    assert moved_with == [pytest.approx((0.2 * share, 0.12 * share))]
+
+
 @pytest.mark.parametrize("base", [None, "uniform"])
 @pytest.mark.filterwarnings("ignore::skebm.exceptions.SupportWarning")
 def test_on_a_grid_the_loss_is_the_riemann_likelihood(base):
@@ -534,6 +593,26 @@ def test_the_sum_takes_as_many_points_as_asked_for():
         model.energy.register_forward_hook(lambda module, args, out: seen.append(len(out)))
         objective.step(model, state, lambda: x, gen(1))
     assert seen == [32 + 200, 32 + 40, 32 + 200, 32 + 200]
+
+
+@pytest.mark.filterwarnings("ignore::skebm.exceptions.SupportWarning")
+def test_points_that_restart_are_new_and_uniform_in_the_box():
+    """As many as asked for, others at each update; the rest stay, where none moves."""
+    x, low, high = rows().float(), torch.tensor([-3.0, 0.0]), torch.tensor([5.0, 1.0])
+    model = Model(Quadratic(), None, 1.0)
+    objective = still(5000, n_restarts=4000, box=(low, high), start="data")
+    state = objective.init(model, x, gen(0))
+    before = [state.buffers["points"].clone()]
+    for k in range(2):
+        objective.step(model, state, lambda: x, gen(k))
+        before.append(state.buffers["points"].clone())
+    went = [moved(a, b) for a, b in itertools.pairwise(before)]
+    assert went[0].sum() == went[1].sum() == 4000 and not went[0].equal(went[1])
+    share = (before[1][went[0]] - low) / (high - low)
+    assert share.min() >= 0 and share.max() <= 1
+    for column in share.T:
+        assert_mean(column.numpy(), 0.5, 0.01)
+        assert_variance(column.numpy(), 1 / 12, 0.02)
 
 
 @pytest.mark.filterwarnings("ignore::skebm.exceptions.SupportWarning")

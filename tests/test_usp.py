@@ -165,6 +165,22 @@ def test_half_of_the_points_move_by_default(params, n_active):
     assert found.n_inner == (50 if n_active == 7 else 4)
 
 
+@pytest.mark.parametrize(
+    ("params", "n_restarts"),
+    [
+        ({"base": "uniform"}, 20),
+        ({"base": None, "n_points": 500}, 5),
+        ({"base": None, "image_shape": (1, 8, 8)}, 0),
+        ({"base": "union"}, 0),
+        ({"base": "uniform", "repulsion": SupportPartition()}, 0),
+    ],
+)
+def test_by_default_points_restart_where_no_base_is_near(params, n_restarts):
+    box = torch.zeros(2), torch.ones(2)
+    found = USPDensity(method="ps-usp", **params)._objective(box, None, no_run())
+    assert found.n_restarts == n_restarts
+
+
 def no_run():
     """Return what an objective reads of a fit."""
     return types.SimpleNamespace(optimization=None, device="cpu")

@@ -30,13 +30,15 @@ from examples.benchmarks._common import print_title as _print_title
 MODES = ("smoke", "quick", "full")
 
 
-def mode(doc: str, *, seeds: dict[str, int]) -> argparse.Namespace:
-    """Read --mode, --seeds, --threads, --output; SKEBM_SMOKE=1 means --mode smoke."""
+def mode(doc: str, *, seeds: dict[str, int], **extra: dict[str, Any]) -> argparse.Namespace:
+    """Read --mode, --seeds, --threads, --output, extras; SKEBM_SMOKE=1 means --mode smoke."""
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0])
     parser.add_argument("--mode", choices=MODES, default="quick", help="sizes (quick)")
     parser.add_argument("--seeds", type=int, default=None, help=f"number of seeds ({seeds})")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (1)")
     parser.add_argument("--output", type=Path, default=Path("output"), help="folder of pictures")
+    for name, settings in extra.items():
+        parser.add_argument(f"--{name}", **settings)
     args = parser.parse_args()
     if os.environ.get("SKEBM_SMOKE", "0") not in ("", "0"):
         args.mode = "smoke"

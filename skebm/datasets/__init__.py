@@ -6,6 +6,7 @@ __all__ = [
     "GaussianDensity",
     "GaussianMixtureDensity",
     "ICADensity",
+    "ImageFeatures",
     "Images",
     "KnownDensity",
     "Logit",
@@ -32,6 +33,7 @@ from skebm.datasets._base import KnownDensity
 from skebm.datasets._checkerboard import Checkerboard
 from skebm.datasets._gaussian import GaussianDensity
 from skebm.datasets._ica import ICADensity
+from skebm.datasets._image_features import ImageFeatures
 from skebm.datasets._images import Images, constant_images, noise_images, read_images
 from skebm.datasets._mixture import GaussianMixtureDensity
 from skebm.datasets._rbm import RBMDensity

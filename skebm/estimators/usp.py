@@ -32,6 +32,7 @@ METHODS = ("importance", "ps-usp", "usp")
 N_POINTS, N_AFRESH = 2000, 500  # by "auto": that go on, or in a box; drawn afresh near the rows
 PATIENCE = 2  # times that of others, where points move: likelihoods fall before they come
 SHOULDERS = 3.0  # of a uniform base, in their widths, that points may go to
+RESTARTS = 100  # points for each one that restarts somewhere in the box at an update, by "auto"
 IMAGE_SHARE = 5  # points in the sum per row of a batch of images: the paper's 625 to 125
 
 
@@ -61,7 +62,9 @@ class USPDensity(DensityEstimator):
         `skebm.objectives.PartitionLikelihood`.
     repulsion : "auto" or SupportPartition, default="auto"
         How points move: half of them at each update, in 4 inner steps, by ``"auto"``; its `epsilon`
-        is that of the estimator, and with ``"usp"`` all points move.
+        is that of the estimator, and with ``"usp"`` all points move. Where there is no base or a
+        flat one, ``"auto"`` also has a hundredth of the points start again somewhere in the box at
+        each update, so that the energy does not fall without end where no point has been.
         ``repulsion__n_active`` works in ``set_params``.
     n_integration : int or None, default=None
         n_s: points drawn at random for the sum at each update; None takes all, for images five per
@@ -125,12 +128,11 @@ class USPDensity(DensityEstimator):
     draws from the points by their weights.
 
     Deviations from the paper: a base density; Adam with decoupled weight decay and decay of the
-    learning rate; no step is longer than epsilon; up to 8 columns all points push, not a random
-    choice (of those within epsilon the nearest 8); Gamma is drawn with replacement; pairs inside
-    Lambda push once, where the gradient of Eq. 14 has them twice; held-out rows choose the best
-    snapshot. `from_paper` has the paper's settings. The sum stands for an integral only where
-    points are evenly dense over the support: in many columns it is a heuristic, and the log density
-    is normalized afterwards by `log_partition`.
+    learning rate, with which both steps of the points fall; no step is longer than epsilon; up to 8
+    columns all points push, not a random choice (of those within epsilon the nearest 8); Gamma is
+    drawn with replacement; held-out rows choose the best snapshot. `from_paper` has the paper's
+    settings. The sum stands for an integral only where points are evenly dense over the support: in
+    many columns it is a heuristic, and the log density is normalized afterwards by `log_partition`.
 
     References
     ----------
@@ -316,10 +318,13 @@ class USPDensity(DensityEstimator):
         n_integration = self.n_integration
         if n_integration is None and self.image_shape is not None:
             n_integration = IMAGE_SHARE * self.batch_size
+        flat = component is None or isinstance(component, Uniform)
+        helped = isinstance(self.repulsion, str) and flat and self.image_shape is None
         return PartitionLikelihood(
             self._n_points,
             repulsion,
             n_integration=n_integration,
+            n_restarts=self._n_points // RESTARTS if helped else 0,
             start=places("init", self.init, transform, run.device),
             box=box,
             optimization=run.optimization,

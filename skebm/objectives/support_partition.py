@@ -27,6 +27,7 @@ LARGEST_SHARE = 0.5  # of the box that points at the automatic distance take
 MOST_ROWS = 2000  # behind "auto"
 MOST_COLUMNS = 32  # where nearest neighbors tell an entropy
 EULER = 0.5772156649
+FALL = 2.0  # of the share of the learning rate that is left, to which steps of points fall
 WATCHED = 64  # rows of a batch whose coverage the history follows
 
 
@@ -46,6 +47,9 @@ class PartitionLikelihood(Objective):
         nearest-neighbor distances of the rows, see Notes.
     n_integration : int or None, default=None
         n_s: points drawn at random for the sum; None takes all.
+    n_restarts : int, default=0
+        Points that go to new places, uniform in the box, at each update: where no point has been,
+        the energy could fall without end, and far modes would wait for points to spread.
     start : {"data", "uniform"} or Tensor of shape (m, d), default="data"
         Where points start: at rows, uniformly in the box, or at the given places (drawn with
         replacement where there are fewer than n), standardized units.
@@ -71,6 +75,10 @@ class PartitionLikelihood(Objective):
 
     Notes
     -----
+    Both steps of the points fall with the learning rate, once half of it is gone, down to a twelfth
+    (`SupportPartition.annealed`): large ones spread the points, small ones come to the optimum of
+    Eq. 11. At a constant rate they stay as they are.
+
     Automatic epsilon: :math:`r\,(50\,m/n)^{1/d}`, r the median distance of m <= 2,000 rows to the
     next one, or less where the points would take more than half of the box. In two columns, points
     at that distance take some ten times the volume of the data, as in the paper's example; in many,
@@ -98,6 +106,7 @@ class PartitionLikelihood(Objective):
         n_points: int = 5000,
         partition: SupportPartition | None = None,
         n_integration: int | None = None,
+        n_restarts: int = 0,
         start: str | torch.Tensor = "data",
         box: tuple[torch.Tensor, torch.Tensor] | None = None,
         weights: str = "plain",
@@ -106,6 +115,7 @@ class PartitionLikelihood(Objective):
         self.n_points = n_points
         self.partition = partition
         self.n_integration = n_integration
+        self.n_restarts = n_restarts
         self.start = start
         self.box = box
         self.weights = weights
@@ -135,6 +145,10 @@ class PartitionLikelihood(Objective):
         partition = self.partition or SupportPartition()
         climb = partition.step_maximize * float(buffers.get("step_factor", 1.0))
         partition = partition.with_params(epsilon=epsilon, step_maximize=climb)
+        (group,) = state.optimizers["energy"].param_groups
+        partition = partition.annealed(FALL * group["lr"] / group["initial_lr"])
+        if self.n_restarts:
+            self._restart(buffers, rng)
         rate = partition.move(model, points, buffers["low"], buffers["high"], rng)
         u = self._chosen(points, rng)
         energy = model.energy(torch.cat([x, u])) / model.temperature
@@ -174,6 +188,7 @@ class PartitionLikelihood(Objective):
         (partition.with_params(epsilon=1.0) if automatic else partition).check()
         if self.n_integration is not None:
             check_number("n_integration", self.n_integration, low=1, integer=True)
+        check_number("n_restarts", self.n_restarts, low=0, high=self.n_points, integer=True)
         if not isinstance(self.start, torch.Tensor):
             check_choice("init", self.start, STARTS, "Or pass an array of points.")
         check_choice("weights", self.weights, WEIGHTS)
@@ -191,8 +206,7 @@ class PartitionLikelihood(Objective):
     ) -> torch.Tensor:
         low, high, device = buffers["low"], buffers["high"], x.device
         if isinstance(self.start, str) and self.start == "uniform":
-            u = torch.rand(self.n_points, x.shape[1], generator=rng, device=device)
-            return low + (high - low) * u
+            return _uniform(self.n_points, low, high, rng)
         source = x if isinstance(self.start, str) else self.start.to(x)
         if len(source) < self.n_points:
             rows = torch.randint(len(source), (self.n_points,), generator=rng, device=device)
@@ -202,6 +216,12 @@ class PartitionLikelihood(Objective):
         noise = torch.empty_like(starts).normal_(generator=rng)
         scale = JITTER * buffers["epsilon"] / math.sqrt(x.shape[1])
         return (starts + scale * noise).clamp(low, high)
+
+    def _restart(self, buffers: dict[str, torch.Tensor], rng: torch.Generator) -> None:
+        points = buffers["points"]
+        rows = torch.randperm(len(points), generator=rng, device=points.device)
+        places = _uniform(self.n_restarts, buffers["low"], buffers["high"], rng)
+        points[rows[: self.n_restarts]] = places
 
     def _chosen(self, points: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         if self.n_integration is None or self.n_integration >= len(points):
@@ -213,6 +233,10 @@ class PartitionLikelihood(Objective):
         """Return log v_i + log p0(u_i), what the energy does not change."""
         total = u.new_zeros(len(u)) if model.base is None else model.base.log_prob(u)
         return total + log_knn_volumes(u, points, K) if self.weights == "knn" else total
+
+
+def _uniform(n: int, low: torch.Tensor, high: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    return low + (high - low) * torch.rand(n, len(low), generator=rng, device=low.device)
 
 
 def automatic_epsilon(

@@ -19,7 +19,8 @@ BLOCK = 1 << 22  # distances held at a time
 MOST_QUERIES = 1000  # points whose neighbors the diagnostics look up in many columns
 TINY = 1e-12  # under square roots: coincident points have no direction
 NEAREST_SHARE = 1e-3  # of epsilon: directions from nearer points are rounding errors
-REPEL_SHARE = 0.6  # of epsilon: automatic step of repulsion per unit vector
+REPEL_SHARE = 0.3  # of epsilon: automatic step of repulsion, so 0.6 for a pair that moves
+LEAST_SHARE = 1 / 12  # of both steps, to which they fall: 0.05 epsilon for such a pair
 
 
 class SupportInfo(NamedTuple):
@@ -55,6 +56,8 @@ class SupportPartition(Component):
     One inner step moves each chosen point by ``step_repel`` times the sum of unit vectors away from
     the points nearer than `epsilon`, where there are any, and by ``step_maximize`` times the score
     of the density where there are none. Both moves are at most `epsilon` long and end in the box.
+    A chosen point that is near has two terms in Eq. 14, so its unit vector counts twice; one at
+    rest has one.
 
     Parameters
     ----------
@@ -75,8 +78,8 @@ class SupportPartition(Component):
     step_maximize : float, default=0.01
         Step of ascent that multiplies the score, standardized units squared.
     step_repel : float or "auto", default="auto"
-        Step of repulsion per unit vector, standardized units; ``"auto"`` is 0.6 `epsilon`: a
-        fifth, in its place, took several times as many updates to spread points from one mode.
+        Step of repulsion per unit vector, standardized units; ``"auto"`` is 0.3 `epsilon`. Large
+        steps spread points, small ones pack them: see `annealed`.
 
     Raises
     ------
@@ -90,6 +93,10 @@ class SupportPartition(Component):
     within epsilon push. No matrix of all pairs is ever made: distances come in blocks of 4 million.
     The bound of `epsilon` on both moves is ours; without it crowded points leap out of the box, and
     a steep energy throws points across it.
+
+    At constant steps points do not reach the optimum of Eq. 11, a dense packing of the likeliest
+    places: they overshoot epsilon, and a large ascent presses them together. `PartitionLikelihood`
+    has both steps fall with its learning rate.
 
     References
     ----------
@@ -152,6 +159,23 @@ class SupportPartition(Component):
         check_number("step_maximize", self.step_maximize, low=0)
         if self.step_repel != "auto":
             check_number("step_repel", self.step_repel, low=0, remedy="Or use 'auto'.")
+
+    def annealed(self, share: float) -> SupportPartition:
+        """Return a copy whose two steps are these times `share`, or a twelfth if that is more.
+
+        Parameters
+        ----------
+        share : float
+            From 1, where points are to spread, to 0, where they are to settle; dimensionless.
+
+        Returns
+        -------
+        SupportPartition
+            With numbers for both steps.
+        """
+        share = min(1.0, max(LEAST_SHARE, share))
+        climb, repel = share * float(self.step_maximize), share * self._repel_step()
+        return self.with_params(step_maximize=climb, step_repel=repel)
 
     def move(
         self,
@@ -236,7 +260,7 @@ class SupportPartition(Component):
 
 
 class _Neighbors:
-    """Pushes away from points within epsilon: the other active ones and (some of) those at rest."""
+    """Pushes away from points within epsilon: the other active ones, twice, and those at rest."""
 
     def __init__(
         self,
@@ -252,9 +276,10 @@ class _Neighbors:
             self.tree = _tree(resting)
 
     def __call__(self, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return for each of v (m, d) the sum of unit vectors, and whether there was any."""
+        """Return for each of v (m, d) the gradient of Eq. 14, and whether there was any."""
         if self.n_gamma is None and _tree_pays(v):
             found = _push_by_tree(v, _tree(v), v, self.epsilon, own=True)
+            found = found._replace(push=2 * found.push)
             if self.tree is not None:
                 more = _push_by_tree(v, self.tree, self.resting, self.epsilon, own=False)
                 found = Pushes(*(a + b for a, b in zip(found, more, strict=True)))
@@ -276,7 +301,7 @@ class _Neighbors:
 
 
 class Pushes(NamedTuple):
-    """For each point the sum of unit vectors (m, d), and how many are near and coincide (m,)."""
+    """For each point a sum of unit vectors (m, d), and how many are near and coincide (m,)."""
 
     push: torch.Tensor
     near: torch.Tensor
@@ -365,7 +390,7 @@ def _push_by_tree(
 
 
 def _push_by_distances(v: torch.Tensor, others: torch.Tensor, epsilon: float) -> Pushes:
-    """Like `_push_by_tree`, from all distances; the first rows of others are v itself."""
+    """Return the gradient of Eq. 14 from all distances; the first rows of others are v itself."""
     found = []
     step, at = max(1, BLOCK // len(others)), 0
     for block in v.split(step):
@@ -374,6 +399,7 @@ def _push_by_distances(v: torch.Tensor, others: torch.Tensor, epsilon: float) ->
         distance[index, index + at] = math.inf
         inside = distance < epsilon
         inverse = torch.where(inside, 1 / distance.clamp(min=NEAREST_SHARE * epsilon), 0)
+        inverse[:, : len(v)] *= 2
         push = block * inverse.sum(1, keepdim=True) - inverse @ others
         coincident = (distance < NEAREST_SHARE * epsilon).sum(1)
         found.append(Pushes(push, inside.sum(1), coincident))

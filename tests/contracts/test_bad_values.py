@@ -62,7 +62,8 @@ BAD = [
         [-1],
         [2.5],
         "an integer >= 0",
-        "HMC.n_warmup MALA.n_warmup SupportPartition.n_inner SupportPartition.n_neighbors",
+        """HMC.n_warmup MALA.n_warmup PartitionLikelihood.n_restarts SupportPartition.n_inner
+        SupportPartition.n_neighbors""",
     ),
     (
         ["yes"],

@@ -60,6 +60,7 @@ CHAINS = {"smoke": 200, "quick": 10_000, "full": 10_000}
 SHORT, BUFFER, IMPORTANCE, PARTITION = "SRLMC", "SRLMC + buffer", "importance", "PS-USP"
 FROM_DATA = "PS-USP from data"
 FIGURE_1 = (SHORT, BUFFER, IMPORTANCE, PARTITION)
+METHODS = (*FIGURE_1, FROM_DATA)
 BARS = {IMPORTANCE: 0.02, PARTITION: 0.05}  # nats above the entropy
 PAPER = {
     SHORT: "unequal, wide modes; samples = data",
@@ -72,7 +73,21 @@ COLUMNS = ["method", "rho", "seed", "gap", "mass left", "mass right", "width lef
 COLUMNS += ["slope left", "slope right", "OOD share", "fpr95", "samples right"]
 COLUMNS += ["samples sd left", "samples sd right", "K-S to data", "norm first", "norm last"]
 COLUMNS += ["seconds"]
+LOOKS = (
+    1,
+    10,
+    50,
+    100,
+    200,
+    400,
+    600,
+    800,
+    1500,
+    3000,
+    5000,
+)  # updates at which the buffer is kept
 NORMS: list[float] = []
+BUFFERS: dict[int, np.ndarray] = {}
 
 
 class Watched(Optimization):
@@ -80,7 +95,7 @@ class Watched(Optimization):
 
     def build(self, module: torch.nn.Module) -> torch.optim.Optimizer:
         optimizer = super().build(module)
-        NORMS.clear()
+        NORMS.clear(), BUFFERS.clear()
         optimizer.register_step_pre_hook(note_norm)
         return optimizer
 
@@ -88,6 +103,15 @@ class Watched(Optimization):
 def note_norm(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
     NORMS.append(float(torch.stack([g.norm() for g in gradients]).norm()))
+
+
+class WatchedBank(SampleBank):
+    """A bank that also keeps in `BUFFERS` what it held after the updates of `LOOKS`."""
+
+    def write(self, points: torch.Tensor, rows: torch.Tensor, ends: torch.Tensor) -> None:
+        super().write(points, rows, ends)
+        if len(NORMS) in LOOKS:
+            BUFFERS[len(NORMS)] = points[:, 0].numpy().copy()
 
 
 def shared(rate: float, max_iter: int, seed: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -111,7 +135,7 @@ def short_run(method: str, rho: float, seed: int, args: argparse.Namespace) -> H
     """Return maximum likelihood with short-run Langevin, Eqs. 5 and 6."""
     start = ChainStart("noise", "uniform")
     if method == BUFFER:
-        bank = SampleBank(BANK[args.mode], REFRESH, "chain")
+        bank = WatchedBank(BANK[args.mode], REFRESH, "chain")
         start = ChainStart("persistent", "uniform", bank=bank)
     length = UPDATES if rho == RHO else SWEEP
     return HybridCDDensity(
@@ -217,14 +241,14 @@ def one(method: str, rho: float, seed: int, args: argparse.Namespace) -> list[fl
     est.fit(X)
     seconds, norms = time.perf_counter() - start, np.array(NORMS)
     if seed == 0:
-        saved(method, rho, args).write_bytes(pickle.dumps((est, norms)))
+        saved(method, rho, args).write_bytes(pickle.dumps((est, norms, dict(BUFFERS))))
     tenth = max(1, len(norms) // 10)
     ends = [float(norms[:tenth].mean()), float(norms[-tenth:].mean())]
     return [*measure(est, seed, args), *ends, seconds]
 
 
-def fitted(args: argparse.Namespace, method: str, rho: float = RHO) -> tuple[Any, np.ndarray]:
-    """Return the fit of seed 0 and the norms of its gradients."""
+def fitted(args: argparse.Namespace, method: str, rho: float = RHO) -> tuple[Any, np.ndarray, dict]:
+    """Return the fit of seed 0, the norms of its gradients, and its buffers by update."""
     return pickle.loads(saved(method, rho, args).read_bytes())
 
 
@@ -312,7 +336,7 @@ def figure_1(args: argparse.Namespace) -> None:
     figure, axes = plt.subplots(4, 4, figsize=(18, 14))
     data = np.exp(TRUTH.log_density(GRID[:, None]))
     for i, (ax, method) in enumerate(zip(axes, FIGURE_1, strict=True)):
-        est, norms = fitted(args, method)
+        est, norms, _ = fitted(args, method)
         log_q = log_density_on_grid(est)
         ax[0].semilogy(1 + np.arange(len(norms)), norms, linewidth=0.6)
         ax[0].set_ylabel(f"({'abcd'[i]}) {method}", fontsize=13)
@@ -339,7 +363,7 @@ def figure_2(args: argparse.Namespace) -> None:
     """Basins, and how rho sharpens samples and widens what is learnt."""
     import matplotlib.pyplot as plt
 
-    est, _ = fitted(args, SHORT)
+    est, *_ = fitted(args, SHORT)
     figure, axes = plt.subplots(1, 3, figsize=(16, 4.4))
     rows = []
     for low, high in ((-1, 0), (0, 1)):
@@ -393,31 +417,49 @@ def figure_3(args: argparse.Namespace) -> None:
     """The buffer becomes the data, and chains from it stay in their mode."""
     import matplotlib.pyplot as plt
 
-    est, _ = fitted(args, BUFFER)
+    est, norms, buffers = fitted(args, BUFFER)
     bank = est.bank_[:, 0]
-    data = TRUTH.sample(len(bank), random_state=7)[:, 0]
-    figure, axes = plt.subplots(1, 2, figsize=(12, 4.2))
-    histogram(axes[0], bank, alpha=0.5, label="buffer")
-    histogram(axes[0], data, histtype="step", color="k", label="data")
-    masses = f"{(bank < 0).mean():.3f} {(bank >= 0).mean():.3f}"
-    sds = " ".join(f"{v:.2f}" for v in spread(bank))
-    print("\nUSP Figure 3: the buffer (paper: its distribution converges to the data's)")
-    columns = ["entries", "masses", "sd / 0.05", "K-S to data", "of two samples of data"]
-    between = ks_2samp(data, TRUTH.sample(len(bank), random_state=8)[:, 0]).statistic
-    distance = ks_2samp(bank, data).statistic
-    print_table(columns, [[len(bank), masses, sds, f"{distance:.3f}", f"{between:.3f}"]])
+    buffers[len(norms)] = bank
+    figure, axes = plt.subplots(1, 3, figsize=(16, 4.2))
+    buffer_over_training(buffers, axes)
     rows = []
     for name, side in (("left", bank < 0), ("right", bank >= 0)):
         x = draws(est, args, init=bank[side][:, None])
         moved = ((x < 0) != (name == "left")).mean()
         rows.append([name, int(side.sum()), f"{moved:.4f}", "stays"])
-        histogram(axes[1], x, alpha=0.5, label=f"from the {name} mode")
-    print("\nUSP Figure 3: chains from entries of the buffer that change sides")
+        histogram(axes[2], x, alpha=0.5, label=f"from the {name} mode")
+    print("\nUSP Figure 3b: chains from entries of the buffer that change sides")
     print_table(["entries", "chains", "share", "paper"], rows)
-    for ax, title in zip(axes, ["buffer", "40 steps from the buffer"], strict=True):
-        ax.set_title(title)
-        ax.legend(loc="upper center", fontsize=9)
+    axes[2].set_title("40 steps from the buffer")
+    axes[2].legend(loc="upper center", fontsize=9)
     save_figure(figure, args, "usp_figure_3.png")
+
+
+def buffer_over_training(buffers: dict[int, np.ndarray], axes: Any) -> None:
+    """Figure 3a: print and draw how the buffer comes to the data's distribution."""
+    data, again = (TRUTH.sample(len(buffers[1]), random_state=k)[:, 0] for k in (7, 8))
+    distances, rows = [], []
+    for update, bank in buffers.items():
+        distances.append(ks_2samp(bank, data).statistic)
+        masses = f"{(bank < 0).mean():.3f} {(bank >= 0).mean():.3f}"
+        sds = " ".join(f"{v:.2f}" for v in spread(bank))
+        rows.append([update, masses, sds, f"{distances[-1]:.3f}"])
+    between = ks_2samp(again, data).statistic
+    print("\nUSP Figure 3a: the buffer over training (paper: converges to the data's distribution)")
+    print_table(["update", "masses", "sd / 0.05", "K-S to data"], rows)
+    print(f"K-S distance of two samples of the data of that size: {between:.3f}")
+    updates = list(buffers)
+    for k in sorted({0, len(updates) // 4, len(updates) // 2, len(updates) - 1}):
+        label = f"after {updates[k]} updates"
+        histogram(axes[0], buffers[updates[k]], histtype="step", label=label)
+    histogram(axes[0], data, alpha=0.25, color="k", label="data")
+    axes[0].set_title("buffer")
+    axes[0].legend(loc="upper center", fontsize=9)
+    axes[1].loglog(updates, distances, "o-")
+    axes[1].axhline(between, color="k", linestyle=":", label="two samples of the data")
+    axes[1].set_title("K-S distance of buffer and data")
+    axes[1].set_xlabel("update")
+    axes[1].legend(fontsize=9)
 
 
 def proposition_1(args: argparse.Namespace) -> None:
@@ -497,11 +539,10 @@ def proposition_3(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    args = mode(__doc__, seeds={"smoke": 1, "quick": 3, "full": 3})
+    some = {"nargs": "+", "choices": METHODS, "default": METHODS}
+    some["help"] = "methods to run (all); figures 1 and 2 need all, figure 3 the buffer"
+    args = mode(__doc__, seeds={"smoke": 1, "quick": 3, "full": 3}, methods=some)
     print_title("USP: two modes in one dimension", args)
-    proposition_1(args)
-    proposition_2(args)
-    proposition_3(args)
     kept = Kept(args.output / f"usp_one_dimension_{args.mode}.csv", COLUMNS, key=3)
 
     def rows(method: str, rho: float, n_seeds: int) -> list[list[str]]:
@@ -511,14 +552,19 @@ def main() -> None:
         ]
 
     few = 2 if args.mode == "quick" else args.seeds
-    main_rows = {IMPORTANCE: args.seeds, PARTITION: args.seeds, FROM_DATA: 0 if args.smoke else 1}
-    results = {m: rows(m, RHO, n) for m, n in {SHORT: few, BUFFER: few, **main_rows}.items()}
+    n_seeds = {SHORT: few, BUFFER: few, FROM_DATA: 0 if args.smoke else 1}
+    results = {m: rows(m, RHO, n_seeds.get(m, args.seeds)) for m in args.methods}
     table_1(results)
-    figure_1(args)
-    swept = {(SHORT, rho): rows(SHORT, rho, 1) for rho in rhos(args) if rho != RHO}
-    table_2({(m, RHO): results[m] for m in (SHORT, BUFFER)} | swept)
-    figure_2(args)
-    figure_3(args)
+    if set(args.methods) == set(METHODS):
+        proposition_1(args)
+        proposition_2(args)
+        proposition_3(args)
+        figure_1(args)
+        swept = {(SHORT, rho): rows(SHORT, rho, 1) for rho in rhos(args) if rho != RHO}
+        table_2({(m, RHO): results[m] for m in (SHORT, BUFFER)} | swept)
+        figure_2(args)
+    if BUFFER in args.methods:
+        figure_3(args)
 
 
 if __name__ == "__main__":
