@@ -93,8 +93,10 @@ def loss_curves(histories: dict[str, list[dict[str, float]]]) -> tuple[Any, list
             hybrid = f"{scheme}, from {'data' if name == 'cd' else name}"
             for ax, curve in zip(axes, curves, strict=True):
                 ax.plot(updates, curve, label=hybrid if "hybrid" in scheme else scheme)
-            thirds = [part.mean() for curve in curves for part in np.array_split(curve, 3)]
-            rows.append([scheme, name, *(f"{value:.3g}" for value in thirds)])
+            n, third = len(updates), max(1, len(updates) // 3)
+            starts = (0, (n - third) // 2, n - third)
+            means = [curve[i : i + third].mean() for curve in curves for i in starts]
+            rows.append([scheme, name, *(f"{value:.3g}" for value in means)])
     axes[0].set(title="A: standard deviation over rows", xlabel="update", yscale="log")
     axes[1].set(title="B: signal to noise", xlabel="update", yscale="log")
     figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="outside right center")

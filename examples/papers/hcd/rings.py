@@ -3,7 +3,7 @@
 Three rings in ten dimensions, seven of them a hundredth thin. For each scheme the model's own
 density (held-out log likelihood with the error of log Z, grid KL on the slice through the other
 eight dimensions) and what its chains generate from noise (mean exact log density of the samples,
-ring masses), in five settings:
+ring masses), in six settings:
 
 - *safe*: one step of 0.002 for all, at the paper's temperature;
 - *paper*: the paper's steps, 0.05 for chains from noise and from a bank, adaptive for the others;
@@ -11,9 +11,10 @@ ring masses), in five settings:
 - *preconditioned*: standardized columns, in which no direction is thin, at temperature 1, with a
   perceptron beside a learned diagonal quadratic; SGHMC of 100 steps, from noise alone;
 - *adjusted*: the same with Hamiltonian Monte Carlo, 4 steps of 5 gradients, batches of 200, and
-  three times the rate.
+  three times the rate;
+- *longer*: that with more updates and a small bank, the persistent scheme alone.
 
-The last two are settings of our own. The paper's step 0.05 at T = 0.005 cannot sample the true
+The last three are settings of our own. The paper's step 0.05 at T = 0.005 cannot sample the true
 density: in the thin dimensions its linear factor is 1 - 0.05 * 50 = -1.5, so chains on the exact
 energy diverge, and no energy has chains as thin as the data (`thin_direction`). ``--mode full``
 takes the paper's 10,000 updates, of the 500 steps that it states for images. Deviations: pointwise
@@ -64,37 +65,39 @@ from examples.papers._paper import (
 )
 
 SCHEMES = ("data", "noise", "persistent", "persistent-refresh", "hybrid")
-ONLY = {"preconditioned": ("noise",)}  # of the schemes
+ONLY = {"preconditioned": ("noise",), "longer": ("persistent",)}  # of the schemes
 ONE_SEED = ("paper", "blurred")
+OWN = ("preconditioned", "adjusted", "longer")  # settings of our own
 SAFE, PAPER_STEP, TEMPERATURE, REFRESH = 0.002, 0.05, 0.005, 0.05
 BLUR = 0.03  # sd of the noise on rows in the code that HCD builds on
 BANK_SHARE = 0.06  # rows of the bank per draw: the paper's 60,000 for 10,000 updates of 100
+SMALL_BANK = 4000  # rows, that keep up with a high rate
 TITLES = {
     "safe": "common step 0.002",
     "paper": "steps of the paper",
     "blurred": f"steps of the paper, rows with noise of {BLUR}",
     "preconditioned": "standardized columns, SGHMC at T = 1",
     "adjusted": "standardized columns, adjusted chains at T = 1",
+    "longer": "adjusted chains, more updates, a small bank",
 }
 
 
 class Size(NamedTuple):
-    """What a mode takes; updates and steps of the plain settings and of the last two."""
+    """What a mode takes; updates of the plain settings and of the last three, and their steps."""
 
     n_rows: int
-    max_iter: tuple[int, int, int]
-    n_steps: tuple[int, int, int]
+    max_iter: tuple[int, int, int, int]
+    n_steps: tuple[int, int, int, int]
     learning_rate: float  # of the plain settings
     n_long: int  # steps of long chains
     log_partition: AIS
 
 
+SHORT, USUAL, LONG = (AIS(n, max_levels=m) for n, m in ((64, 100), (1024, 1000), (4096, 8000)))
 SIZES = {
-    "smoke": Size(500, (75, 75, 75), (5, 5, 2), 3e-4, 100, AIS(64, max_levels=100)),
-    "quick": Size(20_000, (800, 2500, 3000), (50, 100, 4), 3e-4, 5000, AIS(1024, max_levels=1000)),
-    "full": Size(
-        60_000, (10_000, 10_000, 10_000), (500, 100, 4), 1e-4, 50_000, AIS(4096, max_levels=8000)
-    ),
+    "smoke": Size(500, (75,) * 4, (5, 5, 2, 2), 3e-4, 100, SHORT),
+    "quick": Size(20_000, (800, 2500, 3000, 5000), (50, 100, 4, 4), 3e-4, 5000, USUAL),
+    "full": Size(60_000, (10_000,) * 4, (500, 100, 4, 4), 1e-4, 50_000, LONG),
 }
 BOX = ([-4.5, -4.5], [4.5, 4.5])
 RADII = np.array([[1.0], [2.0], [3.0]])
@@ -182,7 +185,7 @@ def thin_directions() -> None:
 def estimator(scheme: str, setting: str, seed: int, args: argparse.Namespace) -> HybridCDDensity:
     """Return a scheme in one of the settings."""
     size = SIZES[args.mode]
-    if setting in ("preconditioned", "adjusted"):
+    if setting in OWN:
         own = _preconditioned(setting, size)
     else:
         own = _plain(scheme, setting, size)
@@ -190,6 +193,7 @@ def estimator(scheme: str, setting: str, seed: int, args: argparse.Namespace) ->
     if start.scheme == "persistent":
         n_draws = own["max_iter"] * own["batch_size"]
         rows = max(own["batch_size"], round(BANK_SHARE * n_draws))
+        rows = SMALL_BANK if setting == "longer" else rows
         fresh = REFRESH if scheme.endswith("-refresh") else 0.0
         start = start.with_params(bank=SampleBank(rows, fresh))
     return HybridCDDensity(
@@ -222,14 +226,14 @@ def _plain(scheme: str, setting: str, size: Size) -> dict[str, Any]:
 
 
 def _preconditioned(setting: str, size: Size) -> dict[str, Any]:
-    adjusted = setting == "adjusted"
+    which, adjusted = 1 + OWN.index(setting), setting != "preconditioned"
     return {
         "sampler": HMC() if adjusted else SGHMC(),
         "step_size": 0.05,  # not adapted: it would shrink with the steepest place of E
-        "n_steps": size.n_steps[1 + adjusted],
+        "n_steps": size.n_steps[which],
         "energy": PlusDiagonal(MLP((64, 64, 64), n_frequencies=0, input_scale=5.0)),
         "standardize": True,
-        "max_iter": size.max_iter[1 + adjusted],
+        "max_iter": size.max_iter[which],
         "batch_size": 200 if adjusted else 100,
         "optimizer": Optimization(1e-2 if adjusted else 3e-3, weight_decay=0.0),
     }
