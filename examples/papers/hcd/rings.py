@@ -281,7 +281,24 @@ def one(setting: str, scheme: str, seed: int, args: argparse.Namespace) -> list[
     seconds = time.process_time() - start
     if est is None:
         return [float("nan")] * 9
+    if seed == 0:
+        FITTED[setting, scheme] = est
     return [*measure(est, setting, seed, args), seconds]
+
+
+FITTED: dict[tuple[str, str], HybridCDDensity] = {}  # for the figures
+
+
+def first(
+    setting: str, results: dict[str, list[list[str]]], args: argparse.Namespace
+) -> dict[str, HybridCDDensity]:
+    """Return the models of seed 0 that did not diverge, of this run or read."""
+    names = [scheme for scheme, rows in results.items() if rows[0][3] != "nan"]
+    models = {
+        scheme: FITTED.get((setting, scheme)) or fitted(setting, scheme, 0, args)
+        for scheme in names
+    }
+    return {scheme: est for scheme, est in models.items() if est is not None}
 
 
 def table(setting: str, results: dict[str, list[list[str]]]) -> None:
@@ -299,7 +316,9 @@ def table(setting: str, results: dict[str, list[list[str]]]) -> None:
         masses = " ".join(f"{r.mean():.2f}" for r in rings_)
         cells = [mean_std(likelihood, 2), f"{stderr.max():.3f}", f"{sure} of {len(stderr)}"]
         cells += [mean_std(kl), mean_std(exact, 1), masses]
-        rows.append([scheme, *cells, f"{off.mean():.2f}", f"{seconds.mean():.0f}"])
+        lost = len(found) - len(values)
+        name = f"{scheme} ({lost} of {len(found)} diverged)" if lost else scheme
+        rows.append([name, *cells, f"{off.mean():.2f}", f"{seconds.mean():.0f}"])
     new = density.sample(5000, random_state=1000)
     truth = f"{density.log_density(new).mean():.2f}"
     rows.append(["one Gaussian", *gaussian(density, new)])
@@ -365,6 +384,7 @@ def figures_5_and_9(
         display = EnergyHistogramDisplay.from_predictions(data, ends)
         display.plot(ax=histogram)
         histogram.set_title(scheme)
+        histogram.locator_params(axis="x", nbins=3)  # energies of -100,000 would overlap
         ChainDisplay.from_chains(chains, kind="model_energy").plot(ax=trace)
         exact = rings(setting).log_density
         quality = [exact(chains.positions[i]).mean() for i in (short, -1)]
@@ -469,8 +489,7 @@ def main() -> None:
             for scheme in schemes
         }
         table(setting, results)
-        models = {c: fitted(setting, c, 0, args) for c in schemes if results[c][0][3] != "nan"}
-        models = {c: est for c, est in models.items() if est is not None}
+        models = first(setting, results, args)
         if models:
             figure_2(setting, models, args)
         if setting in ("safe", "adjusted") and "hybrid" in models:
