@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 __all__ = [
+    "LOSS_SPANS",
     "Kept",
+    "loss_curves",
     "mean_std",
     "mode",
     "paired",
@@ -28,6 +30,7 @@ from examples.benchmarks._common import Kept, paired, plus_minus, print_table
 from examples.benchmarks._common import print_title as _print_title
 
 MODES = ("smoke", "quick", "full")
+LOSS_SPANS = [f"{kind}, {third}" for kind in ("sd", "SNR") for third in ("early", "middle", "late")]
 
 
 def mode(doc: str, *, seeds: dict[str, int], **extra: dict[str, Any]) -> argparse.Namespace:
@@ -69,3 +72,34 @@ def save_figure(figure: Any, args: argparse.Namespace, name: str) -> None:
     path = (args.output / name).resolve()
     figure.savefig(path, dpi=110, bbox_inches="tight")
     print(f"wrote {path}")
+
+
+def loss_curves(histories: dict[str, list[dict[str, float]]]) -> tuple[Any, list[list[str]]]:
+    """Draw noise and signal of each scheme's brackets over training (HCD Figure 6).
+
+    Return the figure and, for each bracket, the means over three thirds of the training, under
+    ``LOSS_SPANS``. A point is the mean of 25 updates.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
+    rows = []
+    for scheme, history in histories.items():
+        history = [row for row in history if "loss" in row]
+        updates = [row["iteration"] for row in history]
+        for name in ("cd", "noise", "bank"):
+            if f"{name}_bracket" not in history[0]:
+                continue
+            kinds = [f"{name}_bracket_std", f"{name}_bracket_snr"]
+            curves = [np.array([row[kind] for row in history]) for kind in kinds]
+            hybrid = f"{scheme}, from {'data' if name == 'cd' else name}"
+            for ax, curve in zip(axes, curves, strict=True):
+                ax.plot(updates, curve, label=hybrid if "hybrid" in scheme else scheme)
+            n, third = len(updates), max(1, len(updates) // 3)
+            starts = (0, (n - third) // 2, n - third)
+            means = [curve[i : i + third].mean() for curve in curves for i in starts]
+            rows.append([scheme, name, *(f"{value:.3g}" for value in means)])
+    axes[0].set(title="A: standard deviation over rows", xlabel="update", yscale="log")
+    axes[1].set(title="B: signal to noise", xlabel="update", yscale="log")
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="outside right center")
+    return figure, rows

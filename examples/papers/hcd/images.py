@@ -1,10 +1,12 @@
-"""HCD Tables 1 and 2 and Figures 3, 5 and 7: where chains should start, on images.
+"""HCD Tables 1 and 2 and Figures 3, 5 to 9: where chains should start, on images.
 
 Seven convolutional energies of Fashion-MNIST, alike but for the starts of their training chains:
 data, noise, a bank, a bank with refreshes, and both data and noise with lambda 10, 25 and 50.
 AUROC of held-out images against MNIST, KMNIST and NotMNIST, Fréchet distance between held-out and
 generated images, chains from noise and from data, energies, and whether samples are copies.
-``--mode full`` (a GPU) takes the paper's step, temperature, 500 steps and 50,000 updates.
+``--mode full`` (a GPU) takes the paper's step, temperature, 500 steps and 50,000 updates. The
+hybrid is tested with its training chains and, as in the paper, with twice their steps of twice
+their size; chains from held-out images run the paper's 10,000 steps.
 
 What the paper did: CIFAR-10, Langevin with eps 1 and T 5e-5 (noise of sd 0.01 per step), L 500, a
 ConvNet of up to 1024 channels with attention; Inception features for FID; SVHN as the other set.
@@ -39,12 +41,20 @@ from skebm.energies import Conv
 from skebm.exceptions import ConvergenceError
 from skebm.metrics import frechet_distance, ood_metrics
 from skebm.objectives import ChainStart, Optimization
-from skebm.plots import EnergyHistogramDisplay
-from skebm.samplers import SampleBank
+from skebm.plots import ChainDisplay, EnergyHistogramDisplay
+from skebm.samplers import MALA, SampleBank, Sampler
 
 sys.path.append(str(Path(__file__).parents[3]))
 from examples.papers._images import Features, Pictures, montage, read_pictures
-from examples.papers._paper import Kept, mode, print_table, print_title, save_figure
+from examples.papers._paper import (
+    LOSS_SPANS,
+    Kept,
+    loss_curves,
+    mode,
+    print_table,
+    print_title,
+    save_figure,
+)
 
 REFRESH = 0.05  # probability that all chains of an update start from noise
 EPS, TEMPERATURE = 1.0, 5e-5  # the paper's; noise of sd sqrt(2 eps T) = 0.01
@@ -61,6 +71,7 @@ class Size(NamedTuple):
     learning_rate: float
     bank: int
     long: int  # steps of the long run
+    from_data: int  # steps of chains that start at held-out images
     n_drawn: int  # generated images for the Fréchet distance
     n_energies: int  # chains of the histograms
     n_scored: int  # rows of each set that are scored
@@ -68,9 +79,11 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "smoke": Size(2, 2, False, 2, 4, 1e-3, 100, 6, 40, 10, 100, 300),
-    "quick": Size(2, 8, False, 30, 300, 3e-4, 1000, 300, 500, 150, 4000, 10_000),
-    "full": Size(1, 128, True, 500, 50_000, 1e-4, 60_000, 100_000, 5000, 500, 10_000, 50_000),
+    "smoke": Size(2, 2, False, 2, 4, 1e-3, 100, 6, 10, 40, 10, 100, 300),
+    "quick": Size(2, 8, False, 30, 300, 3e-4, 1000, 300, 10_000, 500, 150, 4000, 10_000),
+    "full": Size(
+        1, 128, True, 500, 50_000, 1e-4, 60_000, 100_000, 10_000, 5000, 500, 10_000, 50_000
+    ),
 }
 # name: (init, lambda, the paper's FID from noise, its AUROC against SVHN)
 SCHEMES = {
@@ -86,6 +99,7 @@ BEST = "hybrid, lambda 25"
 SHOWN = [*list(SCHEMES)[:4], BEST]  # the columns of Figures 3 and 5
 PAPER_FROM_BANK = {"persistent": 40.1, "persistent+refresh": 35.1}
 PAPER_LONG = 35.3
+TEST = 2  # the hybrid's own test chains: times the steps of training, and their size
 BY_LAMBDA = ["data", "hybrid, lambda 50", "hybrid, lambda 25", "hybrid, lambda 10", "noise"]
 OTHERS = {"MNIST": "mnist_test", "KMNIST": "kmnist_test", "NotMNIST": "notmnist_2k"}
 
@@ -152,10 +166,31 @@ def fitted(name: str, task: Task) -> tuple[HybridCDDensity | None, float]:
     return est, time.perf_counter() - start
 
 
-def chains(est: HybridCDDensity, init: object, n_steps: int, n: int = 100) -> np.ndarray:
+def chains(
+    est: HybridCDDensity,
+    init: object,
+    n_steps: int,
+    n: int = 100,
+    sampler: Sampler | None = None,
+) -> np.ndarray:
     """Return where chains end, units of X."""
-    done = run_chains(est, init, n_chains=n, n_steps=n_steps, record_every=n_steps, random_state=1)
+    done = run_chains(
+        est,
+        init,
+        sampler=sampler,
+        n_chains=n,
+        n_steps=n_steps,
+        record_every=n_steps,
+        random_state=1,
+    )
     return done.positions[-1]
+
+
+def test_chains(est: HybridCDDensity, size: Size, n: int) -> np.ndarray:
+    """Return where the hybrid's own test chains end: the paper has 1,000 steps of eps 2."""
+    sampler = est.sampler_
+    longer = sampler.with_params(step_size=TEST * sampler.step_size)
+    return chains(est, "noise", TEST * size.n_steps, n, longer)
 
 
 def distance(task: Task, rows: np.ndarray) -> float:
@@ -165,10 +200,10 @@ def distance(task: Task, rows: np.ndarray) -> float:
 
 
 def measure(name: str, est: HybridCDDensity | None, seconds: float, task: Task) -> list[object]:
-    """Return AUROC for each other set, three Fréchet distances, force, energies and seconds."""
+    """Return AUROC for each other set, four Fréchet distances, force, energies and seconds."""
     n_others = len(task.data.others)
     if est is None:
-        return ["nan"] * (n_others + 6) + [seconds]
+        return ["nan"] * (n_others + 7) + [seconds]
     size, data = task.size, task.data
     inside = est.score_samples(data.X_test[: size.n_scored])
     auroc = [
@@ -182,9 +217,12 @@ def measure(name: str, est: HybridCDDensity | None, seconds: float, task: Task) 
         bank = distance(task, chains(est, "bank", size.n_steps, min(size.bank, size.n_drawn)))
     if name == BEST:
         long = distance(task, chains(est, "noise", size.long, size.n_drawn))
+    test = float("nan")
+    if name.startswith("hybrid"):
+        test = distance(task, test_chains(est, size, size.n_drawn))
     force = est.history_[-1]["force"] * EPS * TEMPERATURE / data.side  # per pixel and step
     energies = est.energy_samples(data.X_test[:500]).mean(), est.energy_samples(drawn).mean()
-    return [*auroc, from_noise, bank, long, force, *map(float, energies), seconds]
+    return [*auroc, from_noise, bank, long, test, force, *map(float, energies), seconds]
 
 
 def number(value: float, digits: int) -> str:
@@ -241,7 +279,12 @@ def table_1(rows: dict[str, np.ndarray], task: Task) -> None:
     print("\nTable 1: squared Fréchet distance of generated to held-out images (lower is better)")
     table = []
     for name, values in rows.items():
-        table.append([f"noise, {size.n_steps} steps", name, number(values[k], 1), SCHEMES[name][2]])
+        hybrid = name.startswith("hybrid")  # whose numbers in the paper are of its test chains
+        paper = "-" if hybrid else SCHEMES[name][2]
+        table.append([f"noise, {size.n_steps} steps", name, number(values[k], 1), paper])
+        if hybrid:
+            kind = f"noise, {TEST * size.n_steps} steps of {TEST * EPS:g}"
+            table.append([kind, name, number(values[k + 3], 1), SCHEMES[name][2]])
     for name, paper in PAPER_FROM_BANK.items():
         if name in rows:
             found = number(rows[name][k + 1], 1)
@@ -276,7 +319,7 @@ def figure_3(models: dict[str, HybridCDDensity], task: Task) -> None:
     kinds = {
         f"noise, {size.n_steps} steps": ("noise", size.n_steps),
         f"noise, {size.long} steps": ("noise", size.long),
-        f"held-out, {size.long} steps": (starts, size.long),
+        f"held-out, {size.from_data} steps": (starts, size.from_data),
     }
     names = [name for name in SHOWN if name in models]
     figure, axes = plt.subplots(3, len(names) + 1, figsize=(2.2 * len(names) + 2.2, 6.8))
@@ -350,6 +393,73 @@ def figure_7(models: dict[str, HybridCDDensity], task: Task) -> None:
     save_figure(figure, task.args, "hcd_figure_7.png")
 
 
+def figure_6(models: dict[str, HybridCDDensity], task: Task) -> None:
+    """Noise and signal of the computational loss over training, means of 25 updates."""
+    figure, rows = loss_curves({name: models[name].history_ for name in SHOWN if name in models})
+    print("\nFigure 6: the loss in three thirds of the training")
+    print("(paper: persistent has the largest sd and least SNR, data the smallest sd)")
+    print_table(["scheme", "bracket", *LOSS_SPANS], rows)
+    save_figure(figure, task.args, "hcd_images_figure_6.png")
+
+
+def figure_9(models: dict[str, HybridCDDensity], task: Task) -> None:
+    """Energies along chains from noise, and those of held-out images."""
+    import matplotlib.pyplot as plt
+
+    size, names = task.size, [name for name in SHOWN if name in models]
+    figure, axes = plt.subplots(1, len(names), figsize=(3.4 * len(names), 3), squeeze=False)
+    for ax, name in zip(axes[0], names, strict=True):
+        every = max(1, size.long // 100)
+        along = run_chains(
+            models[name],
+            "noise",
+            n_chains=min(50, size.n_energies),
+            n_steps=size.long,
+            record_every=every,
+            random_state=1,
+        )
+        ChainDisplay.from_chains(along, kind="model_energy").plot(ax=ax)
+        ax.axhline(models[name].energy_samples(task.data.X_test[:500]).mean(), color="k", lw=0.8)
+        ax.axvline(size.n_steps, color="k", lw=0.8, ls=":")
+        ax.set_title(name, fontsize=10)
+    print(
+        "\nFigure 9: black, the mean energy of held-out images; dotted, the end of training chains"
+    )
+    save_figure(figure, task.args, "hcd_images_figure_9.png")
+
+
+def figure_8(models: dict[str, HybridCDDensity], task: Task) -> None:
+    """Metropolis-adjusted chains of the hybrid: acceptance, and where they end."""
+    import matplotlib.pyplot as plt
+
+    if BEST not in models:
+        return
+    est, data, n_steps = models[BEST], task.data, task.size.from_data
+    sampler = MALA(est.sampler_.step_size, n_warmup=n_steps // 5)
+    along = run_chains(
+        est,
+        "noise",
+        sampler=sampler,
+        n_chains=16,
+        n_steps=n_steps,
+        record_every=max(1, n_steps // 100),
+        random_state=1,
+    )
+    frozen = along.acceptance[len(along.acceptance) // 4 :]
+    ends, held_out = along.model_energy[-1], est.energy_samples(data.X_test[:500])
+    print(
+        f"\nFigure 8, {BEST}: {n_steps} adjusted steps (paper: 50000), acceptance after warm-up "
+        f"{frozen.mean():.3f} (target 0.67), step {along.step_size[-1]:.2e} of U; E at the end "
+        f"{ends.mean():.4g}, of held-out images {held_out.mean():.4g}"
+    )
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.6))
+    ChainDisplay.from_chains(along, kind="acceptance").plot(ax=axes[0])
+    axes[0].axhline(0.67, color="k", linewidth=0.6)
+    show(axes[1], along.positions[-1], data, 4)
+    axes[1].set_title(f"after {n_steps} adjusted steps", fontsize=9)
+    save_figure(figure, task.args, "hcd_images_figure_8.png")
+
+
 def main() -> None:
     args = mode(__doc__, seeds={"smoke": 1, "quick": 1, "full": 1})
     print_title("HCD Tables 1 and 2: images", args)
@@ -361,7 +471,7 @@ def main() -> None:
         f"{size.learning_rate:g}",
         flush=True,
     )
-    columns = ["scheme", "updates", *data.others, "noise", "bank", "long"]
+    columns = ["scheme", "updates", *data.others, "noise", "bank", "long", "test"]
     columns += ["force", "E held-out", "E drawn", "seconds"]
     kept = Kept(args.output / f"hcd_images_{args.mode}.csv", columns, key=2)
     models, rows = {}, {}
@@ -377,7 +487,10 @@ def main() -> None:
     table_1(rows, task)
     figure_3(models, task)
     figure_5(models, task)
+    figure_6(models, task)
     figure_7(models, task)
+    figure_8(models, task)
+    figure_9(models, task)
 
 
 if __name__ == "__main__":
