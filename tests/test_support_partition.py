@@ -147,11 +147,11 @@ def test_two_points_part_until_they_are_epsilon_apart(d):
     assert 0.4 <= apart[-1] < 0.4 + 2 * 0.08 and not steps[5:].any()
 
 
-def test_the_automatic_step_is_three_tenths_of_epsilon():
+def test_the_automatic_step_is_six_tenths_of_epsilon():
     """Of a point at rest, whose one unit vector then pushes."""
     points = torch.tensor([[0.5, 0.45], [0.5, 0.55]])
     SupportPartition(0.2, 1, n_inner=1).move(flat, points, *box(2), gen(0))
-    assert float(points[1, 1] - points[0, 1]) == pytest.approx(0.1 + 0.3 * 0.2)
+    assert float(points[1, 1] - points[0, 1]) == pytest.approx(0.1 + 0.6 * 0.2)
 
 
 @pytest.mark.parametrize("d", [FEW, MANY])
@@ -277,17 +277,17 @@ def radii_on_a_gaussian(shares, n=300, epsilon=0.05):
 def test_annealed_steps_reach_the_optimum_of_eq_11():
     """The likeliest places, epsilon apart, are a disc; constant steps leave a cloud around it."""
     optimum = torch.tensor([0.25, 0.5, 0.75, 1.0]).sqrt()
-    annealed = radii_on_a_gaussian(np.minimum(1, 1 + np.cos(np.pi * np.arange(12) / 12)))
-    torch.testing.assert_close(annealed, optimum, rtol=0.08, atol=0)
-    assert (radii_on_a_gaussian([1.0] * 12) - optimum > 0.1).all()
+    annealed = radii_on_a_gaussian(np.minimum(1, 1 + np.cos(np.pi * np.arange(24) / 24)))
+    torch.testing.assert_close(annealed, optimum, rtol=0.1, atol=0)  # the rim stays loose
+    assert (radii_on_a_gaussian([1.0] * 24) - optimum > 0.1).all()
 
 
-def test_no_step_falls_below_a_twelfth():
+def test_no_step_falls_below_a_twenty_fourth():
     partition = SupportPartition(0.2, step_maximize=0.12)
-    assert partition.annealed(2.0) == partition.with_params(step_repel=0.06)
-    for share, expected in ((0.5, 0.5), (0.0, 1 / 12)):
+    assert partition.annealed(2.0) == partition.with_params(step_repel=0.12)
+    for share, expected in ((0.5, 0.5), (0.0, 1 / 24)):
         steps = partition.annealed(share)
-        assert steps.step_repel == pytest.approx(0.06 * expected)
+        assert steps.step_repel == pytest.approx(0.12 * expected)
         assert steps.step_maximize == pytest.approx(0.12 * expected)
 
 
@@ -545,7 +545,7 @@ def test_the_gradient_is_that_of_eq_10(kind, weights, temperature):
     torch.testing.assert_close(log_weight.softmax(0), weight, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("left, share", [(1.0, 1.0), (0.5, 1.0), (0.25, 0.5), (0.0, 1 / 12)])
+@pytest.mark.parametrize("left, share", [(1.0, 1.0), (0.5, 1.0), (0.25, 0.5), (0.0, 1 / 24)])
 def test_steps_fall_with_the_second_half_of_the_learning_rate(left, share, monkeypatch):
     moved_with = []
 
@@ -560,7 +560,7 @@ def test_steps_fall_with_the_second_half_of_the_learning_rate(left, share, monke
     for group in state.optimizers["energy"].param_groups:
         group["lr"] = left * group["initial_lr"]
     objective.step(model, state, lambda: rows().float(), gen(1))
-    assert moved_with == [pytest.approx((0.2 * share, 0.12 * share))]
+    assert moved_with == [pytest.approx((0.2 * share, 0.24 * share))]
 
 
 @pytest.mark.parametrize("base", [None, "uniform"])

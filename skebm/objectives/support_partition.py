@@ -75,9 +75,9 @@ class PartitionLikelihood(Objective):
 
     Notes
     -----
-    Both steps of the points fall with the learning rate, once half of it is gone, down to a twelfth
-    (`SupportPartition.annealed`): large ones spread the points, small ones come to the optimum of
-    Eq. 11. At a constant rate they stay as they are.
+    Both steps of the points fall with the learning rate, once half of it is gone, down to 1 / 24 of
+    themselves (`SupportPartition.annealed`): large ones spread the points, small ones come to the
+    optimum of Eq. 11. At a constant rate they stay as they are.
 
     Automatic epsilon: :math:`r\,(50\,m/n)^{1/d}`, r the median distance of m <= 2,000 rows to the
     next one, or less where the points would take more than half of the box. In two columns, points

@@ -19,8 +19,8 @@ BLOCK = 1 << 22  # distances held at a time
 MOST_QUERIES = 1000  # points whose neighbors the diagnostics look up in many columns
 TINY = 1e-12  # under square roots: coincident points have no direction
 NEAREST_SHARE = 1e-3  # of epsilon: directions from nearer points are rounding errors
-REPEL_SHARE = 0.3  # of epsilon: automatic step of repulsion, so 0.6 for a pair that moves
-LEAST_SHARE = 1 / 12  # of both steps, to which they fall: 0.05 epsilon for such a pair
+REPEL_SHARE = 0.6  # of epsilon: automatic step of repulsion
+LEAST_SHARE = 1 / 24  # of both steps, to which they fall: 0.05 epsilon for a pair that moves
 
 
 class SupportInfo(NamedTuple):
@@ -78,7 +78,7 @@ class SupportPartition(Component):
     step_maximize : float, default=0.01
         Step of ascent that multiplies the score, standardized units squared.
     step_repel : float or "auto", default="auto"
-        Step of repulsion per unit vector, standardized units; ``"auto"`` is 0.3 `epsilon`. Large
+        Step of repulsion per unit vector, standardized units; ``"auto"`` is 0.6 `epsilon`. Large
         steps spread points, small ones pack them: see `annealed`.
 
     Raises
@@ -161,7 +161,7 @@ class SupportPartition(Component):
             check_number("step_repel", self.step_repel, low=0, remedy="Or use 'auto'.")
 
     def annealed(self, share: float) -> SupportPartition:
-        """Return a copy whose two steps are these times `share`, or a twelfth if that is more.
+        """Return a copy whose two steps are these times `share`, at least a twenty-fourth.
 
         Parameters
         ----------

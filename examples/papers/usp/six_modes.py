@@ -262,7 +262,7 @@ def packing(args: argparse.Namespace) -> None:
     columns = ["", "moved", "seeds", "25 %", "50 %", "75 %", "100 %", "distance / epsilon, median"]
     print_table(columns, rows)
     print(
-        "large: 0.3 epsilon per term of Eq. 14 and 0.002 of the score; small: a twelfth of both; "
+        "large: 0.6 epsilon per term of Eq. 14 and 0.002 of the score; small: 1 / 24 of both; "
         "annealed: from large to small, as in training with a rate that decays."
     )
 
