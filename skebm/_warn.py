@@ -14,12 +14,11 @@ BETWEEN = {"skebm", "sklearn", "joblib", "contextlib"}  # packages that call eac
 def warn(message: str, category: type[Warning]) -> None:
     """Warn at the nearest line outside of skebm and of what calls it on a user's behalf.
 
-    scikit-learn wraps methods in some frames more, so that a fixed ``stacklevel`` names these; and
-    what names the same line each time is shown once.
+    scikit-learn wraps methods in some frames more, so that a fixed ``stacklevel`` names these.
     """
     here: FrameType | None = sys._getframe(1)
     at = here
-    while at is not None and at.f_globals.get("__name__", "").partition(".")[0] in BETWEEN:
+    while at is not None and _package(at) in BETWEEN:
         at = at.f_back
     at = at or here  # a thread or a process that is ours from its first line on
     assert at is not None
@@ -28,6 +27,10 @@ def warn(message: str, category: type[Warning]) -> None:
         category,
         at.f_code.co_filename,
         at.f_lineno,
-        at.f_globals.get("__name__", "__main__"),
+        at.f_globals.get("__name__") or "__main__",
         at.f_globals.setdefault("__warningregistry__", {}),
     )
+
+
+def _package(frame: FrameType) -> str:
+    return (frame.f_globals.get("__name__") or "").partition(".")[0]

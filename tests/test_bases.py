@@ -587,3 +587,12 @@ def test_shrinkages_are_judged_by_the_densities_that_they_make():
     made = [MixtureBase.from_moments(*shape.shrunk(a), "cpu", torch.float64) for a in SHRINKAGES]
     truth = [float(base.log_prob(test).mean()) for base in made]
     np.testing.assert_allclose(_held_out(test.numpy(), shape, 1e-8), truth, rtol=1e-9)
+
+
+def test_one_component_has_the_floor_that_more_have():
+    rows = np.random.RandomState(0).randn(400, 2)
+    rows[:, 1] = rows[:, 0]  # no width across the line
+    for k in (1, 2):
+        shape = Shape.whole(rows).split(k).fitted(rows, 1e-6, 1e-2)
+        least = np.linalg.eigvalsh(shape.covariances)[:, 0]
+        np.testing.assert_allclose(least, 1e-6, rtol=1e-3)

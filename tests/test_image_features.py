@@ -127,3 +127,28 @@ def test_frames_have_the_names_as_columns():
     features = ImageFeatures((8, 8), 10).set_output(transform="pandas")
     frame = features.fit_transform(DIGITS)
     assert frame.columns.tolist() == features.get_feature_names_out().tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_directions_along_which_nothing_differs_have_no_column(dtype):
+    """They would be rounding, which a density would scale up to a column."""
+    gray = DIGITS[:, :, None].repeat(3, 2).transpose(0, 2, 1).reshape(len(DIGITS), -1)
+    features = ImageFeatures((3, 8, 8), 96).fit(gray.astype(dtype))
+    rank = np.linalg.matrix_rank(DIGITS - DIGITS.mean(0))
+    assert len(features.scale_) == rank < 96
+    assert features.transform(gray).shape == (len(gray), rank + 3)
+
+
+def test_components_are_standardized_far_from_zero_in_single_precision():
+    rng = np.random.RandomState(0)
+    X = (rng.randn(2000, 64) * np.linspace(1, 0.1, 64) + 1000).astype(np.float32)
+    deviations = ImageFeatures((8, 8), 32).fit_transform(X)[:, :32].std(0)
+    np.testing.assert_allclose(deviations, 1, atol=0.01)
+
+
+def test_the_shape_is_that_of_the_fit():
+    features = ImageFeatures((8, 8), 5).fit(DIGITS)
+    before = features.transform(DIGITS[:9])
+    np.testing.assert_array_equal(
+        features.set_params(image_shape=(4, 16)).transform(DIGITS[:9]), before
+    )

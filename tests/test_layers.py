@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "skebm"
-PLACES = """_versions _talk exceptions _tables _components _disk _ranks _surroundings inside data
+PLACES = """_versions _talk _warn exceptions _tables _components _disk _ranks _surroundings inside
+    data
     networks bases energies datasets samplers partition objectives train fitted stein diagnostics
     metrics estimators ood impute export plots""".split()
 MODULES = sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py"})  # the top may import all

@@ -394,3 +394,11 @@ def test_the_mixtures_that_decide_have_no_more_components_than_rows_bear(n, d, m
     X = np.exp(np.random.RandomState(0).randn(n, d))
     standardization._gains(X, None, np.zeros(d, bool))
     assert asked == [most] * 2
+
+
+def test_columns_in_parts_are_fitted_as_those_side_by_side(monkeypatch):
+    X = np.exp(np.random.RandomState(0).randn(200, 5))
+    whole = Marginal.from_table(X)
+    monkeypatch.setitem(Marginal.from_table.__globals__, "CHUNK", 400)
+    for name, value in Marginal.from_table(X).state().items():
+        np.testing.assert_array_equal(value, whole.state()[name])

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from skebm import EnergyDensity, HybridCDDensity, NCEDensity
 from skebm.bases import Gaussian
 from skebm.energies import MLP
-from skebm.exceptions import DataDegeneracyWarning, SelectionWarning
+from skebm.exceptions import DataDegeneracyWarning, NormalizationWarning, SelectionWarning
 from skebm.metrics import best_within_error, log_likelihood_scorer, ood_metrics
 from skebm.objectives import NoiseContrastive, Optimization
 from skebm.ood import (
@@ -296,3 +296,9 @@ def test_warnings_name_the_line_of_the_caller():
             call()
         ours = [w for w in seen if w.category.__module__.startswith("skebm")]
         assert ours and {w.filename for w in ours} == {__file__}, seen
+
+
+def test_a_caller_without_a_name_is_warned():
+    est = NCEDensity(max_iter=2, log_partition=None, random_state=0).fit(X)
+    with pytest.warns(NormalizationWarning, match="unnormalized"):
+        exec("est.score(X)", {"__name__": None, "est": est, "X": X})

@@ -557,10 +557,12 @@ def test_steps_fall_with_the_second_half_of_the_learning_rate(left, share, monke
     model = Model(MLP((4,)).build((FEW,), gen(0)), None, 1.0)
     objective = PartitionLikelihood(200, SupportPartition(0.4, step_maximize=0.2))
     state = objective.init(model, rows().float(), gen(0))
-    for group in state.optimizers["energy"].param_groups:
-        group["lr"] = left * group["initial_lr"]
-    objective.step(model, state, lambda: rows().float(), gen(1))
-    assert moved_with == [pytest.approx((0.2 * share, 0.24 * share))]
+    for rescued in (1.0, 0.3):  # a rescue lowers the rate and the ascent, and anneals nothing
+        state.buffers["step_factor"] = rescued
+        for group in state.optimizers["energy"].param_groups:
+            group["lr"] = left * group["initial_lr"] * rescued
+        objective.step(model, state, lambda: rows().float(), gen(1))
+        assert moved_with.pop() == pytest.approx((0.2 * share * rescued, 0.24 * share))
 
 
 @pytest.mark.parametrize("base", [None, "uniform"])

@@ -74,7 +74,8 @@ class Shape(NamedTuple):
     def fitted(self, rows: np.ndarray, floor: float, tol: float) -> Shape:
         """Return where EM goes from here, with a higher floor where a component loses rank."""
         if len(self.weights) == 1:
-            return Shape.whole(rows)
+            whole = Shape.whole(rows)  # with the floor, as EM has it
+            return whole._replace(covariances=whole.covariances + floor * np.eye(rows.shape[1]))
         from sklearn.mixture import GaussianMixture
 
         highest = max(LARGEST_FLOOR_TRIED, rows.var(axis=0).max())
@@ -386,7 +387,8 @@ class MixtureBase(Base):
         """
         k, d = self.means.shape
         diagonals = self.factors.diagonal(dim1=-2, dim2=-1)
-        alone = d > MANY_COLUMNS and self.factors.equal(diagonals.diag_embed())
+        many = d > MANY_COLUMNS and not self.factors.is_meta
+        alone = many and self.factors.equal(diagonals.diag_embed())
         self._slim = diagonals.contiguous() if alone else None
         self._wide = self.factors.permute(1, 0, 2).reshape(d, k * d).contiguous()
         self._shift = torch.einsum("kj,kjl->kl", self.means, self.factors).reshape(-1)

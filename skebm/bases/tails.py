@@ -124,7 +124,8 @@ class Defended(Base):
         log_prob, score = self.core.log_prob_and_score(x)
         near, far = self._parts(x, log_prob)
         of_tails = (near - far).sigmoid().neg_().add_(1)[:, None]
-        if x.device.type == "cpu" and not of_tails.any():  # in many columns, of most rows
+        branches = x.device.type == "cpu" and not torch.compiler.is_compiling()
+        if branches and not of_tails.any():  # in many columns, of most rows
             return torch.logaddexp(near, far), score
         y = (x - self.tail_location) / self.tail_scale
         pull = -(DOF + 1) * y / (DOF + y.square()) / self.tail_scale

@@ -23,6 +23,7 @@ N_FOLDS, FOLDS_FROM = 4, ((2000, 1), (500, 2), (0, 4))  # values, folds that are
 FEWEST_BETWEEN, RAREST = 4, 1e-3  # rows between knots; share beyond the last one, at least
 LEAST_GAIN = 0.01  # nats that a number of pieces must gain on a smaller one
 STRAIGHT = 1e30  # bend of a straight line
+CHUNK = 2**20  # values of columns that are judged side by side
 TINY = 1e-300
 LOG_NORM = 0.5 * math.log(2 * math.pi)
 
@@ -187,7 +188,9 @@ class Fold(NamedTuple):
 def _fitted(columns: np.ndarray, weight: np.ndarray | None, keep: np.ndarray) -> list[Curve]:
     """Return the splines that are likeliest of held-out values of columns (d, n), lines between."""
     told = [_merged(x, weight) for x in columns]
-    found = _n_pieces(told)
+    step = max(1, CHUNK // columns.shape[1])
+    parts = [_n_pieces(told[i : i + step]) for i in range(0, len(told), step)]
+    found = [n for part in parts for n in part]
     bent = iter(
         _through_quantiles(*t, n) if n else _line() for t, n in zip(told, found, strict=True)
     )

@@ -16,7 +16,7 @@ from skebm._components import check_number
 
 FLOOR = 1e-3  # of the range of the pixels, under logarithms: a quarter of a step of bytes
 BLOCK = 1 << 22  # pixels whose residuals are held at a time
-FLAT = 1e-7  # of the largest deviation along a component: less is rounding
+FLAT = 1e-6  # of the largest deviation along a component: less is rounding
 
 
 class ImageFeatures(TransformerMixin, BaseEstimator):
@@ -33,7 +33,8 @@ class ImageFeatures(TransformerMixin, BaseEstimator):
         first, are the rows of X. None: a row is one line of pixels, as a spectrum is.
     n_components : int, default=50
         Principal components, at least 1. At most half of the pixels are taken, and fewer than there
-        are rows, so that a residual is left; more follow the images more closely.
+        are rows, so that a residual is left, and none along which images do not differ; more follow
+        the images more closely.
 
     Attributes
     ----------
@@ -42,10 +43,12 @@ class ImageFeatures(TransformerMixin, BaseEstimator):
     components_ : ndarray of shape (k, d)
         Principal directions, orthonormal.
     scale_ : ndarray of shape (k,)
-        Standard deviations of the rows along them, units of X; 1 where there is no deviation.
+        Standard deviations of the rows along them, units of X.
     floor_ : float
         c, a thousandth of the range of the pixels in ``fit``, units of X: a quarter of a step for
         images of bytes.
+    image_shape_ : tuple of int
+        Channels, height and width.
     n_features_in_ : int
         Number of pixels d.
     feature_names_in_ : ndarray of shape (d,)
@@ -110,13 +113,14 @@ class ImageFeatures(TransformerMixin, BaseEstimator):
         check_number("n_components", self.n_components, low=1, integer=True)
         X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
         n, d = X.shape
-        self._shape(d)
+        self.image_shape_ = self._shape(d)
         pca = PCA(min(self.n_components, math.ceil(d / 2), n - 1), random_state=0)
         with np.errstate(invalid="ignore"):  # shares of a variance of 0, where all rows are alike
-            pca.fit(X)
+            pca.fit(X.astype(np.float64, copy=False))  # squares of offsets would cancel
         deviation = np.sqrt(pca.explained_variance_)
-        self.mean_, self.components_ = pca.mean_, pca.components_
-        self.scale_ = np.where(deviation > FLAT * deviation.max(), deviation, 1)
+        real = deviation > FLAT * deviation.max()
+        self.mean_, self.components_ = pca.mean_, pca.components_[real]
+        self.scale_ = deviation[real]
         spread = float(X.max()) - float(X.min())
         self.floor_ = FLOOR * spread if spread > 0 else FLOOR
         return self
@@ -153,7 +157,7 @@ class ImageFeatures(TransformerMixin, BaseEstimator):
             ``component0`` and so on, ``log_residual``, ``log_horizontal``, ``log_vertical``.
         """
         check_is_fitted(self)
-        _, height, width = self._shape(self.n_features_in_)
+        _, height, width = self.image_shape_
         names = [f"component{k}" for k in range(len(self.scale_))] + ["log_residual"]
         names += ["log_horizontal"] * (width > 1) + ["log_vertical"] * (height > 1)
         return np.array(names, dtype=object)
@@ -162,7 +166,7 @@ class ImageFeatures(TransformerMixin, BaseEstimator):
         centered = X - self.mean_
         z = centered @ self.components_.T
         rest = np.sqrt(np.square(centered - z @ self.components_).mean(1))
-        images = X.reshape(len(X), *self._shape(X.shape[1]))
+        images = X.reshape(len(X), *self.image_shape_)
         steps = [np.abs(np.diff(images, axis=k)) for k in (3, 2) if images.shape[k] > 1]
         positive = np.column_stack([rest, *(step.mean((1, 2, 3)) for step in steps)])
         return np.hstack([z / self.scale_, np.log(positive + self.floor_)])

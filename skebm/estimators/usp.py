@@ -324,7 +324,7 @@ class USPDensity(DensityEstimator):
             self._n_points,
             repulsion,
             n_integration=n_integration,
-            n_restarts=self._n_points // RESTARTS if helped else 0,
+            n_restarts=-(-self._n_points // RESTARTS) if helped else 0,
             start=places("init", self.init, transform, run.device),
             box=box,
             optimization=run.optimization,

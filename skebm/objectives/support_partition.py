@@ -143,10 +143,12 @@ class PartitionLikelihood(Objective):
         x, buffers = draw(), state.buffers
         points, epsilon = buffers["points"], float(buffers["epsilon"])
         partition = self.partition or SupportPartition()
-        climb = partition.step_maximize * float(buffers.get("step_factor", 1.0))
+        rescued = float(buffers.get("step_factor", 1.0))  # which has lowered the rate as well
+        climb = partition.step_maximize * rescued
         partition = partition.with_params(epsilon=epsilon, step_maximize=climb)
         (group,) = state.optimizers["energy"].param_groups
-        partition = partition.annealed(FALL * group["lr"] / group["initial_lr"])
+        left = group["lr"] / group["initial_lr"] / rescued
+        partition = partition.annealed(FALL * left)
         if self.n_restarts:
             self._restart(buffers, rng)
         rate = partition.move(model, points, buffers["low"], buffers["high"], rng)
