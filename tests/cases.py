@@ -372,7 +372,7 @@ class FaultyBase(BaseComponent):
         self.error = error
 
     def fit(self, x, weight, rng):
-        raise self.error
+        raise type(self.error)(*self.error.args)  # another one, which keeps no trace of this raise
 
 
 class FaultyPartition(PartitionMethod):
@@ -382,7 +382,7 @@ class FaultyPartition(PartitionMethod):
         self.error = error
 
     def estimate(self, model, proposal, rng):
-        raise self.error
+        raise type(self.error)(*self.error.args)  # another one, which keeps no trace of this raise
 
 
 class Calls:
