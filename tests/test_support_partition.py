@@ -278,7 +278,8 @@ def test_annealed_steps_reach_the_optimum_of_eq_11():
     """The likeliest places, epsilon apart, are a disc; constant steps leave a cloud around it."""
     optimum = torch.tensor([0.25, 0.5, 0.75, 1.0]).sqrt()
     annealed = radii_on_a_gaussian(np.minimum(1, 1 + np.cos(np.pi * np.arange(24) / 24)))
-    torch.testing.assert_close(annealed, optimum, rtol=0.1, atol=0)  # the rim stays loose
+    torch.testing.assert_close(annealed[:3], optimum[:3], rtol=0.06, atol=0)
+    torch.testing.assert_close(annealed[3], optimum[3], rtol=0.1, atol=0)  # the rim stays loose
     assert (radii_on_a_gaussian([1.0] * 24) - optimum > 0.1).all()
 
 

@@ -32,11 +32,11 @@ from skebm import HybridCDDensity
 from skebm.diagnostics import run_chains
 from skebm.energies import Conv
 from skebm.exceptions import ConvergenceError
-from skebm.objectives import Optimization
 
 sys.path.append(str(Path(__file__).parents[3]))
 from examples.papers._images import Pictures, montage, read_pictures
 from examples.papers._paper import Kept, mode, print_table, print_title, save_figure
+from examples.papers.sp.outputs import of_images
 
 UPDATES = {"smoke": 2, "quick": 100, "full": 9370}
 STEPS = {"smoke": 3, "quick": 50, "full": 1000}
@@ -95,13 +95,7 @@ def estimator(name: str, batch: int, side: int, args: argparse.Namespace) -> Hyb
         data_noise=0.0,
         max_iter=UPDATES[args.mode],
         batch_size=batch,
-        optimizer=Optimization(
-            1e-4 if args.mode == "full" else 1e-3,
-            betas=(0.9, 0.999),
-            weight_decay=1e-4,
-            schedule="constant",
-            averaging=False,
-        ),
+        optimizer=of_images(args.mode),
         validation_fraction=0,
         log_partition=None,
         random_state=0,
