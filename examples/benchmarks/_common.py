@@ -53,6 +53,8 @@ def print_title(title: str, args: argparse.Namespace) -> None:
     """Print what is shown, and on what it ran."""
     print(title + (" [smoke: sizes are too small for the bars]" if args.smoke else ""))
     name = platform.processor() or platform.machine()
+    if torch.cuda.is_available():
+        name = f"{torch.cuda.get_device_name()}; {name}"
     seeds = "0" if args.seeds == 1 else f"0-{args.seeds - 1}"
     print(
         f"seeds {seeds}; {torch.get_num_threads()} torch threads; {name}, {os.cpu_count()} cores; "

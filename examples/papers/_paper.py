@@ -10,6 +10,7 @@ __all__ = [
     "mode",
     "paired",
     "plus_minus",
+    "print_hours",
     "print_table",
     "print_title",
     "save_figure",
@@ -18,7 +19,10 @@ __all__ = [
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +33,21 @@ sys.path.append(str(Path(__file__).parents[2]))
 from examples.benchmarks._common import Kept, paired, plus_minus, print_table
 from examples.benchmarks._common import print_title as _print_title
 
-MODES = ("smoke", "quick", "full")
+TIMED = (3, 13)  # updates of the two fits whose difference is the time of ten
 LOSS_SPANS = [f"{kind}, {third}" for kind in ("sd", "SNR") for third in ("early", "middle", "late")]
 
 
 def mode(doc: str, *, seeds: dict[str, int], **extra: dict[str, Any]) -> argparse.Namespace:
-    """Read --mode, --seeds, --threads, --output, extras; SKEBM_SMOKE=1 means --mode smoke."""
+    """Read --mode, one of those in `seeds`, --seeds, --threads, --output, --hours and extras.
+
+    SKEBM_SMOKE=1 means --mode smoke.
+    """
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0])
-    parser.add_argument("--mode", choices=MODES, default="quick", help="sizes (quick)")
+    parser.add_argument("--mode", choices=list(seeds), default="quick", help="sizes (quick)")
     parser.add_argument("--seeds", type=int, default=None, help=f"number of seeds ({seeds})")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (1)")
     parser.add_argument("--output", type=Path, default=Path("output"), help="folder of pictures")
+    parser.add_argument("--hours", action="store_true", help="tell how long training would take")
     for name, settings in extra.items():
         parser.add_argument(f"--{name}", **settings)
     args = parser.parse_args()
@@ -56,6 +64,42 @@ def mode(doc: str, *, seeds: dict[str, int], **extra: dict[str, Any]) -> argpars
 def print_title(title: str, args: argparse.Namespace) -> None:
     """Print what is shown, at which sizes, and on what it ran."""
     _print_title(f"{title}; mode {args.mode}", args)
+
+
+def print_hours(
+    fits: dict[str, tuple[Callable[[], Any], Any, int]], args: argparse.Namespace
+) -> None:
+    """Print how long the training of a mode would take on this machine, for ``--hours``.
+
+    `fits` has, by name, what makes an estimator, its rows and how often it is fitted in all. Ten
+    updates of each are timed, as the difference between fits of 13 and of 3; chains and tables
+    after the training are not counted.
+    """
+    rows, total = [], 0.0
+    for name, (make, X, times) in fits.items():
+        updates = make().max_iter
+        few, more = (_seconds(make(), X, n) for n in TIMED)
+        each = (more - few) / (TIMED[1] - TIMED[0])
+        hours = times * updates * each / 3600
+        total += hours
+        rows.append([name, updates, times, f"{1000 * each:.3g}", f"{hours:.3g}"])
+        print(f"{name}: {hours:.3g} hours", flush=True)
+    print_table(
+        ["fit", "updates", "fits", "ms an update", "hours"],
+        [*rows, ["all", *["-"] * 3, f"{total:.3g}"]],
+    )
+
+
+def _seconds(est: Any, X: Any, n_updates: int) -> float:
+    """Return the seconds of a short fit, without files of its own left behind."""
+    est.set_params(max_iter=n_updates, verbose=0)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of training that has hardly begun
+        if est.checkpoint_dir is not None:
+            est.set_params(checkpoint_dir=folder)
+        start = time.perf_counter()
+        est.fit(X)
+        return time.perf_counter() - start
 
 
 def mean_std(values: Sequence[float], digits: int = 3) -> str:
