@@ -11,7 +11,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt
 
-.PHONY: install test test-oldest extras demo bench docs site package lint clean
+.PHONY: install test test-cuda test-oldest extras demo bench docs site package lint clean
 .NOTPARALLEL: # one environment, one pip at a time
 
 install: $(VENV)/.installed
@@ -32,6 +32,10 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+
+# On a machine with a GPU, which the suite leaves alone.
+test-cuda: $(VENV)/.installed
+	CUDA_VISIBLE_DEVICES=$(or $(CUDA_VISIBLE_DEVICES),0) $(BIN)/python -m pytest -rs tests/test_cuda.py
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/demo.py

@@ -85,7 +85,7 @@ def exact_rows(estimator, n, seed=0, s=0.5):
 # -- run_chains ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sampler", [MALA(0.15), HMC(0.3), SGHMC(0.02)], ids=repr)
+@pytest.mark.parametrize("sampler", [MALA(0.15), HMC(0.3), SGHMC(0.005)], ids=repr)
 def test_exact_draws_stay_in_distribution(exact, sampler):
     chains = run_chains(exact, exact_rows(exact, 20_000), sampler=sampler, n_steps=25)
     assert chains.steps.tolist() == [0, 10, 20, 25]

@@ -36,7 +36,7 @@ class Trained(Packable):
     def __init__(self, component: Any, sizes: tuple, **state: torch.Tensor) -> None:
         self.component, self.sizes = component, tuple(sizes)
         device = next(iter(state.values())).device
-        network = component.build(*self.sizes, torch.Generator(device).manual_seed(0))
+        network = component.build(*self.sizes, torch.Generator(device).manual_seed(0)).to(device)
         self.network: torch.nn.Module = filled(network, state).requires_grad_(False).eval()
 
     def parts(self) -> dict[str, Any]:

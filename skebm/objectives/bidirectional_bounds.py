@@ -209,7 +209,7 @@ class BidirectionalBounds(Objective):
                 f"{latent_dim}. The generator's density needs a map onto no fewer dimensions."
             )
         shape = (math.prod(shape),) if component.flat else shape
-        module = component.build(latent_dim, shape, rng)
+        module = component.build(latent_dim, shape, rng).to(rng.device)
         return module if len(shape) == 1 else FlatRows(module)
 
     def init(self, model: Model, x: torch.Tensor, rng: torch.Generator) -> State:

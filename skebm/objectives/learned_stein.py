@@ -114,7 +114,7 @@ class LearnedStein(Objective):
         if isinstance(settings, TiedCritic):
             critic = settings.build(model, self.l2)
         else:
-            critic = settings.build(x.shape[1], rng)
+            critic = settings.build(x.shape[1], rng).to(x.device)
         rate = settings.learning_rate
         own = optimization if rate is None else optimization.with_params(learning_rate=rate)
         optimizers = {"energy": optimization.build(model.energy), "critic": own.build(critic)}

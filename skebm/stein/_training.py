@@ -142,7 +142,7 @@ def fit_critic(
     X, score = table
     parts = _split(len(X), settings.split, rng)
     rows = standardized(X, score, standardize, reference=parts[0], name=name)
-    network = settings.network.build(X.shape[1], rng)
+    network = settings.network.build(X.shape[1], rng).to(rng.device)
     critic = FittedCritic(network, rows.standardizer)
     train, held_out, test = (_tensors(rows, part, rng) for part in parts)
     history = _train(critic, train, held_out, settings, power, rng)
