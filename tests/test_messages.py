@@ -18,10 +18,11 @@ from sklearn.preprocessing import StandardScaler
 
 from skebm import EnergyDensity, HybridCDDensity, NCEDensity
 from skebm.bases import Gaussian
-from skebm.energies import MLP
+from skebm.energies import MLP, Model, Zero
+from skebm.estimators._run import Learned
 from skebm.exceptions import DataDegeneracyWarning, NormalizationWarning, SelectionWarning
 from skebm.metrics import best_within_error, log_likelihood_scorer, ood_metrics
-from skebm.objectives import NoiseContrastive, Optimization
+from skebm.objectives import HeldOut, NoiseContrastive, Optimization
 from skebm.ood import (
     ConformalNoveltyDetector,
     EnsembleDensity,
@@ -34,6 +35,7 @@ from skebm.ood import (
 from skebm.partition import AIS
 from skebm.samplers import MALA
 from skebm.stein import learned_stein_discrepancy
+from skebm.train import TrainState
 
 X = np.random.RandomState(0).normal(size=(100, 2))
 DAYS = [datetime.datetime(2020, 1, 1) + datetime.timedelta(days=i) for i in range(100)]
@@ -230,6 +232,18 @@ def test_a_rate_that_throws_the_energy_away_says_so(cls):
     with pytest.warns(ConvergenceWarning, match="learning_rate 10000 and went back; .* its base"):
         est = tiny(cls, learning_rate=1e4, max_iter=60).fit(rows)
     assert est.energy_kept_ is False
+
+
+@pytest.mark.parametrize(("base", "retries", "said"), [(1, 1, 0), (1, 2, 1), (0, 1, 1)])
+def test_an_energy_that_came_back_and_earned_nothing_did_not_diverge(base, retries, said):
+    """As on breast cancer with ScoreMatchingDensity: smaller steps were sound, and no better."""
+    model = Model(Zero(), Gaussian().fit(torch.zeros(5, 2), None, None) if base else None, 1.0)
+    state = TrainState(50, model, None, None, retries=retries)
+    learned = Learned(model, [state], HeldOut(0.0, -1.0, 0.1, 100.0), True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        learned.tell(0.002, False)
+    assert len(caught) == said
 
 
 def test_whether_the_energy_is_kept_is_said_and_shown(capsys):

@@ -21,7 +21,7 @@ from skebm.bases import Mixture
 from skebm.bases._conditional import Conditionals
 from skebm.bases.mixed import MixedBase, MixedMixture
 from skebm.data import Affine, Category, MixedTransform, Number, Schema
-from skebm.data.schema import lattice_step
+from skebm.data._columns import lattice_step
 from skebm.energies import MLP, Model
 from skebm.energies.coded import coded
 from skebm.estimators._completion import complete

@@ -116,9 +116,13 @@ class Learned(NamedTuple):
         return self.proposal
 
     def tell(self, learning_rate: float, verbose: bool) -> None:
-        """Warn if training diverged for nothing; say what became of the energy if `verbose`."""
+        """Warn if training diverged for nothing; say what became of the energy if `verbose`.
+
+        Over a base, an energy that ran away once and was sound with smaller steps may fail to earn
+        its place as any other does.
+        """
         retries = max((state.retries for state in self.states), default=0)
-        if retries and not (self.earned and self.model.base is not None):
+        if retries and (self.model.base is None or (not self.earned and retries > 1)):
             left = "" if self.earned else "; the model is its base alone"
             warn(
                 f"training diverged (rescues: {retries}) at learning_rate {learning_rate:g} and "
