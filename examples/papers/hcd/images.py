@@ -19,8 +19,9 @@ noise 0.03); parameters are averaged over the second half of the updates, but in
 Modes. *quick* averages pixels to 14 x 14 (color: 16 x 16), has a thin net without attention, short
 chains, few updates and a higher rate, a bank small enough to be used several times, and a quarter
 of the rows in the noise bracket of the hybrid: a quarter of an hour of a processor. *gpu* is what
-some minutes of one GPU give: all pixels, channels of 32 to 256 without attention, 50 steps and, for
-each fit, as many updates as two minutes allow. *full* takes the paper's network, steps and updates.
+some minutes of one GPU give: all pixels, channels of 32 to 256 without attention, 40 steps and,
+for each fit, as many updates as 108 seconds allow. *full* takes the paper's network, steps and
+updates.
 
 The models and what was measured are kept in the output folder, a scheme in a folder of its own: a
 run that was stopped goes on where it was. ``--only`` fits and measures some schemes and draws
@@ -100,7 +101,7 @@ SIZES = {
         2, 8, False, 30, 300, None, 3e-4, 0.25, 1000, 300, 10_000, 500, 150, 4000, 10_000
     ),
     "gpu": Size(
-        1, 32, False, 50, 20_000, 2.0, 2e-4, 1.0, 5000, 5000, 10_000, 1000, 100, 10_000, 10_000
+        1, 32, False, 40, 20_000, 1.8, 2e-4, 1.0, 5000, 2000, 10_000, 1000, 100, 10_000, 10_000
     ),
     "full": Size(
         1, 128, True, 500, 50_000, None, 1e-4, 1.0, 60_000, 100_000, 10_000, 5000, 500, 10_000,

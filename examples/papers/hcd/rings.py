@@ -41,6 +41,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from sklearn.mixture import GaussianMixture
 
 from skebm import HybridCDDensity
@@ -511,8 +512,9 @@ def fits(args: argparse.Namespace) -> dict[str, tuple[Callable[[], Any], np.ndar
     for setting in TITLES:
         X = rings(setting).sample(SIZES[args.mode].n_rows, random_state=0)
         for scheme in chosen_schemes(setting, args):
-            make = partial(estimator, scheme, setting, 0, args)
-            named[f"{setting}/{scheme}"] = (make, X, 1 if setting in ONE_SEED else args.seeds)
+            est = estimator(scheme, setting, 0, args).set_params(log_partition=None)
+            times = 1 if setting in ONE_SEED else args.seeds
+            named[f"{setting}/{scheme}"] = (partial(clone, est), X, times)
     return named
 
 
