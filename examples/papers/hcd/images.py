@@ -295,8 +295,8 @@ def ends(*args: object) -> np.ndarray:
 
 
 def packed(name: str, run: Chains) -> Found:
-    """Return records of chains under names of their own, and the last positions alone."""
-    values = run._replace(positions=run.positions[-1:])._asdict()
+    """Return records of chains under names of their own; of positions a panel at the end."""
+    values = run._replace(positions=run.positions[-1:, :N_SEEN].astype(np.float32))._asdict()
     return {f"{name} {key}": value for key, value in values.items()}
 
 
