@@ -640,6 +640,8 @@ def main() -> None:
     if args.only:
         return
     models = {n: r for n, r in results.items() if r is not None and r["updates"]}
+    if not models:
+        raise SystemExit(f"no scheme of {task.folder} is there to draw; leave --read out.")
     shown = {name: models[name] for name in SHOWN if name in models}
     if not color:
         table_2(models, task)
