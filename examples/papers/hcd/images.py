@@ -336,7 +336,7 @@ def measure(name: str, est: HybridCDDensity, task: Task) -> Found:
         result["copy ratio"] = copy_ratio(est, drawn[:32], seen)
         result["copy ratio, held-out"] = copy_ratio(est, data.X_test[:32], seen)
         tests["long"] = ends(est, "noise", size.long, size.n_drawn)
-        sampler = MALA(est.sampler_.step_size, n_warmup=size.from_data // 5)
+        sampler = MALA(est.sampler_.step_size, n_warmup=size.from_data // 2)
         result |= packed("mala", chains(est, "noise", size.from_data, N_SEEN, sampler, 100))
     if name in PAPER_FROM_BANK:
         tests["bank"] = ends(est, "bank", size.n_steps, min(size.bank, size.n_drawn))
@@ -581,11 +581,11 @@ def figure_9(models: dict[str, Found], task: Task) -> None:
         ax.axvline(size.n_steps, color="k", lw=0.8, ls=":")
         ax.set_title(name, fontsize=10)
         means = along.model_energy.mean(1)
-        at = [np.interp(share * size.long, along.steps, means) for share in (0.1, 0.5, 1)]
+        at = [np.interp(share * size.long, along.steps, means) for share in (0.25, 0.5, 1)]
         rows.append([name, *(f"{v:.4g}" for v in (level, result["drawn energy"].mean(), *at))])
     print("\nFigure 9: mean energies along chains from noise")
     print("(black: held-out images; dotted: the end of training chains)")
-    steps = [f"{share * size.long:.0f} steps" for share in (0.1, 0.5, 1)]
+    steps = [f"{share * size.long:.0f} steps" for share in (0.25, 0.5, 1)]
     print_table(["scheme", "held-out", f"{size.n_steps} steps", *steps], rows)
     print("paper: falls on for noise, comes to rest for the other four")
     save_figure(figure, task.args, f"{stem(task)}_figure_9.png")
@@ -598,7 +598,7 @@ def figure_8(models: dict[str, Found], task: Task) -> None:
     if BEST not in models:
         return
     along, n_steps = unpacked("mala", models[BEST]), task.size.from_data
-    frozen = along.acceptance[len(along.acceptance) // 4 :]
+    frozen = along.acceptance[len(along.acceptance) // 2 + 1 :]
     print(
         f"\nFigure 8, {BEST}: {n_steps} adjusted steps (paper: 50000), acceptance after warm-up "
         f"{frozen.mean():.3f} (target 0.67), step {along.step_size[-1] / TEMPERATURE:.3g} of E "
