@@ -104,27 +104,6 @@ def test_ctrl_c_in_a_reproduction_leaves_the_earlier_fit(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="the clock of a fit is a signal")
-def test_a_fit_whose_minutes_are_over_is_read_by_the_call_that_draws(tmp_path):
-    script = tmp_path / "short.py"
-    script.write_text(
-        "import sys\n"
-        f"sys.path.append({str(EXAMPLES.parent)!r})\n"
-        "from examples.papers.hcd import images\n"
-        "size = images.SIZES['smoke']._replace(max_iter=10**6, minutes=0.1)\n"
-        "images.SIZES['smoke'] = size\n"
-        "for arguments in (['--only', 'noise'], ['--read']):\n"
-        "    sys.argv[1:] = arguments\n"
-        "    images.main()\n"
-        "    (images.Path('output') / 'hcd_images_smoke_fashion/noise/found.npz').unlink()\n"
-    )
-    out = run_script(script, tmp_path)
-    updates = [line.split()[2] for line in out.splitlines() if line.startswith("noise: updates")]
-    assert len(updates) == 2 and updates[0] == updates[1] and 0 < int(updates[0][:-1]) < 10**6
-    assert "Table 2" in out and "hcd_images_figure_9.png" in out
-
-
-@pytest.mark.slow
 def test_model_selection_prints_its_searches_and_draws_the_curve(tmp_path):
     out = run_script(EXAMPLES / "model_selection.py", tmp_path)
     assert out.count("AUROC") >= 3

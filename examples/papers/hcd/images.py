@@ -14,19 +14,16 @@ What the paper did: CIFAR-10, Langevin with eps 1 and T 5e-5 (noise of sd 0.01 p
 the other set. Deviations: Fashion-MNIST and three other sets; features of a small classifier
 trained here, so the distances can be compared within the table only; pixels are clipped before
 features are taken; batch, optimizer, rate and data noise are not stated there (here 64 rows, Adam,
-noise 0.03); parameters are averaged over the second half of the updates, but in gpu mode.
+noise 0.03); parameters are averaged over the second half of the updates.
 
-Modes. *quick* averages pixels to 14 x 14 (color: 16 x 16), has a thin net without attention, short
+Quick mode averages pixels to 14 x 14 (color: 16 x 16), has a thin net without attention, short
 chains, few updates and a higher rate, a bank small enough to be used several times, and a quarter
-of the rows in the noise bracket of the hybrid: a quarter of an hour of a processor. *gpu* is what
-some minutes of one GPU give: all pixels, channels of 32 to 256 without attention, 40 steps and,
-for each fit, as many updates as 108 seconds allow. *full* takes the paper's network, steps and
-updates.
+of the rows in the noise bracket of the hybrid: a quarter of an hour of a processor. ``--mode full``
+(a GPU) takes the paper's network, step, temperature, 500 steps and 50,000 updates.
 
 The models and what was measured are kept in the output folder, a scheme in a folder of its own: a
 run that was stopped goes on where it was. ``--only`` fits and measures some schemes and draws
-nothing, so that several processes can share the work; a call with ``--read`` fits nothing, measures
-unfinished fits as far as they are, and draws.
+nothing, so that several processes can share the work.
 
 What quick mode can show: which schemes generate from noise, keep held-out images and lose energy
 without end. Not the quality of images: the hybrid has hardly left the noise after 300 updates, and
@@ -38,7 +35,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import time
 import warnings
@@ -46,7 +42,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from sklearn.mixture import GaussianMixture
 
 from skebm import HybridCDDensity
@@ -57,7 +52,6 @@ from skebm.metrics import frechet_distance, ood_metrics
 from skebm.objectives import ChainStart, Optimization
 from skebm.plots import ChainDisplay, EnergyHistogramDisplay
 from skebm.samplers import MALA, SampleBank, Sampler
-from skebm.train.checkpoint import read_checkpoint, write_checkpoint
 
 sys.path.append(str(Path(__file__).parents[3]))
 from examples.papers._images import Features, Pictures, montage, pooled, read_pictures
@@ -83,7 +77,6 @@ class Size(NamedTuple):
     attention: bool
     n_steps: int
     max_iter: int
-    minutes: float | None  # after which a fit ends where it is, without averaging
     learning_rate: float
     noise_share: float  # rows of the hybrid's noise bracket, for each row of data
     bank: int
@@ -96,18 +89,12 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "smoke": Size(2, 2, False, 2, 4, None, 1e-3, 0.25, 100, 6, 10, 40, 10, 100, 300),
-    "quick": Size(
-        2, 8, False, 30, 300, None, 3e-4, 0.25, 1000, 300, 10_000, 500, 150, 4000, 10_000
-    ),
-    "gpu": Size(
-        1, 32, False, 40, 20_000, 1.8, 2e-4, 1.0, 5000, 2000, 10_000, 1000, 100, 10_000, 10_000
-    ),
+    "smoke": Size(2, 2, False, 2, 4, 1e-3, 0.25, 100, 6, 10, 40, 10, 100, 300),
+    "quick": Size(2, 8, False, 30, 300, 3e-4, 0.25, 1000, 300, 10_000, 500, 150, 4000, 10_000),
     "full": Size(
-        1, 128, True, 500, 50_000, None, 1e-4, 1.0, 60_000, 100_000, 10_000, 5000, 500, 10_000,
-        50_000,
+        1, 128, True, 500, 50_000, 1e-4, 1.0, 60_000, 100_000, 10_000, 5000, 500, 10_000, 50_000
     ),
-}  # fmt: skip
+}
 # name: (init, lambda, the paper's FID from noise, its AUROC against SVHN)
 SCHEMES = {
     "data": ("data", None, 292.0, 0.95),
@@ -128,10 +115,6 @@ N_SEEN = 16  # images of a panel
 BY_LAMBDA = ["data", "hybrid, lambda 50", "hybrid, lambda 25", "hybrid, lambda 10", "noise"]
 OTHERS = {"MNIST": "mnist_test", "KMNIST": "kmnist_test", "NotMNIST": "notmnist_2k"}
 Found = dict[str, np.ndarray]  # what is measured on a model
-
-
-class Enough(KeyboardInterrupt):
-    """The minutes of a fit are over."""
 
 
 class Task(NamedTuple):
@@ -183,13 +166,8 @@ def estimator(name: str, task: Task) -> HybridCDDensity:
         start = start.with_params(bank=SampleBank(size.bank, fresh))
     elif start.scheme == "hybrid":
         start = start.with_params(noise_share=size.noise_share)
-    adam = Optimization(
-        size.learning_rate,
-        betas=(0.9, 0.999),
-        weight_decay=0,
-        schedule="constant",
-        averaging=size.minutes is None,
-    )
+    rate = size.learning_rate
+    adam = Optimization(rate, betas=(0.9, 0.999), weight_decay=0, schedule="constant")
     return HybridCDDensity(
         init=start,
         sampler="langevin",
@@ -220,46 +198,19 @@ def folder_of(name: str, task: Task) -> Path:
 def fitted(name: str, task: Task) -> tuple[HybridCDDensity | None, float]:
     """Return the model, or None where training diverged, and the seconds of this call."""
     start = time.perf_counter()
-    est, minutes = estimator(name, task), task.size.minutes
     try:
-        if task.args.read:
-            end_here(name, task)
-        elif minutes is not None:
-            signal.signal(signal.SIGALRM, _enough)
-            signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
-        try:
-            est.fit(task.data.X)
-        except Enough:
-            end_here(name, task)
-            est.fit(task.data.X)
-        finally:
-            if minutes is not None:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+        est = estimator(name, task).fit(task.data.X)
     except ConvergenceError as error:
         print(f"{name}, eps {EPS:g}: {error}", flush=True)
         est = None
     return est, time.perf_counter() - start
 
 
-def _enough(*_: object) -> None:
-    raise Enough
-
-
-def end_here(name: str, task: Task) -> None:
-    """Let a training that was stopped count as finished where it is."""
-    for path in folder_of(name, task).glob("*.0.pt"):
-        saved = read_checkpoint(path, torch.device("cpu"))
-        if saved is not None:
-            write_checkpoint(path, saved | {"finished": True})
-
-
-def found(name: str, task: Task) -> Found | None:
-    """Return what is measured on a scheme, of this run or read; None where there is nothing."""
+def found(name: str, task: Task) -> Found:
+    """Return what is measured on a scheme, of this run or read."""
     folder = folder_of(name, task)
     path = folder / "found.npz"
     if not path.exists():
-        if task.args.read and not list(folder.glob("*.0.pt")):
-            return None
         est, seconds = fitted(name, task)
         result = {"updates": np.array(0)} if est is None else measure(name, est, task)
         folder.mkdir(parents=True, exist_ok=True)
@@ -616,10 +567,9 @@ def figure_8(models: dict[str, Found], task: Task) -> None:
 def main() -> None:
     args = mode(
         __doc__,
-        seeds={"smoke": 1, "quick": 1, "gpu": 1, "full": 1},
+        seeds={"smoke": 1, "quick": 1, "full": 1},
         images={"choices": ["fashion", "cifar10"], "default": "fashion", "help": "which ones"},
         only={"nargs": "+", "choices": list(SHORT_NAMES), "help": "schemes; draws nothing"},
-        read={"action": "store_true", "help": "fit nothing, draw what is there"},
     )
     warnings.simplefilter("ignore", CheckpointWarning)  # fits are read again on purpose
     print_title("HCD Tables 1 and 2: images", args)
@@ -631,17 +581,15 @@ def main() -> None:
     if args.hours:
         return print_hours({n: (lambda n=n: estimator(n, task), data.X, 1) for n in names}, args)
     print(
-        f"data: {data.name}, {len(data.X)} rows; {size.n_steps} steps (paper: 500) for at most "
-        f"{size.max_iter} updates (paper: 50000) or {size.minutes or 'any'} minutes, eps {EPS:g}, "
-        f"T {TEMPERATURE:g}, width {size.width}, Adam {size.learning_rate:g}",
+        f"data: {data.name}, {len(data.X)} rows; {size.n_steps} steps (paper: 500) for "
+        f"{size.max_iter} updates (paper: 50000), eps {EPS:g}, T {TEMPERATURE:g}, width "
+        f"{size.width}, Adam {size.learning_rate:g}",
         flush=True,
     )
     results = {name: found(name, task) for name in names}
     if args.only:
         return
-    models = {n: r for n, r in results.items() if r is not None and r["updates"]}
-    if not models:
-        raise SystemExit(f"no scheme of {task.folder} is there to draw; leave --read out.")
+    models = {name: result for name, result in results.items() if result["updates"]}
     shown = {name: models[name] for name in SHOWN if name in models}
     if not color:
         table_2(models, task)
