@@ -22,8 +22,8 @@ of the rows in the noise bracket of the hybrid: a quarter of an hour of a proces
 (a GPU) takes the paper's network, step, temperature, 500 steps and 50,000 updates.
 
 The models and what was measured are kept in the output folder, a scheme in a folder of its own: a
-run that was stopped goes on where it was. ``--only`` fits and measures some schemes and draws
-nothing, so that several processes can share the work.
+run that was stopped goes on where it was, and several processes can share the work, each with some
+schemes (``--only``). ``--updates`` trains longer or shorter.
 
 What quick mode can show: which schemes generate from noise, keep held-out images and lose energy
 without end. Not the quality of images: the hybrid has hardly left the noise after 300 updates, and
@@ -134,11 +134,14 @@ class Task(NamedTuple):
 def prepare(args: argparse.Namespace) -> Task:
     """Read the images."""
     size = SIZES[args.mode]
+    size = size._replace(max_iter=args.updates or size.max_iter)
     if args.images == "cifar10":
         data = read_color(size.pool)
     else:
         data = read_pictures("fashion_mnist_train", "fashion_mnist_test", OTHERS, pool=size.pool)
-    return Task(args, size, data, args.output / f"hcd_images_{args.mode}_{args.images}")
+    folder = f"hcd_images_{args.mode}_{args.images}"
+    folder += f"_{args.updates}" if args.updates else ""
+    return Task(args, size, data, args.output / folder)
 
 
 def read_color(pool: int) -> Pictures:
@@ -569,7 +572,8 @@ def main() -> None:
         __doc__,
         seeds={"smoke": 1, "quick": 1, "full": 1},
         images={"choices": ["fashion", "cifar10"], "default": "fashion", "help": "which ones"},
-        only={"nargs": "+", "choices": list(SHORT_NAMES), "help": "schemes; draws nothing"},
+        only={"nargs": "+", "choices": list(SHORT_NAMES), "help": "some of the schemes"},
+        updates={"type": int, "help": "how many, in place of the mode's"},
     )
     warnings.simplefilter("ignore", CheckpointWarning)  # fits are read again on purpose
     print_title("HCD Tables 1 and 2: images", args)
@@ -587,17 +591,16 @@ def main() -> None:
         flush=True,
     )
     results = {name: found(name, task) for name in names}
-    if args.only:
-        return
     models = {name: result for name, result in results.items() if result["updates"]}
     shown = {name: models[name] for name in SHOWN if name in models}
     if not color:
         table_2(models, task)
         table_1(models, task)
-    figure_3(shown, task, "Figure 4" if color else "Figure 3")
-    figure_5(shown, task, "Figure 10" if color else "Figure 5")
-    figure_6(shown, task)
-    figure_9(shown, task)
+    if shown:
+        figure_3(shown, task, "Figure 4" if color else "Figure 3")
+        figure_5(shown, task, "Figure 10" if color else "Figure 5")
+        figure_6(shown, task)
+        figure_9(shown, task)
     if not color:
         figure_7(models, task)
         figure_8(models, task)
