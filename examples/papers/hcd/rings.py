@@ -23,7 +23,9 @@ batches of 100, no noise on the data: the paper states none of these. Parameters
 the second half of the updates, and the hybrid has one chain from noise for four from data. A bank
 has as many rows for each draw as the paper's 60,000 for 10,000 updates of 100. Models and results
 are kept in the output folder, so that a run that was stopped goes on where it was; seconds are of
-the processor. Quick mode takes half an hour of one, with ``--seeds 1`` a quarter.
+the processor. Quick mode takes half an hour of one, with ``--seeds 1`` a quarter. ``--only`` trains
+some schemes and draws nothing, so that several processes can share the work; ``--read`` prints the
+tables of what is kept.
 """
 
 from __future__ import annotations
@@ -32,11 +34,14 @@ import argparse
 import sys
 import time
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from sklearn.mixture import GaussianMixture
 
 from skebm import HybridCDDensity
@@ -59,6 +64,7 @@ from examples.papers._paper import (
     loss_curves,
     mean_std,
     mode,
+    print_hours,
     print_table,
     print_title,
     save_figure,
@@ -314,8 +320,8 @@ def table(setting: str, results: dict[str, list[list[str]]]) -> None:
         likelihood, stderr, kl, exact, *rings_, off, seconds = values.T
         sure = (stderr <= VAGUE).sum()
         masses = " ".join(f"{r.mean():.2f}" for r in rings_)
-        cells = [mean_std(likelihood, 2), f"{stderr.max():.3f}", f"{sure} of {len(stderr)}"]
-        cells += [mean_std(kl), mean_std(exact, 1), masses]
+        cells = [with_seeds(likelihood, 2), f"{stderr.max():.3f}", f"{sure} of {len(stderr)}"]
+        cells += [with_seeds(kl, 3), with_seeds(exact, 1), masses]
         lost = len(found) - len(values)
         name = f"{scheme} ({lost} of {len(found)} diverged)" if lost else scheme
         rows.append([name, *cells, f"{off.mean():.2f}", f"{seconds.mean():.0f}"])
@@ -327,6 +333,12 @@ def table(setting: str, results: dict[str, list[list[str]]]) -> None:
     columns = ["scheme", "held-out log likelihood", "stderr of log Z", "below 0.05", "KL on slice"]
     columns += ["exact log density of samples", "rings", "off", "CPU s"]
     print_table(columns, rows)
+
+
+def with_seeds(values: np.ndarray, digits: int) -> str:
+    """Write mean and standard deviation over seeds, and the values themselves."""
+    alone = ", ".join(f"{v:.{digits}f}" for v in values)
+    return f"{mean_std(values, digits)} ({alone})" if len(values) > 1 else alone
 
 
 def gaussian(density: RingsDensity, new: np.ndarray) -> list[str]:
@@ -471,24 +483,65 @@ def figure_8(setting: str, est: HybridCDDensity, args: argparse.Namespace) -> No
     save_figure(figure, args, f"hcd_figure_8_{setting}.png")
 
 
+def schemes_of(setting: str, smoke: bool = False) -> tuple[str, ...]:
+    """Return the schemes that are trained in a setting."""
+    return ONLY.get(setting, ("data", "hybrid") if smoke else SCHEMES)
+
+
+def chosen_schemes(setting: str, args: argparse.Namespace) -> list[str]:
+    """Return those of a setting's schemes that this call is about."""
+    schemes = schemes_of(setting, args.smoke)
+    return [c for c in schemes if not args.only or f"{setting}/{c}" in args.only]
+
+
+def of_seeds(setting: str, scheme: str, args: argparse.Namespace) -> list[list[str]]:
+    """Return a row for each seed, trained now or from the scheme's file."""
+    path = args.output / f"hcd_rings_{args.mode}_{setting}_{scheme}.csv"
+    kept = Kept(path, COLUMNS, key=3)
+    if args.read:
+        return kept.rows
+    seeds = range(1 if setting in ONE_SEED else args.seeds)
+    return [
+        kept.get([setting, scheme, s], lambda s=s: one(setting, scheme, s, args)) for s in seeds
+    ]
+
+
+def fits(args: argparse.Namespace) -> dict[str, tuple[Callable[[], Any], np.ndarray, int]]:
+    """Return what `print_hours` times."""
+    named = {}
+    for setting in TITLES:
+        X = rings(setting).sample(SIZES[args.mode].n_rows, random_state=0)
+        for scheme in chosen_schemes(setting, args):
+            est = estimator(scheme, setting, 0, args).set_params(log_partition=None)
+            times = 1 if setting in ONE_SEED else args.seeds
+            named[f"{setting}/{scheme}"] = (partial(clone, est), X, times)
+    return named
+
+
 def main() -> None:
-    args = mode(__doc__, seeds={"smoke": 1, "quick": 3, "full": 3})
+    names = [f"{setting}/{scheme}" for setting in TITLES for scheme in schemes_of(setting)]
+    args = mode(
+        __doc__,
+        seeds={"smoke": 1, "quick": 3, "full": 3},
+        only={"nargs": "+", "choices": names, "help": "settings and schemes; draws nothing"},
+        read={"action": "store_true", "help": "print the tables of what is kept, no more"},
+    )
     warnings.simplefilter("ignore", NormalizationWarning)  # errors of log Z are in the table
     warnings.simplefilter("ignore", CheckpointWarning)  # models are read again on purpose
     print_title("HCD: rings in ten dimensions", args)
+    if args.hours:
+        return print_hours(fits(args), args)
     thin_directions()
-    kept = Kept(args.output / f"hcd_rings_{args.mode}.csv", COLUMNS, key=3)
     for setting in TITLES:
-        schemes = ONLY.get(setting, ("data", "hybrid") if args.smoke else SCHEMES)
-        n_seeds = 1 if setting in ONE_SEED else args.seeds
         results = {
-            scheme: [
-                kept.get([setting, scheme, s], lambda c=scheme, s=s, p=setting: one(p, c, s, args))
-                for s in range(n_seeds)
-            ]
-            for scheme in schemes
+            scheme: of_seeds(setting, scheme, args) for scheme in chosen_schemes(setting, args)
         }
+        results = {scheme: rows for scheme, rows in results.items() if rows}
+        if args.only or not results:
+            continue
         table(setting, results)
+        if args.read:
+            continue
         models = first(setting, results, args)
         if models:
             figure_2(setting, models, args)
