@@ -334,14 +334,17 @@ def fits(names: list[str], args: argparse.Namespace) -> dict[str, tuple]:
     table = {
         name: (lambda m=name: estimator(m, 0, False, args), X, n if name in OURS else 2 * n)
         for name in names
+        if wanted(name, args)
     }
+    if wanted("changes", args):
+        table["changes"] = (lambda: recipe("ours, persistent", CHOICE, args), X, len(CHANGES))
     steps = {
         f"figure 3, {name}, {eta}": (lambda m=name, e=eta: with_step(m, e, args), X, 1)
         for name in FIGURE_3
         for eta in ETAS
+        if wanted("figure 3", args)
     }
-    changes = {"changes": (lambda: recipe("ours, persistent", CHOICE, args), X, len(CHANGES))}
-    return table | changes | steps
+    return table | steps
 
 
 def main() -> None:

@@ -243,6 +243,7 @@ def main() -> None:
                 STAGES[args.mode],
             )
             for name, batch in models
+            if wanted(f"{name} {batch}", args)
         }
         return print_hours(fits, args)
     table = [row for key in models for row in found(*key, data, args)]

@@ -257,7 +257,7 @@ def main() -> None:
     print_title("SP section 4.2: beta and gamma", args)
     names = list(OUTPUTS)[-2:] if args.smoke else list(OUTPUTS)
     if args.hours:
-        return print_hours(fits(names, args), args)
+        return print_hours(fits([n for n in names if wanted(n, args)], args), args)
     sizes = {"MNIST": IMAGES[args.mode], "eight modes": TOY[args.mode]}
     sizes = {data: size for data, size in sizes.items() if size[0]}
     results = {(data, name): found(data, name, args) for data in sizes for name in names}
