@@ -186,16 +186,18 @@ def draw(results: dict[tuple[str, str], np.ndarray], args: argparse.Namespace) -
     """Beta and gamma over training, one line for each energy, mean over seeds."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, 2, figsize=(8, 5.6), sharex=True)
+    kinds = sorted({data for data, _ in results})
+    size = {"figsize": (4 * len(kinds), 5.6), "sharex": True, "squeeze": False}
+    figure, axes = plt.subplots(2, len(kinds), **size)
     share = np.arange(STAGES + 1) / STAGES
     for (data, name), rows in results.items():
         for row in range(2):  # beta, gamma
             values = rows[:, row * STAGES : (row + 1) * STAGES].mean(0)
             if np.isfinite(values).any():
-                axes[row, int(data == "MNIST")].plot(share, [0, *values], "o-", label=name)
-        axes[0, 0].set_ylabel("beta"), axes[1, 0].set_ylabel("gamma")
-    for ax, title in zip(axes[0], ("eight modes", "MNIST"), strict=True):
-        ax.set_title(title)
+                axes[row, kinds.index(data)].plot(share, [0, *values], "o-", label=name)
+    axes[0, 0].set_ylabel("beta"), axes[1, 0].set_ylabel("gamma")
+    for ax, data in zip(axes[0], kinds, strict=True):
+        ax.set_title(data)
     for ax in axes.flat:
         ax.axhline(0, color="gray", lw=0.6)
         if ax.lines[1:]:
@@ -271,7 +273,7 @@ def main() -> None:
             [summary(data, name, results[data, name]) for name in names],
         )
     print("\npaper, MNIST: beta rises to about 1, gamma goes to 0")
-    if not args.only:
+    if not args.only and any(map(len, results.values())):
         draw({key: values for key, values in results.items() if len(values)}, args)
 
 
