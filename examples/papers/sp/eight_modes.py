@@ -90,7 +90,8 @@ FIGURE_3 = ("SGLD", "SGLD, quadratic")  # its schemes
 FASTER = 10  # SGHMC's step, times the paper's, and the fewer steps of quick mode
 COLUMNS = ["scheme", "seed", "averaged"]
 COLUMNS += ["K-S", "benchmark", "KL on grid", "outside", "gap", "CPU s"]
-PARTS = [*OURS, *ROWS, "changes", "figure 3"]  # what --only can name
+MEANS = ", averaged"  # after a scheme's name: with the mean of its parameters
+PARTS = [*OURS, *ROWS, *(name + MEANS for name in ROWS), "changes", "figure 3"]  # for --only
 
 
 def recipe(name: str, seed: int, args: argparse.Namespace) -> HybridCDDensity:
@@ -298,12 +299,12 @@ def ablation(args: argparse.Namespace) -> None:
 
 def found(name: str, averaging: bool, args: argparse.Namespace) -> np.ndarray:
     """Return the measurements of the seeds, a row for each, nan where training diverged."""
-    kept = Kept(args.output / f"sp_eight_modes_{args.mode} {name}.csv", COLUMNS, key=3)
-    if wanted(name, args):
+    part = name + MEANS if averaging else name
+    kept = Kept(args.output / f"sp_eight_modes_{args.mode} {part}.csv", COLUMNS, key=3)
+    if wanted(part, args):
         for seed in range(args.seeds):
             kept.get([name, seed, averaging], lambda s=seed: one(name, s, averaging, args))
-    rows = [row[3:] for row in kept.rows if row[2] == str(averaging)]
-    return np.array(rows, dtype=float).reshape(-1, len(COLUMNS) - 3)
+    return np.array([row[3:] for row in kept.rows], dtype=float).reshape(-1, len(COLUMNS) - 3)
 
 
 def summary(name: str, args: argparse.Namespace) -> list[object]:
@@ -311,15 +312,15 @@ def summary(name: str, args: argparse.Namespace) -> list[object]:
     paper_ks, paper_kl = (OURS | ROWS)[name][:2]
     every = found(name, False, args)
     values = every[np.isfinite(every).all(1)]
-    if not len(values):
-        why = "diverged" if len(every) else "-"
-        return [name, why, f"{paper_ks:.3f}", "-", "-", "-", f"{paper_kl:.3f}", *["-"] * 6]
     averaged = ["-", "-"]
     if name not in OURS:  # which keeps its best snapshot
         means = found(name, True, args)
         sound = means[np.isfinite(means).all(1)]
-        left = "" if len(sound) == len(every) else f" ({len(sound)} of {len(every)})"
+        left = f" ({len(sound)} of {len(means)})"
         averaged = [mean_std(sound[:, j]) + left if len(sound) else "-" for j in (0, 2)]
+    if not len(values):
+        why, paper = "diverged" if len(every) else "-", [f"{p:.3f}" for p in (paper_ks, paper_kl)]
+        return [name, why, paper[0], averaged[0], "-", "-", paper[1], averaged[1], *["-"] * 5]
     ks, bench, kl, outside, gap, seconds = values.T
     good = ks.mean() <= BARS[0] and kl.mean() <= BARS[1] and len(values) == len(every)
     cells = [mean_std(ks), f"{paper_ks:.3f}", averaged[0], mean_std(bench)]
@@ -332,9 +333,10 @@ def fits(names: list[str], args: argparse.Namespace) -> dict[str, tuple]:
     """Return all trainings of the mode, for --hours."""
     X, n = eight_modes().sample(60_000, random_state=0), args.seeds
     table = {
-        name: (lambda m=name: estimator(m, 0, False, args), X, n if name in OURS else 2 * n)
+        name + mean: (lambda m=name: estimator(m, 0, False, args), X, n)
+        for mean in ("", MEANS)
         for name in names
-        if wanted(name, args)
+        if name + mean in PARTS and wanted(name + mean, args)
     }
     if wanted("changes", args):
         table["changes"] = (lambda: recipe("ours, persistent", CHOICE, args), X, len(CHANGES))

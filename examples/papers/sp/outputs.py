@@ -6,7 +6,7 @@ beta. Here both start at 0, on eight modes (SGLD, as in ``eight_modes.py``) and 
 What each is worth: the grid KL on eight modes, and on MNIST the mean energy of chains after the
 steps of training and after ten times as many. ``--mode full`` (a GPU) takes the paper's lengths.
 
-``--mode gpu`` is what some minutes give of images at their size: 28 x 28, up to 1,200 updates of 50
+``--mode gpu`` is what some minutes give of images at their size: 28 x 28, up to 800 updates of 50
 steps, on a GPU or one core for each energy; ``--seconds`` ends a training at the last quarter that
 fits in. ``--only`` names the energies that a call fits, so that calls can share the folder; without
 a name it reads what is there and draws.
@@ -61,7 +61,7 @@ OUTPUTS = {
 STAGES = 4  # of training, at whose ends beta and gamma are read
 # updates, steps; gpu mode has images alone
 TOY = {"smoke": (20, 5), "quick": (1200, 50), "gpu": (0, 0), "full": (6000, 500)}
-IMAGES = {"smoke": (4, 4), "quick": (100, 50), "gpu": (1200, 50), "full": (9368, 1000)}
+IMAGES = {"smoke": (4, 4), "quick": (100, 50), "gpu": (800, 50), "full": (9368, 1000)}
 POOL = {"smoke": 2, "quick": 2, "gpu": 1, "full": 1}
 BOX = ([-1.6, -1.6], [1.6, 1.6])
 WIDER = ([-4.0, -4.0], [4.0, 4.0])
