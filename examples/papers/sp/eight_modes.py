@@ -213,7 +213,8 @@ def draw(names: list[str], args: argparse.Namespace) -> None:
 
 def with_step(name: str, eta: float, args: argparse.Namespace) -> HybridCDDensity:
     """Return the scheme at another step, for Figure 3."""
-    return estimator(name, 0, False, args).set_params(sampler=Langevin(eta))
+    est = estimator(name, 0, False, args)
+    return est.set_params(sampler=Langevin(eta), log_partition=None)
 
 
 def steepness(name: str, eta: float, args: argparse.Namespace) -> list[float]:
@@ -246,7 +247,7 @@ def landscape(args: argparse.Namespace) -> None:
     columns = ["scheme", "eta", "range of E", "|grad E| at data", "on the square", "drift/noise"]
     kept = Kept(args.output / f"sp_eight_modes_{args.mode} figure 3.csv", columns, key=2)
     if wanted("figure 3", args):
-        for name in FIGURE_3:
+        for name in FIGURE_3[:1] if args.smoke else FIGURE_3:
             for eta in ETAS:
                 kept.get([name, eta], lambda n=name, e=eta: steepness(n, e, args))
     if not kept.rows:
@@ -258,11 +259,11 @@ def landscape(args: argparse.Namespace) -> None:
     print_table(columns, [[*row[:2], *map(float, row[2:])] for row in kept.rows])
     if args.only:
         return
-    figure, axes = plt.subplots(
-        len(FIGURE_3), len(ETAS), figsize=(4 * len(ETAS), 3.2 * len(FIGURE_3)), layout="constrained"
-    )
+    names = list(dict.fromkeys(row[0] for row in kept.rows))
+    size = {"figsize": (4 * len(ETAS), 3.2 * len(names)), "squeeze": False}
+    figure, axes = plt.subplots(len(names), len(ETAS), layout="constrained", **size)
     axis = np.linspace(-2, 2, 120)
-    for ax_row, name in zip(axes, FIGURE_3, strict=True):
+    for ax_row, name in zip(axes, names, strict=True):
         for ax, eta in zip(ax_row, ETAS, strict=True):
             ax.set_title(f"{name}, eta = {eta}", fontsize=9)
             if (path := landscape_path(name, eta, args)).exists():
