@@ -7,7 +7,7 @@ training length (Figure 5), with the drift of a step against its noise, energies
 pixels beyond [-1, 1]. ``--mode full`` (a GPU) takes the paper's Table 4: 28 x 28, eta 5e-6, 1000
 steps, 64 rows, 10 epochs of 60,000 rows = 9,370 updates, Adam 1e-4 with decay 1e-4.
 
-``--mode gpu`` is what some minutes of one GPU give, at the size of the images: 28 x 28, up to 3,000
+``--mode gpu`` is sized for some minutes of one GPU, at the size of the images: 28 x 28, up to 3,000
 updates of 100 steps of 5e-5, whose sum is the paper's 0.005, Adam 1e-3, the last parameters. It
 trains in stages of 200 updates, keeps the model of each, and ends after ``--seconds``; ``--only``
 names the schemes that a call fits, so that three calls can share the folder, and ``--only`` without

@@ -13,7 +13,7 @@ gray of [-1, 1].
 Quick mode, seed 0, 105 CPU seconds on two shared cores: no model has come to digits. Samples of the
 strided network are less rough than LeNet's; neither other finding of the paper shows.
 
-``--mode gpu`` is what some minutes of one GPU give: 28 x 28, up to 1,200 updates of 50 steps in
+``--mode gpu`` is sized for some minutes of one GPU: 28 x 28, up to 1,200 updates of 50 steps in
 six stages, after each of which a model is measured; ``--seconds`` ends the training of a model
 early. ``--only`` names the models that a call fits, so that calls can share the folder; without a
 name it reads what is there and draws.

@@ -6,7 +6,7 @@ beta. Here both start at 0, on eight modes (SGLD, as in ``eight_modes.py``) and 
 What each is worth: the grid KL on eight modes, and on MNIST the mean energy of chains after the
 steps of training and after ten times as many. ``--mode full`` (a GPU) takes the paper's lengths.
 
-``--mode gpu`` is what some minutes give of images at their size: 28 x 28, up to 800 updates of 50
+``--mode gpu`` is sized for some minutes, for images at their size: 28 x 28, up to 800 updates of 50
 steps, on a GPU or one core for each energy; ``--seconds`` ends a training at the last quarter that
 fits in. ``--only`` names the energies that a call fits, so that calls can share the folder; without
 a name it reads what is there and draws.
