@@ -83,11 +83,11 @@ class DenseNet(torch.nn.Module):
 
 
 class BatchNormed(torch.nn.Module):
-    """The strided network of Table 3 with maps normalized by mean and variance of their batch.
+    """The layers of Table 3, with maps normalized by mean and variance of their batch.
 
     The statistics are those of the rows that come together: in a step of the chains the chains, in
     an update data and samples. So a row's energy depends on the others, and there is no density;
-    the estimators refuse torch's own modules for that.
+    the estimators refuse torch's own modules for that. Weights start as torch has them.
     """
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
