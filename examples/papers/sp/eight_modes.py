@@ -4,10 +4,11 @@ Six ways to train a plain energy by maximum likelihood: Langevin (SGLD) or SGHMC
 or from noise, linear or quadratic output. Two-sample Kolmogorov-Smirnov distance of 1,000 samples
 from long chains, and grid KL on [-1.6, 1.6]^2, beside the paper's numbers and beside two draws of
 the data. The parameters are the last ones, as in the paper; their mean over the second half of the
-updates stands beside them. ``--mode full`` takes 6,000 updates of 500 steps: the paper's 10 epochs
-of batches of 100, of 60,000 rows as in its author's code. ``--mode quick`` takes 1,500 updates of
-50 steps, a fortieth of the paper's chain steps; SGHMC has ten times the paper's step there, so that
-its chains have the paper's length in time.
+updates stands beside them, on the same seeds. ``--mode full`` takes 6,000 updates of 500 steps: the
+paper's 10 epochs of batches of 100, of 60,000 rows as in its author's code. ``--mode quick`` takes
+1,500 updates of 50 steps, a fortieth of the paper's chain steps; SGHMC has ten times the paper's
+step there, so that its chains have the paper's length in time. ``--only`` names the parts that a
+call computes, so that calls can share the folder; without a name it reads what is there.
 
 The first two rows are our recipes, chosen on seed 10: SGHMC with a step of 0.05, the paper's
 f + gamma sqrt(n) |x|^2 of section 4.2 as the energy, a smoother perceptron, Adam with a cosine
@@ -16,8 +17,9 @@ chains, from noise 1,000 of 100 steps of 150: 60,000 and 100,000 chain steps ins
 3 million. A last table changes one setting at a time: it is the quadratic output whose chains fly
 apart.
 
-Quick mode, seeds 0 to 4 on two shared cores, 1,300 CPU seconds: in a bank KL 0.014 and K-S 0.058,
-from noise 0.089 and 0.077; the paper's rows have KL 0.24 to 0.64 (there 0.08 to 0.46).
+Quick mode, seeds 0 to 4 on two shared cores, 1,300 CPU seconds without the averaged rows and
+Figure 3: in a bank KL 0.014 and K-S 0.058, from noise 0.089 and 0.077; the paper's rows have KL
+0.24 to 0.64 (there 0.08 to 0.46), averaged 0.26 to 0.89, in 19 to 41 CPU seconds a fit.
 
 Deviations: the KL is also given with the mass of the model outside the grid; SGHMC moves the
 momentum first (the printed order is off by a factor 1.8 here); "m" of the paper's table is the
@@ -46,7 +48,16 @@ from skebm.objectives import ChainStart, Optimization
 from skebm.samplers import SGHMC, Langevin, SampleBank
 
 sys.path.append(str(Path(__file__).parents[3]))
-from examples.papers._paper import Kept, mean_std, mode, print_table, print_title, save_figure
+from examples.papers._paper import (
+    Kept,
+    mean_std,
+    mode,
+    print_hours,
+    print_table,
+    print_title,
+    save_figure,
+)
+from examples.papers.sp._stages import only, wanted
 
 BOX = ([-1.6, -1.6], [1.6, 1.6])
 WIDER = ([-4.0, -4.0], [4.0, 4.0])
@@ -75,10 +86,13 @@ CHANGES = {
     "output f": {"energy__learn_gamma": False},
     "Adam's betas 0.5, 0.99": {"optimizer__betas": (0.5, 0.99)},
 }
-AVERAGED = {"smoke": 1, "quick": 1, "full": 5}  # seeds with averaged parameters beside
+ETAS = (0.001, 0.003, 0.01, 0.03, 0.1)  # of Figure 3
+FIGURE_3 = ("SGLD", "SGLD, quadratic")  # its schemes
 FASTER = 10  # SGHMC's step, times the paper's, and the fewer steps of quick mode
 COLUMNS = ["scheme", "seed", "averaged"]
 COLUMNS += ["K-S", "benchmark", "KL on grid", "outside", "gap", "CPU s"]
+MEANS = ", averaged"  # after a scheme's name: with the mean of its parameters
+PARTS = [*OURS, *ROWS, *(name + MEANS for name in ROWS), "changes", "figure 3"]  # for --only
 
 
 def recipe(name: str, seed: int, args: argparse.Namespace) -> HybridCDDensity:
@@ -198,33 +212,69 @@ def draw(names: list[str], args: argparse.Namespace) -> None:
     save_figure(figure, args, "sp_figure_2.png")
 
 
+def with_step(name: str, eta: float, args: argparse.Namespace) -> HybridCDDensity:
+    """Return the scheme at another step, for Figure 3."""
+    est = estimator(name, 0, False, args)
+    return est.set_params(sampler=Langevin(eta), log_partition=None)
+
+
+def steepness(name: str, eta: float, args: argparse.Namespace) -> list[float]:
+    """Train at a step; keep the energies on a grid; return their range and slopes."""
+    X = eight_modes().sample(60_000, random_state=0)
+    try:
+        est = with_step(name, eta, args).fit(X)
+    except ConvergenceError as error:
+        print(f"{name}, eta {eta}: {error}", flush=True)
+        return [float("nan")] * 4
+    axis = np.linspace(-2, 2, 120)
+    grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+    energy = est.energy_samples(grid)
+    np.save(landscape_path(name, eta, args), energy.reshape(120, 120))
+    at_data, everywhere = (
+        float(np.linalg.norm(est.score_function(rows), axis=1).mean()) for rows in (X[:2000], grid)
+    )
+    step = est.sampler_.step_size
+    if step < 0.9 * eta:  # more than rounding
+        print(f"{name}, eta {eta}: rescues have lowered the step to {step:.2g}", flush=True)
+    return [float(np.ptp(energy)), at_data, everywhere, at_data * (eta / 2) ** 0.5]
+
+
+def landscape_path(name: str, eta: float, args: argparse.Namespace) -> Path:
+    """Return where the energies of Figure 3 are kept."""
+    return args.output / f"sp_eight_modes_{args.mode} figure 3 {name} {eta}.npy"
+
+
 def landscape(args: argparse.Namespace) -> None:
     """Figure 3: energies against the step size; the paper finds steeper ones for smaller steps."""
     import matplotlib.pyplot as plt
 
-    etas = (0.001, 0.01, 0.1)
+    columns = ["scheme", "eta", "range of E", "|grad E| at data", "on the square", "drift/noise"]
+    kept = Kept(args.output / f"sp_eight_modes_{args.mode} figure 3.csv", columns, key=2)
+    if wanted("figure 3", args):
+        for name in FIGURE_3[:1] if args.smoke else FIGURE_3:
+            for eta in ETAS[:2] if args.smoke else ETAS:
+                kept.get([name, eta], lambda n=name, e=eta: steepness(n, e, args))
+    if not kept.rows:
+        return
+    print(
+        "\nFigure 3: energies on [-2, 2]^2 against the step size, seed 0; drift of a step over its"
+    )
+    print("noise at the data")
+    rows = sorted(kept.rows, key=lambda row: (row[0], float(row[1])))
+    print_table(columns, [[*row[:2], *map(float, row[2:])] for row in rows])
+    if args.only:
+        return
+    names = list(dict.fromkeys(row[0] for row in rows))
+    size = {"figsize": (3.2 * len(ETAS), 2.6 * len(names)), "squeeze": False}
+    figure, axes = plt.subplots(len(names), len(ETAS), layout="constrained", **size)
     axis = np.linspace(-2, 2, 120)
-    grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
-    X = eight_modes().sample(60_000, random_state=0)
-    figure, axes = plt.subplots(1, len(etas), figsize=(4 * len(etas), 3.4), layout="constrained")
-    rows = []
-    for ax, eta in zip(axes, etas, strict=True):
-        est = estimator("SGLD, quadratic", 0, False, args)
-        est.set_params(sampler=Langevin(eta), max_iter=max(20, UPDATES[args.mode] // 4))
-        try:
-            est.fit(X)
-        except ConvergenceError:
-            rows.append([f"{eta}", "diverged", *["-"] * 3])
-            continue
-        energy = est.energy_samples(grid)
-        slope = np.linalg.norm(est.score_function(X[:2000]), axis=1).mean()
-        picture = ax.contourf(axis, axis, energy.reshape(120, 120), levels=30)
-        figure.colorbar(picture, ax=ax)
-        ax.set_title(f"eta = {eta}")
-        rows.append([f"{eta}", float(np.ptp(energy)), slope, slope * eta, (2 * eta) ** 0.5])
-    print("\nFigure 3: energies against the step size (SGLD, quadratic; a quarter of the updates)")
-    columns = ["eta", "range of E", "mean |grad E| at data", "drift per step", "noise per step"]
-    print_table(columns, rows)
+    for ax_row, name in zip(axes, names, strict=True):
+        for ax, eta in zip(ax_row, ETAS, strict=True):
+            ax.set_title(f"{name}, eta = {eta}", fontsize=9)
+            if (path := landscape_path(name, eta, args)).exists():
+                figure.colorbar(ax.contourf(axis, axis, np.load(path), levels=30), ax=ax)
+            else:
+                ax.axis("off")
     save_figure(figure, args, "sp_figure_3.png")
 
 
@@ -244,37 +294,41 @@ def changed(change: str, args: argparse.Namespace) -> list[float]:
 def ablation(args: argparse.Namespace) -> None:
     """What of our recipe matters: one setting changed at a time."""
     columns = ["changed", "K-S", "KL on grid", "mass outside", "lost chains", "last step"]
-    kept = Kept(args.output / f"sp_eight_modes_ablation_{args.mode}.csv", columns, key=1)
-    changes = list(CHANGES)[:1] if args.smoke else CHANGES
-    rows = [kept.get([name], lambda n=name: changed(n, args)) for name in changes]
+    kept = Kept(args.output / f"sp_eight_modes_{args.mode} changes.csv", columns, key=1)
+    if wanted("changes", args):
+        for name in list(CHANGES)[:1] if args.smoke else CHANGES:
+            kept.get([name], lambda n=name: changed(n, args))
+    if not kept.rows:
+        return
     print(f"\nours, persistent, with one setting changed, seed {CHOICE}; lost chains: the largest")
     print("share in 25 updates; a last step below 0.05 has been lowered by rescues")
-    print_table(columns, [[row[0], *map(float, row[1:])] for row in rows])
+    print_table(columns, [[row[0], *map(float, row[1:])] for row in kept.rows])
 
 
-def found(name: str, averaging: bool, args: argparse.Namespace, kept: Kept) -> np.ndarray:
+def found(name: str, averaging: bool, args: argparse.Namespace) -> np.ndarray:
     """Return the measurements of the seeds, a row for each, nan where training diverged."""
-    n = min(AVERAGED[args.mode], args.seeds) if averaging else args.seeds
-    rows = [
-        kept.get([name, seed, averaging], lambda s=seed: one(name, s, averaging, args))
-        for seed in range(n)
-    ]
-    return np.array([row[3:] for row in rows], dtype=float)
+    part = name + MEANS if averaging else name
+    kept = Kept(args.output / f"sp_eight_modes_{args.mode} {part}.csv", COLUMNS, key=3)
+    if wanted(part, args):
+        for seed in range(args.seeds):
+            kept.get([name, seed, averaging], lambda s=seed: one(name, s, averaging, args))
+    return np.array([row[3:] for row in kept.rows], dtype=float).reshape(-1, len(COLUMNS) - 3)
 
 
-def summary(name: str, args: argparse.Namespace, kept: Kept) -> list[object]:
-    """Return a line of Table 1."""
+def summary(name: str, args: argparse.Namespace) -> list[object]:
+    """Return a line of Table 1, without our numbers where the scheme has none yet."""
     paper_ks, paper_kl = (OURS | ROWS)[name][:2]
-    every = found(name, False, args, kept)
+    every = found(name, False, args)
     values = every[np.isfinite(every).all(1)]
-    if not len(values):
-        return [name, "diverged", f"{paper_ks:.3f}", "-", "-", "-", f"{paper_kl:.3f}", *["-"] * 6]
     averaged = ["-", "-"]
     if name not in OURS:  # which keeps its best snapshot
-        means = found(name, True, args, kept)
+        means = found(name, True, args)
         sound = means[np.isfinite(means).all(1)]
-        left = "" if len(sound) == len(means) else f" ({len(sound)} of {len(means)})"
-        averaged = [mean_std(sound[:, j]) + left if len(sound) else "diverged" for j in (0, 2)]
+        left = f" ({len(sound)} of {len(means)})"
+        averaged = [mean_std(sound[:, j]) + left if len(sound) else "-" for j in (0, 2)]
+    if not len(values):
+        why, paper = "diverged" if len(every) else "-", [f"{p:.3f}" for p in (paper_ks, paper_kl)]
+        return [name, why, paper[0], averaged[0], "-", "-", paper[1], averaged[1], *["-"] * 5]
     ks, bench, kl, outside, gap, seconds = values.T
     good = ks.mean() <= BARS[0] and kl.mean() <= BARS[1] and len(values) == len(every)
     cells = [mean_std(ks), f"{paper_ks:.3f}", averaged[0], mean_std(bench)]
@@ -283,27 +337,49 @@ def summary(name: str, args: argparse.Namespace, kept: Kept) -> list[object]:
     return [name, *cells, f"{seconds.mean():.0f}", f"{len(values)} of {len(every)}", met]
 
 
+def fits(names: list[str], args: argparse.Namespace) -> dict[str, tuple]:
+    """Return all trainings of the mode, for --hours."""
+    X, n = eight_modes().sample(60_000, random_state=0), args.seeds
+    table = {
+        name + mean: (lambda m=name: estimator(m, 0, False, args), X, n)
+        for mean in ("", MEANS)
+        for name in names
+        if name + mean in PARTS and wanted(name + mean, args)
+    }
+    if wanted("changes", args):
+        table["changes"] = (lambda: recipe("ours, persistent", CHOICE, args), X, len(CHANGES))
+    steps = {
+        f"figure 3, {name}, {eta}": (lambda m=name, e=eta: with_step(m, e, args), X, 1)
+        for name in FIGURE_3
+        for eta in ETAS
+        if wanted("figure 3", args)
+    }
+    return table | steps
+
+
 def main() -> None:
-    args = mode(__doc__, seeds={"smoke": 1, "quick": 5, "full": 5})
+    args = mode(__doc__, seeds={"smoke": 1, "quick": 5, "full": 5}, only=only(PARTS))
     warnings.simplefilter("ignore", NormalizationWarning)  # untrusted log Z shows in the table
     print_title("SP Table 1: eight modes", args)
-    kept = Kept(args.output / f"sp_eight_modes_{args.mode}.csv", COLUMNS, key=3)
     names = ["ours, noise", "SGHMC, persistent"] if args.smoke else [*OURS, *ROWS]
+    if args.hours:
+        return print_hours(fits(names, args), args)
     for averaging in (False, True):  # the paper's own way before the other
         for name in names if not averaging else [name for name in names if name in ROWS]:
-            found(name, averaging, args, kept)
-    table = [summary(name, args, kept) for name in names]
+            found(name, averaging, args)
+    table = [summary(name, args) for name in names]
     columns = ["scheme", "K-S", "paper", "averaged", "K-S of data", "KL on grid", "paper"]
     columns += ["averaged", "mass outside", "gap (nats)", "CPU s", "seeds", "met"]
     print_table(columns, table)
     faster = "" if args.mode == "full" else f", of SGHMC {FASTER} times as long ones"
     print(
         f"paper's rows: {UPDATES[args.mode]} updates of {STEPS[args.mode]} steps{faster} (there "
-        f"6000 of 500); averaged: {min(AVERAGED[args.mode], args.seeds)} seed(s); its K-S of the "
-        f"data against itself: 0.052 ± 0.011. met: K-S <= {BARS[0]}, KL <= {BARS[1]:.2f}, and no "
-        "seed diverged."
+        f"6000 of 500); averaged: parameters over the second half of the updates, the same seeds; "
+        "its K-S of the data against itself: 0.052 ± 0.011. "
+        f"met: K-S <= {BARS[0]}, KL <= {BARS[1]:.2f}, and no seed diverged."
     )
-    draw(names, args)
+    if not args.only:
+        draw(names, args)
     ablation(args)
     landscape(args)
 

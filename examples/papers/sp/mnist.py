@@ -7,13 +7,20 @@ training length (Figure 5), with the drift of a step against its noise, energies
 pixels beyond [-1, 1]. ``--mode full`` (a GPU) takes the paper's Table 4: 28 x 28, eta 5e-6, 1000
 steps, 64 rows, 10 epochs of 60,000 rows = 9,370 updates, Adam 1e-4 with decay 1e-4.
 
+``--mode gpu`` is sized for some minutes of one GPU, at the size of the images: 28 x 28, up to 3,000
+updates of 100 steps of 5e-5, whose sum is the paper's 0.005, Adam 1e-3, the last parameters. It
+trains in stages of 200 updates, keeps the model of each, and ends after ``--seconds``; ``--only``
+names the schemes that a call fits, so that three calls can share the folder, and ``--only`` without
+a name reads what is there and draws.
+
 Deviations: 10,000 training rows; decoupled weight decay, that of AdamW; parameters are averaged
-over the second half of the updates; the bank is written back and starts at U[-1, 1], as in the
-paper's algorithm (the author's code for MNIST never writes it back). Quick mode averages pixels to
-14 x 14 and takes a twentieth of the steps, so that eta 5e-6 moves a pixel by no more than 0.02 by
-noise; the paper's advice is to tune eta, and so there are two rows for each scheme: eta 5e-6, and
-eta 1e-4, at which eta times the steps is what it is in the paper, 0.005. The models are kept in the
-output folder: a run that was stopped goes on where it was.
+over the second half of the updates, but for gpu mode; the bank is written back and starts at
+U[-1, 1], as in the paper's algorithm (the author's code for MNIST never writes it back). Quick mode
+averages pixels to 14 x 14 and takes a twentieth of the steps, so that eta 5e-6 moves a pixel by no
+more than 0.02 by noise; the paper's advice is to tune eta, and so there are two rows for each
+scheme: eta 5e-6, and eta 1e-4, at which eta times the steps is what it is in the paper, 0.005. The
+models are kept in the output folder, and but for gpu mode a run that was stopped goes on where it
+was.
 """
 
 from __future__ import annotations
@@ -35,27 +42,30 @@ from skebm.samplers import SampleBank
 
 sys.path.append(str(Path(__file__).parents[3]))
 from examples.papers._images import Pictures, montage, read_pictures
-from examples.papers._paper import Kept, mode, print_table, print_title, save_figure
+from examples.papers._paper import Kept, mode, print_hours, print_table, print_title, save_figure
+from examples.papers.sp._stages import SECONDS, only, stages, wanted
 
-ETA = 5e-6  # the paper's
-ETA_TIMES_STEPS = 0.005  # 5e-6 * 1000
+ETA = 5e-6  # the paper's, for 1000 steps; fewer have larger ones, so that the product is 0.005
 
 
 class Size(NamedTuple):
     """What a mode takes."""
 
     pool: int
+    etas: tuple[float, ...]
     n_steps: int
     max_iter: int
     learning_rate: float
     bank: int
     n_chains: int
+    n_stages: int = 1
 
 
 SIZES = {
-    "smoke": Size(2, 5, 4, 1e-3, 100, 10),
-    "quick": Size(2, 50, 200, 1e-3, 500, 40),
-    "full": Size(1, 1000, 9370, 1e-4, 10_000, 100),
+    "smoke": Size(2, (1e-3, ETA), 5, 4, 1e-3, 100, 10),
+    "quick": Size(2, (1e-4, ETA), 50, 200, 1e-3, 500, 40),
+    "gpu": Size(1, (5e-5,), 100, 3000, 1e-3, 10_000, 100, 15),
+    "full": Size(1, (ETA,), 1000, 9370, 1e-4, 10_000, 100),
 }
 # name: (init, output)
 SCHEMES = {
@@ -70,14 +80,14 @@ COLUMNS += ["E_start", "E_samples", "saturated", "roughness", "seconds"]
 
 
 def estimator(name: str, eta: float, data: Pictures, args: argparse.Namespace) -> HybridCDDensity:
-    """Return the scheme as the paper trains it."""
+    """Return the scheme as the paper trains it, or one stage of that."""
     init, output = SCHEMES[name]
-    size = SIZES[args.mode]
+    size, whole = SIZES[args.mode], SIZES[args.mode].n_stages == 1
     start = ChainStart(init)
     if init == "persistent":
         start = ChainStart(init, "uniform", bank=SampleBank(size.bank))
-    rate = size.learning_rate
-    adam = Optimization(rate, betas=(0.9, 0.999), weight_decay=1e-4, schedule="constant")
+    rate, plain = size.learning_rate, {"schedule": "constant", "averaging": whole}
+    adam = Optimization(rate, betas=(0.9, 0.999), weight_decay=1e-4, **plain)
     return HybridCDDensity(
         init=start,
         sampler="langevin",
@@ -89,27 +99,38 @@ def estimator(name: str, eta: float, data: Pictures, args: argparse.Namespace) -
         energy=Conv.strided(output=output),
         image_shape=(1, data.side, data.side),
         data_noise=0.0,
-        max_iter=size.max_iter,
+        max_iter=size.max_iter // size.n_stages,
         batch_size=64,
         optimizer=adam,
         validation_fraction=0,
         log_partition=None,
-        checkpoint_dir=args.output / "sp_mnist_models",
+        checkpoint_dir=args.output / "sp_mnist_models" if whole else None,
+        warm_start=not whole,
         random_state=0,
     )
+
+
+def model_path(name: str, eta: float, args: argparse.Namespace) -> Path:
+    """Return where a model is kept."""
+    return args.output / f"sp_mnist_{args.mode} {name} {eta:g}.safetensors"
 
 
 def fitted(
     name: str, eta: float, data: Pictures, args: argparse.Namespace
 ) -> tuple[HybridCDDensity | None, float]:
-    """Return the model, or None where training diverged, and the seconds of this call."""
-    start = time.perf_counter()
-    try:
-        est = estimator(name, eta, data, args).fit(data.X)
-    except ConvergenceError as error:
-        print(f"{name}, eta {eta:g}: {error}", flush=True)
-        est = None
-    return est, time.perf_counter() - start
+    """Return the model, as far as it came, or None without one, and the seconds of this call."""
+    path, start = model_path(name, eta, args), time.perf_counter()
+    if wanted(name, args):
+        path.unlink(missing_ok=True)
+        est, n_stages = estimator(name, eta, data, args), SIZES[args.mode].n_stages
+        try:
+            for stage in stages(est, data.X, n_stages, args.seconds):
+                stage.save(path)
+                print(f"{name}, eta {eta:g}: {stage.n_iter_} updates", flush=True)
+        except ConvergenceError as error:
+            print(f"{name}, eta {eta:g}: {error}", flush=True)
+    model = HybridCDDensity.load(path) if path.exists() else None
+    return model, time.perf_counter() - start
 
 
 def chains(est: HybridCDDensity, n_steps: int, n: int) -> Chains:
@@ -210,31 +231,43 @@ def figure_5(
 
 
 def main() -> None:
-    args = mode(__doc__, seeds={"smoke": 1, "quick": 1, "full": 1})
+    seeds = dict.fromkeys(SIZES, 1)
+    args = mode(__doc__, seeds=seeds, only=only(list(SCHEMES)), seconds=SECONDS)
     print_title("SP section 4.2: MNIST", args)
     size = SIZES[args.mode]
     data = read_pictures("mnist_train10k", "mnist_test", {}, pool=size.pool)
+    cases = [(name, eta) for eta in size.etas for name in args.only or SCHEMES]
+    if args.hours:
+        return print_hours(
+            {
+                f"{name}, eta {eta:g}": (
+                    lambda n=name, e=eta: estimator(n, e, data, args),
+                    data.X,
+                    size.n_stages,
+                )
+                for name, eta in cases
+            },
+            args,
+        )
     print(
         f"data: {data.name}, {len(data.X)} rows; {size.max_iter} updates of {size.n_steps} steps "
         f"(paper: 9370 of 1000), Adam {size.learning_rate:g} (paper: 0.0001)",
         flush=True,
     )
-    kept = Kept(args.output / f"sp_mnist_{args.mode}.csv", COLUMNS, key=3)
     models, table = {}, []
-    for eta in sorted({ETA, ETA_TIMES_STEPS / size.n_steps}, reverse=True):
-        for name in SCHEMES:
-            est, seconds = fitted(name, eta, data, args)
-            done = est.n_iter_ if est is not None else "diverged"
-            row = kept.get(
-                [name, f"{eta:g}", done], lambda e=est, s=seconds: measure(e, s, data, args)
-            )
-            ratio, drift, noise, *energies, share, rough, seconds = map(float, row[3:])
-            cells = [f"{ratio:.3g}", f"{drift:.3g}", f"{noise:.3g}"]
-            cells += [f"{energy:.4g}" for energy in energies]
-            table.append([name, f"{eta:g}", done, *cells, share, rough, f"{seconds:.0f}"])
-            print(f"{name}, eta {eta:g}: updates {done}", flush=True)
-            if est is not None:
-                models[name, eta] = est
+    for name, eta in cases:
+        est, seconds = fitted(name, eta, data, args)
+        if est is None and not wanted(name, args):
+            continue
+        done = est.n_iter_ if est is not None else "diverged"
+        kept = Kept(args.output / f"sp_mnist_{args.mode} {name}.csv", COLUMNS, key=3)
+        row = kept.get([name, f"{eta:g}", done], lambda e=est, s=seconds: measure(e, s, data, args))
+        ratio, drift, noise, *energies, share, rough, seconds = map(float, row[3:])
+        cells = [f"{ratio:.3g}", f"{drift:.3g}", f"{noise:.3g}"]
+        cells += [f"{energy:.4g}" for energy in energies]
+        table.append([name, f"{eta:g}", done, *cells, share, rough, f"{seconds:.0f}"])
+        if est is not None:
+            models[name, eta] = est
     print("\nFigure 4: after the steps of training (drift and noise: per pixel and step)")
     columns = ["scheme", "eta", "updates", "drift/noise", "eta |grad E|", "sqrt(2 eta)"]
     columns += ["E held-out", "E start", "E samples", "saturated", "roughness", "fit s"]
@@ -248,7 +281,7 @@ def main() -> None:
     )
     if args.mode == "quick":
         print("These are blurred strokes, not readable digits: 200 short updates are too few.")
-    if models:
+    if models and not args.only:
         figure_4(models, data, args)
         figure_5(models, data, args)
 

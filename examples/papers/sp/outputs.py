@@ -6,6 +6,11 @@ beta. Here both start at 0, on eight modes (SGLD, as in ``eight_modes.py``) and 
 What each is worth: the grid KL on eight modes, and on MNIST the mean energy of chains after the
 steps of training and after ten times as many. ``--mode full`` (a GPU) takes the paper's lengths.
 
+``--mode gpu`` is sized for some minutes, for images at their size: 28 x 28, up to 800 updates of 50
+steps, on a GPU or one core for each energy; ``--seconds`` ends a training at the last quarter that
+fits in. ``--only`` names the energies that a call fits, so that calls can share the folder; without
+a name it reads what is there and draws.
+
 Quick mode: beta rises to 1.03 on eight modes and is at 0.055, still rising, on MNIST; gamma goes to
 0.82 and 0.036. Seeds 0 and 1 (MNIST: 0), two shared cores, 330 CPU seconds.
 
@@ -33,8 +38,17 @@ from skebm.objectives import ChainStart, Optimization
 from skebm.samplers import Langevin
 
 sys.path.append(str(Path(__file__).parents[3]))
-from examples.papers._images import read_pictures
-from examples.papers._paper import Kept, mean_std, mode, print_table, print_title, save_figure
+from examples.papers._images import Pictures, read_pictures
+from examples.papers._paper import (
+    Kept,
+    mean_std,
+    mode,
+    print_hours,
+    print_table,
+    print_title,
+    save_figure,
+)
+from examples.papers.sp._stages import SECONDS, only, stages, wanted
 
 # name: (output, learn_gamma)
 OUTPUTS = {
@@ -45,12 +59,14 @@ OUTPUTS = {
     "f^2 / 2": ("quadratic", False),
 }
 STAGES = 4  # of training, at whose ends beta and gamma are read
-TOY = {"smoke": (20, 5), "quick": (1200, 50), "full": (6000, 500)}  # updates, steps
-IMAGES = {"smoke": (4, 4), "quick": (100, 50), "full": (9368, 1000)}
+# updates, steps; gpu mode has images alone
+TOY = {"smoke": (20, 5), "quick": (1200, 50), "gpu": (0, 0), "full": (6000, 500)}
+IMAGES = {"smoke": (4, 4), "quick": (100, 50), "gpu": (800, 50), "full": (9368, 1000)}
+POOL = {"smoke": 2, "quick": 2, "gpu": 1, "full": 1}
 BOX = ([-1.6, -1.6], [1.6, 1.6])
 WIDER = ([-4.0, -4.0], [4.0, 4.0])
 PATHS = [f"{name} {i}/{STAGES}" for name in ("beta", "gamma") for i in range(1, STAGES + 1)]
-COLUMNS = ["data", "energy", "seed", *PATHS, "near", "far", "CPU s"]
+COLUMNS = ["data", "energy", "seed", *PATHS, "updates", "near", "far", "CPU s"]
 
 
 def toy(name: str, seed: int, args: argparse.Namespace) -> HybridCDDensity:
@@ -115,12 +131,12 @@ def factors(est: HybridCDDensity) -> tuple[float, float]:
     return found.get("beta", np.nan), found.get("gamma", np.nan)
 
 
-def learn(est: HybridCDDensity, X: np.ndarray) -> list[float]:
-    """Train stage by stage; return beta, then gamma, at the end of each."""
+def learn(est: HybridCDDensity, X: np.ndarray, args: argparse.Namespace) -> list[float]:
+    """Train stage by stage; return beta, then gamma, at the end of each, and the updates."""
     path = np.full((2, STAGES), np.nan)
-    for stage in range(STAGES):
-        path[:, stage] = factors(est.fit(X))
-    return path.ravel().tolist()
+    for i, stage in enumerate(stages(est, X, STAGES, args.seconds)):
+        path[:, i] = factors(stage)
+    return [*path.ravel().tolist(), est.n_iter_]
 
 
 def run_toy(name: str, seed: int, args: argparse.Namespace) -> list[float]:
@@ -128,7 +144,7 @@ def run_toy(name: str, seed: int, args: argparse.Namespace) -> list[float]:
     density, start = eight_modes(), time.process_time()
     est = toy(name, seed, args)
     try:
-        path = learn(est, density.sample(60_000, random_state=seed))
+        path = learn(est, density.sample(60_000, random_state=seed), args)
     except ConvergenceError as error:
         print(f"eight modes, {name}, seed {seed}: {error}", flush=True)
         return [np.nan] * (len(COLUMNS) - 3)
@@ -137,13 +153,18 @@ def run_toy(name: str, seed: int, args: argparse.Namespace) -> list[float]:
     return [*path, kl.kl, kl.q_outside, seconds]
 
 
+def digits(args: argparse.Namespace) -> Pictures:
+    """Return MNIST at the size of the mode."""
+    return read_pictures("mnist_train10k", "mnist_test", {}, pool=POOL[args.mode])
+
+
 def run_images(name: str, args: argparse.Namespace) -> list[float]:
     """Learn digits; beside the factors energies of chains less those of held-out images."""
-    data = read_pictures("mnist_train10k", "mnist_test", {}, pool=1 if args.mode == "full" else 2)
+    data = digits(args)
     start = time.process_time()
     est = images(name, data.side, args)
     try:
-        path = learn(est, data.X)
+        path = learn(est, data.X, args)
     except ConvergenceError as error:
         print(f"MNIST, {name}: {error}", flush=True)
         return [np.nan] * (len(COLUMNS) - 3)
@@ -165,64 +186,95 @@ def draw(results: dict[tuple[str, str], np.ndarray], args: argparse.Namespace) -
     """Beta and gamma over training, one line for each energy, mean over seeds."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, 2, figsize=(8, 5.6), sharex=True)
+    kinds = sorted({data for data, _ in results})
+    size = {"figsize": (4 * len(kinds), 5.6), "sharex": True, "squeeze": False}
+    figure, axes = plt.subplots(2, len(kinds), **size)
     share = np.arange(STAGES + 1) / STAGES
     for (data, name), rows in results.items():
         for row in range(2):  # beta, gamma
             values = rows[:, row * STAGES : (row + 1) * STAGES].mean(0)
-            if np.isfinite(values).all():
-                axes[row, int(data == "MNIST")].plot(share, [0, *values], "o-", label=name)
-        axes[0, 0].set_ylabel("beta"), axes[1, 0].set_ylabel("gamma")
-    for ax, title in zip(axes[0], ("eight modes", "MNIST"), strict=True):
-        ax.set_title(title)
+            if np.isfinite(values).any():
+                axes[row, kinds.index(data)].plot(share, [0, *values], "o-", label=name)
+    axes[0, 0].set_ylabel("beta"), axes[1, 0].set_ylabel("gamma")
+    for ax, data in zip(axes[0], kinds, strict=True):
+        ax.set_title(data)
     for ax in axes.flat:
         ax.axhline(0, color="gray", lw=0.6)
-        ax.legend(fontsize=8)
+        if ax.lines[1:]:
+            ax.legend(fontsize=8)
     for ax in axes[1]:
         ax.set_xlabel("share of training")
     save_figure(figure, args, "sp_outputs.png")
 
 
+def found(data: str, name: str, args: argparse.Namespace) -> np.ndarray:
+    """Return the measurements of the seeds that did not diverge, computed now if this call does."""
+    path = args.output / f"sp_outputs_{args.mode} {data} {name.replace('/', 'over')}.csv"
+    kept = Kept(path, COLUMNS, key=3)
+    if wanted(name, args):
+        for seed in range(args.seeds if data == "eight modes" else 1):
+            kept.get(
+                [data, name, seed],
+                lambda s=seed: (
+                    run_toy(name, s, args) if data == "eight modes" else run_images(name, args)
+                ),
+            )
+    values = np.array([row[3:] for row in kept.rows], dtype=float).reshape(-1, len(COLUMNS) - 3)
+    return values[np.isfinite(values[:, -1])]
+
+
+def summary(data: str, name: str, values: np.ndarray) -> list[object]:
+    """Return a line of a table: means over seeds."""
+    if not len(values):
+        return [name, "-", "-", "-", "-", "-", "-", 0]
+    path = [
+        " ".join(f"{v:.3g}" for v in part if np.isfinite(v)) or "-"
+        for part in values[:, : 2 * STAGES].mean(0).reshape(2, STAGES)
+    ]
+    digits = 3 if data == "eight modes" else 1
+    worth = [mean_std(values[:, j], digits) for j in (-3, -2)]
+    updates, seconds = f"{values[:, -4].min():.0f}", f"{values[:, -1].mean():.0f}"
+    return [name, *path, updates, *worth, seconds, len(values)]
+
+
+def fits(names: list[str], args: argparse.Namespace) -> dict[str, tuple]:
+    """Return all trainings of the mode, for --hours."""
+    data, X = digits(args), eight_modes().sample(60_000, random_state=0)
+    of_digits = {
+        f"MNIST, {name}": (lambda n=name: images(n, data.side, args), data.X, STAGES)
+        for name in names
+    }
+    of_modes = {
+        f"eight modes, {name}": (lambda n=name: toy(n, 0, args), X, STAGES * args.seeds)
+        for name in names
+        if TOY[args.mode][0]
+    }
+    return of_digits | of_modes
+
+
 def main() -> None:
-    args = mode(__doc__, seeds={"smoke": 1, "quick": 2, "full": 5})
+    seeds = {"smoke": 1, "quick": 2, "gpu": 1, "full": 5}
+    args = mode(__doc__, seeds=seeds, only=only(list(OUTPUTS)), seconds=SECONDS)
     warnings.simplefilter("ignore", NormalizationWarning)
     print_title("SP section 4.2: beta and gamma", args)
-    kept = Kept(args.output / f"sp_outputs_{args.mode}.csv", COLUMNS, key=3)
-    results, table = {}, {"MNIST": [], "eight modes": []}
-    for data, rows in table.items():
-        seeds = range(args.seeds if data == "eight modes" else 1)
-        for name in list(OUTPUTS)[-2:] if args.smoke else OUTPUTS:
-            found = [
-                kept.get(
-                    [data, name, seed],
-                    lambda d=data, n=name, s=seed: (
-                        run_toy(n, s, args) if d == "eight modes" else run_images(n, args)
-                    ),
-                )
-                for seed in seeds
-            ]
-            values = np.array([row[3:] for row in found], dtype=float)
-            values = values[np.isfinite(values[:, -1])]
-            if not len(values):
-                rows.append([name, "diverged", *["-"] * 5])
-                continue
-            results[data, name] = values
-            path = [
-                " ".join(f"{v:.3g}" for v in part) if np.isfinite(part).all() else "-"
-                for part in values[:, : 2 * STAGES].mean(0).reshape(2, STAGES)
-            ]
-            digits = 3 if data == "eight modes" else 1
-            worth = [mean_std(values[:, j], digits) for j in (-3, -2)]
-            rows.append([name, *path, *worth, f"{values[:, -1].mean():.0f}", len(values)])
-    for data, rows in table.items():
-        updates, steps = (TOY if data == "eight modes" else IMAGES)[args.mode]
+    names = list(OUTPUTS)[-2:] if args.smoke else list(OUTPUTS)
+    if args.hours:
+        return print_hours(fits([n for n in names if wanted(n, args)], args), args)
+    sizes = {"MNIST": IMAGES[args.mode], "eight modes": TOY[args.mode]}
+    sizes = {data: size for data, size in sizes.items() if size[0]}
+    results = {(data, name): found(data, name, args) for data in sizes for name in names}
+    for data, (updates, steps) in sizes.items():
         worth = ["grid KL", "mass outside"]
         if data == "MNIST":
             worth = ["E - E held-out", "after 10 times the steps"]
         print(f"\n{data}: {updates} updates of {steps} steps, factors after each {1 / STAGES:g}")
-        print_table(["energy", "beta", "gamma", *worth, "CPU s", "seeds"], rows)
+        print_table(
+            ["energy", "beta", "gamma", "updates", *worth, "CPU s", "seeds"],
+            [summary(data, name, results[data, name]) for name in names],
+        )
     print("\npaper, MNIST: beta rises to about 1, gamma goes to 0")
-    draw(results, args)
+    if not args.only and any(map(len, results.values())):
+        draw({key: values for key, values in results.items() if len(values)}, args)
 
 
 if __name__ == "__main__":
