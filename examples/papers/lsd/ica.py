@@ -434,7 +434,7 @@ def main() -> None:
         return print_hours(fits(args), args)
     if not args.show:
         kept = Kept(args.output / f"lsd_ica_{args.mode}{args.part}.csv", COLUMNS, key=KEY)
-        compute(args, kept, read_all(args))
+        compute(args, kept, kept.rows if args.part else read_all(args))
     found = read_all(args)
     columns = ["D", "start", "method", "-entropy", "test", "below truth", "worst", "paper"]
     columns += ["below its ML", "CPU s", "seeds", "met"]

@@ -326,7 +326,7 @@ def main() -> None:
     stem = f"lsd_tests_{args.mode}"
     if not args.show:
         kept = Kept(args.output / f"{stem}{args.part}.csv", COLUMNS, key=KEY)
-        found = read_all(args.output, stem)
+        found = kept.rows if args.part else read_all(args.output, stem)
         keep_all(kept, one, missing(methods, found, args), args.threads)
     rates = Rates(read_all(args.output, stem), args.sizes, methods, args.seeds)
     print_table(["columns", "sigma", "n", *methods, "paper"], rate_rows(rates))
