@@ -25,8 +25,8 @@ D^2 / 200,000 nats below the truth. ``--mode full`` takes 100,000 updates, from 
 paper's optimizer (Adam 0.001, betas 0.5 and 0.9, no decay). Quick mode takes some thousand updates
 with larger steps and a cosine decay, at D = 10, 20 and 50; all seeds of the whitened start at
 D = 10 and one elsewhere; the random start and the 300-300 critic with logistic sources only.
-``--mode gpu``, what some minutes of one GPU give, is ``full`` at D = 50 from "random", logistic
-sources, for maximum likelihood and the critics tied and 300-300.
+``--mode gpu``, for some minutes of one GPU and not run yet, is ``full`` at D = 50 from "random",
+logistic sources, for maximum likelihood and the critics tied and 300-300.
 
 Results are kept in CSV files, and learning curves as they grow. To split the work over processes
 give each some methods by ``--only`` and a file of its own by ``--part NAME``; ``--show`` prints and

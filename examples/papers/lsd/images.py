@@ -23,10 +23,10 @@ visible biases start at the columns' means, which steps of 0.001 from 0 would no
 
 Quick mode pools to 14 x 14, with energy and critic 300-300, Adam 1e-3 and 600 updates (92 epochs of
 its 10,000 rows in the same count). It shows what training does early, not the quality of the
-images. ``--mode gpu``, what some minutes of one GPU give, has all settings of ``full`` and goes on
-to eight times the paper's updates, with samples after a quarter, once, twice and so on, also of an
-energy with steps of 1e-3, which moves its Gaussian ten times as far. Where SKEBM_DATA is unset,
-scikit-learn's digits stand in.
+images. ``--mode gpu``, for some minutes of one GPU and not run yet, has all settings of ``full``
+and goes on to eight times the paper's updates, with samples after a quarter, once, twice and so on,
+also of an energy with steps of 1e-3, which moves its Gaussian ten times as far. Where SKEBM_DATA is
+unset, scikit-learn's digits stand in.
 
 Fits and samples are kept in the output folder. To split them over processes give each some of the
 models by ``--only``, which takes them in turn from one number of updates to the next; ``--show``
