@@ -28,10 +28,9 @@ def small():
     return environment | {"SKEBM_SMOKE": "1", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
 
 
-def run_script(path, folder):
-    done = subprocess.run(
-        [sys.executable, str(path)], cwd=folder, env=small(), capture_output=True, text=True
-    )
+def run_script(path, folder, *options):
+    command = [sys.executable, str(path), *options]
+    done = subprocess.run(command, cwd=folder, env=small(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -64,6 +63,21 @@ def test_reproduction_prints_tables_and_draws(name, tmp_path):
     assert pictures
     for picture in pictures:
         assert Path(picture).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_parts_of_the_work_are_read_together(tmp_path):
+    """Two processes with repetitions and files of their own; a third that only reads."""
+    script = EXAMPLES / "papers" / "lsd" / "tests.py"
+    for first, methods in ((0, ["LSD", "KSD"]), (1, ["KSD"])):
+        options = ["--first", str(first), "--seeds", str(first + 1), "--part", f"_{first}"]
+        run_script(script, tmp_path, *options, "--methods", *methods)
+    files = {p.name: len(p.read_text().splitlines()) for p in tmp_path.glob("output/*.csv")}
+    assert files == {"lsd_tests_smoke_0.csv": 1 + 2 * 2, "lsd_tests_smoke_1.csv": 1 + 2}
+    out = run_script(script, tmp_path, "--show")
+    header, _, row = out.splitlines()[2:5]
+    assert "columns, repetition" not in out and header.split()[:3] == ["columns", "sigma", "n"]
+    assert row.split()[2] == "0-2"  # of no method in both, of KSD two
 
 
 @pytest.mark.slow

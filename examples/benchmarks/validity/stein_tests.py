@@ -1,9 +1,9 @@
 """Level, time and accuracy of the Stein tests and of the learned discrepancy.
 
-Level: rejections at 0.05 where the model is right, 10 columns, 500 rows, one repetition for each
-seed, N(0, I) and a restricted Boltzmann machine of 10 hidden units sampled exactly. LKSD stands for
-the linear-time kernel test, once with the median width and once with the width that a fifth of the
-rows chooses.
+Level: rejections at 0.05 where the model is right, 10 columns, 500 rows (``--rows 150`` for others,
+with a CSV file of their own), one repetition for each seed, N(0, I) and a restricted Boltzmann
+machine of 10 hidden units sampled exactly. LKSD stands for the linear-time kernel test, once with
+the median width and once with the width that a fifth of the rows chooses.
 
 Time: one LSD test of 1,000 rows in 50 columns, models of an RBM without and with a perturbation of
 0.06, and every test from 5,000 to 50,000 rows of an RBM in 50 columns that can be sampled exactly,
@@ -13,10 +13,12 @@ up to 10,000 only, and its time at 50,000 extrapolated with the exponent from th
 Accuracy: the learned discrepancy of N(0, I) and N(1, I) in 10 columns, lambda = 0.5, 10,000 rows,
 whose truth is 10. Levels are kept in a CSV file after each repetition, so that a run that was
 stopped goes on; ``--threads`` is the number of repetitions at a time there, one thread each, and
-the number of torch threads for all other rows; ``--lsd-seeds`` gives LSD fewer repetitions.
+the number of torch threads for all other rows; ``--lsd-seeds`` gives LSD fewer repetitions. To
+split levels over processes give each repetitions from ``--first`` on and a first file of its own:
+further files are read alone.
 
 Run: python examples/benchmarks/validity/stein_tests.py [--seeds 500] [--threads 2] [--no-ksd]
-    [--part levels] [--lsd-seeds 100] [--csv output/stein_tests.csv]
+    [--part levels] [--lsd-seeds 100] [--methods LSD KSD] [--csv output/stein_tests.csv]
 """
 
 from __future__ import annotations
@@ -69,45 +71,46 @@ def law(name: str) -> Any:
     return GaussianDensity(np.eye(D)) if name == LAWS[0] else RBMDensity.random(D, D, 0)
 
 
-def one_level(name: str, method: str, seed: int, smoke: bool) -> list:
+def one_level(name: str, method: str, seed: int, n: int, smoke: bool) -> list:
     """Return a row of the CSV file."""
     torch.set_num_threads(1)
     density = law(name)
-    X = density.sample(60 if smoke else N, random_state=seed)
+    X = density.sample(n, random_state=seed)
     seconds, test = timed(partial(run_test, density, X, method, seed, smoke))
     return [name, method, seed, test.statistic, test.pvalue, seconds]
 
 
 def levels(args: argparse.Namespace) -> list[list]:
-    """Compute what is not in the file; return a row for each law and method."""
-    kept = Kept(args.csv, COLUMNS, key=3)
-    done = {tuple(row[:3]) for row in kept.rows}
+    """Compute what is not in the files; return a row for each law and method."""
+    kept, *others = (Kept(path, COLUMNS, key=3) for path in args.csv)
+    more = [row for other in others for row in other.rows]
+    done = {tuple(row[:3]) for row in [*kept.rows, *more]}
     tasks = [
-        (name, method, seed, args.smoke)
-        for seed in range(args.seeds)
+        (name, method, seed, args.rows, args.smoke)
+        for seed in range(args.first, args.seeds)
         for name in LAWS
-        for method in METHODS
+        for method in args.methods
         if seed < seeds_of(method, args) and (name, method, str(seed)) not in done
     ]
     for row in Parallel(args.threads, return_as="generator")(delayed(one_level)(*t) for t in tasks):
         kept.get(row[:3], lambda row=row: row[3:])
-    return [level(kept, name, method, args) for name in LAWS for method in METHODS]
+    found = [*kept.rows, *more]
+    return [level(found, name, method, args) for name in LAWS for method in args.methods]
 
 
 def seeds_of(method: str, args: argparse.Namespace) -> int:
     return min(args.seeds, args.lsd_seeds or args.seeds) if method == "LSD" else args.seeds
 
 
-def level(kept: Kept, name: str, method: str, args: argparse.Namespace) -> list:
+def level(found: list[list[str]], name: str, method: str, args: argparse.Namespace) -> list:
     """Return the rejection rate of one test, and whether it is within 4 standard errors."""
     n_seeds = seeds_of(method, args)
-    rows = [row for row in kept.rows if row[:2] == [name, method] and int(row[2]) < n_seeds]
+    rows = [row for row in found if row[:2] == [name, method] and int(row[2]) < n_seeds]
     pvalues, seconds = np.array([row[4:6] for row in rows], dtype=float).T
     rate, error = (pvalues <= ALPHA).mean(), (ALPHA * (1 - ALPHA) / len(rows)) ** 0.5
     result = f"rejects {rate:.3f} ± {error:.3f}, n = {len(rows)}"
     bar, met = f"{ALPHA} ± {4 * error:.3f}", yes(abs(rate - ALPHA) <= 4 * error)
-    n = 60 if args.smoke else N
-    return [f"level, {name}", method, D, n, f"{np.median(seconds):.2f}", result, bar, met]
+    return [f"level, {name}", method, D, args.rows, f"{np.median(seconds):.2f}", result, bar, met]
 
 
 def timed(function: Callable[[], Any]) -> tuple[float, Any]:
@@ -202,14 +205,28 @@ def main() -> None:
         "no-ksd": {"action": "store_true", "help": "do not run the quadratic test at 50,000 rows"},
         "part": {"choices": PARTS, "default": "all", "help": "levels, times or both (all)"},
         "lsd-seeds": {"type": int, "default": None, "help": "repetitions of LSD (all)"},
-        "csv": {"type": Path, "default": Path("output/stein_tests.csv"), "help": "levels so far"},
+        "rows": {"type": int, "default": N, "help": f"of levels ({N})"},
+        "methods": {
+            "nargs": "+",
+            "choices": METHODS,
+            "default": list(METHODS),
+            "help": "of levels",
+        },
+        "first": {"type": int, "default": 0, "help": "repetition of levels to begin with (0)"},
+        "csv": {
+            "type": Path,
+            "nargs": "+",
+            "default": [Path("output/stein_tests.csv")],
+            "help": "levels so far",
+        },
     }
     args = parse(__doc__, seeds=500, threads=2, **extra)
     if args.smoke:
         args.seeds, args.threads = 2, 1
         torch.set_num_threads(1)
-        args.csv = args.csv.with_stem(f"{args.csv.stem}_smoke")
-    args.csv.parent.mkdir(parents=True, exist_ok=True)
+        args.rows = 60
+        args.csv = [path.with_stem(f"{path.stem}_smoke") for path in args.csv]
+    args.csv[0].parent.mkdir(parents=True, exist_ok=True)
     print_title("Stein tests: level, time, accuracy", args)
     rows = []
     if args.part != "levels":

@@ -31,7 +31,7 @@ import time
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -52,7 +52,16 @@ from skebm.stein import CriticSettings, learned_stein_discrepancy
 
 sys.path.append(str(Path(__file__).parents[3]))
 from examples.papers._images import pooled
-from examples.papers._paper import Kept, mean_std, mode, print_table, print_title, save_figure
+from examples.papers._paper import (
+    Kept,
+    mean_std,
+    mode,
+    print_hours,
+    print_table,
+    print_title,
+    save_figure,
+)
+from examples.papers.lsd._alone import Alone
 
 L2 = 0.5
 SPLIT = (0.8, 0.1, 0.1)  # Alg. 1
@@ -230,6 +239,20 @@ def one(model: str, seed: int, at: int, mode_name: str) -> list[float]:
     return [float(v) for v in values]
 
 
+def alone(model: str, args: argparse.Namespace) -> Alone:
+    """Return the training of the critic of the first checkpoint, for its time."""
+    _, train, held_out = prepared(args.smoke)
+    first = times_of(model, args.mode)[:1]
+    (checkpoint,) = (mixtures if model == MIXTURE else flows)(train, first, 0).values()
+    critic = critic_settings(len(held_out), args.mode)
+
+    def fit(_: None, n: int) -> None:
+        short = critic.with_params(max_iter=n)
+        learned_stein_discrepancy(checkpoint, held_out, critic=short, random_state=0)
+
+    return Alone(fit, critic.max_iter)
+
+
 def draw(results: dict[str, list[np.ndarray]], args: argparse.Namespace) -> None:
     """Figure 7: the measures over the training of seed 0."""
     import matplotlib.pyplot as plt
@@ -272,10 +295,15 @@ def main() -> None:
     data = images(args.smoke)
     n, m = len(data.train), len(data.held_out)
     print_title(f"LSD Figure 7: checkpoints on {data.name}, {n} train, {m} held out", args)
+    kinds = tuple(TIMES) if find_spec("zuko") else (MIXTURE,)
+    if args.hours:
+        n_fits = args.seeds * len(times_of(MIXTURE, args.mode))
+        fits = {model: (partial(alone, model, args), None, n_fits) for model in kinds}
+        return print_hours(fits, args)
     path = args.output / f"lsd_checkpoints_{args.mode}_{data.train.shape[1]}.csv"
     kept = Kept(path, COLUMNS, key=3)
     results = {}
-    for model in TIMES if find_spec("zuko") else (MIXTURE,):
+    for model in kinds:
         results[model] = [
             np.array(
                 [

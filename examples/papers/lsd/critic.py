@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,16 @@ from skebm.networks import Critic
 from skebm.stein import CriticSettings, learned_stein_discrepancy
 
 sys.path.append(str(Path(__file__).parents[3]))
-from examples.papers._paper import Kept, mean_std, mode, print_table, print_title, save_figure
+from examples.papers._paper import (
+    Kept,
+    mean_std,
+    mode,
+    print_hours,
+    print_table,
+    print_title,
+    save_figure,
+)
+from examples.papers.lsd._alone import Alone
 
 L2 = 0.5
 PUBLISHED = {"split": (0.8, 0.1, 0.1), "selection": "mean-sd"}  # Alg. 1
@@ -75,24 +85,28 @@ def saved(name: str, critic: str, args: argparse.Namespace) -> Path:
     return args.output / f"lsd_critic_{args.mode}_{name}_{critic.replace(', ', '_')}.npz"
 
 
+def learned(q: GaussianDensity, critic: str, X: np.ndarray, n_updates: int, seed: int = 0) -> Any:
+    """Return the discrepancy of rows to q, with its critic."""
+    schedule = {"eval_every": max(1, n_updates // 20), "n_iter_no_change": None}
+    settings = CriticSettings(CRITICS[critic], L2, n_updates, **schedule, **PUBLISHED)
+    return learned_stein_discrepancy(
+        q.score, X, critic=settings, standardize=False, random_state=seed
+    )
+
+
 def one(name: str, critic: str, seed: int, args: argparse.Namespace) -> list[float]:
     truth = case(name, seed, DIMENSIONS[args.mode])
     X = truth.p.sample(ROWS[args.mode], random_state=seed)
-    n_updates = UPDATES[args.mode]
-    schedule = {"eval_every": max(1, n_updates // 20), "n_iter_no_change": None}
-    settings = CriticSettings(CRITICS[critic], L2, n_updates, **schedule, **PUBLISHED)
     start = time.perf_counter()
-    result = learned_stein_discrepancy(
-        truth.q.score, X, critic=settings, standardize=False, random_state=seed
-    )
+    result = learned(truth.q, critic, X, UPDATES[args.mode], seed)
     seconds = time.perf_counter() - start
     new = truth.p.sample(FRESH, random_state=2000 + seed)
-    learned, optimal = result.critic(new), truth.optimum(new)
+    found, optimal = result.critic(new), truth.optimum(new)
     if seed == 0:
-        keep(saved(name, critic, args), learned, optimal, result.history, truth.exact)
-    correlation = np.corrcoef(learned.ravel(), optimal.ravel())[0, 1]
-    square = (learned**2).sum(axis=1).mean()
-    error = ((learned - optimal) ** 2).sum(axis=1).mean() / (optimal**2).sum(axis=1).mean()
+        keep(saved(name, critic, args), found, optimal, result.history, truth.exact)
+    correlation = np.corrcoef(found.ravel(), optimal.ravel())[0, 1]
+    square = (found**2).sum(axis=1).mean()
+    error = ((found - optimal) ** 2).sum(axis=1).mean() / (optimal**2).sum(axis=1).mean()
     values = [result.value, result.stderr, truth.exact, correlation, error**0.5]
     return [float(v) for v in [*values, result.value - L2 * square, seconds]]
 
@@ -141,6 +155,18 @@ def summary(name: str, critic: str, rows: list[list[str]]) -> list[Any]:
 def main() -> None:
     args = mode(__doc__, seeds={"smoke": 1, "quick": 2, "full": 3})
     print_title(f"LSD Figure 3: critics in {DIMENSIONS[args.mode]} dimensions", args)
+    if args.hours:
+        truth = case("mean", 0, DIMENSIONS[args.mode])
+        X, n_fits = truth.p.sample(ROWS["quick"], random_state=0), len(CASES) * args.seeds
+        fits = {
+            critic: (
+                lambda c=critic: Alone(partial(learned, truth.q, c), UPDATES[args.mode]),
+                X,
+                n_fits,
+            )
+            for critic in CRITICS
+        }
+        return print_hours(fits, args)
     kept = Kept(args.output / f"lsd_critic_{args.mode}.csv", COLUMNS, key=3)
     table = []
     for name in CASES:

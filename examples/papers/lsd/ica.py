@@ -25,6 +25,12 @@ D^2 / 200,000 nats below the truth. ``--mode full`` takes 100,000 updates, from 
 paper's optimizer (Adam 0.001, betas 0.5 and 0.9, no decay). Quick mode takes some thousand updates
 with larger steps and a cosine decay, at D = 10, 20 and 50; all seeds of the whitened start at
 D = 10 and one elsewhere; the random start and the 300-300 critic with logistic sources only.
+``--mode gpu``, for some minutes of one GPU and not run yet, is ``full`` at D = 50 from "random",
+logistic sources, for maximum likelihood and the critics tied and 300-300.
+
+Results are kept in CSV files, and learning curves as they grow. To split the work over processes
+give each some methods by ``--only`` and a file of its own by ``--part NAME``; ``--show`` prints and
+draws what is in all files. The curves of methods that were stopped have a table of their own.
 """
 
 from __future__ import annotations
@@ -32,6 +38,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,18 +65,28 @@ from skebm.objectives import (
 from skebm.train import Settings, TrainState, train
 
 sys.path.append(str(Path(__file__).parents[3]))
-from examples.papers._paper import Kept, mean_std, mode, print_table, print_title, save_figure
+from examples.papers._paper import (
+    Kept,
+    mean_std,
+    mode,
+    print_hours,
+    print_table,
+    print_title,
+    save_figure,
+)
+from examples.papers.lsd._alone import Alone
 
-DIMENSIONS = {"smoke": (3,), "quick": (10, 20, 50), "full": (10, 20, 30, 40, 50)}
-ROWS = {"smoke": 1000, "quick": 100_000, "full": 500_000}
-BATCH = {"smoke": 100, "quick": 1000, "full": 1000}
+DIMENSIONS = {"smoke": (3,), "quick": (10, 20, 50), "full": (10, 20, 30, 40, 50), "gpu": (50,)}
+ROWS = {"smoke": 1000, "quick": 100_000, "full": 500_000, "gpu": 500_000}
+BATCH = {"smoke": 100, "quick": 1000, "full": 1000, "gpu": 1000}
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 N_TEST, N_CURVE = 20_000, 40
 SOURCES = {"logistic": np.pi / 3**0.5, "laplace": 2**0.5}  # standard deviations
 STARTS = ("whitened", "random")
 ALONE, ML = "whitening alone", "Max. Likelihood"
 TIED, LSD, PLAIN_LSD = "LSD, tied", "LSD", "LSD, 300-300"
 SM, NCE, CNCE = "Score Matching", "NCE", "CNCE"
-NOISES = {"smoke": (0.1,), "quick": (0.1, 1.0), "full": (0.01, 0.1, 1.0, 10.0)}
+NOISES = {"smoke": (0.1,), "quick": (0.1, 1.0), "full": (0.01, 0.1, 1.0, 10.0), "gpu": ()}
 PAPER = {
     ML: (-10.98, -18.48, -21.49, -23.43, -25.53),
     LSD: (-10.95, -18.37, -21.23, -25.14, -25.36),
@@ -78,6 +95,9 @@ PAPER = {
     CNCE: (-11.00, -18.77, -24.47, -37.64, -36.31),
 }
 BAR = (10, 0.05)  # LSD, logistic sources, whitened, in every seed
+SHARES = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # of the training, for the second table
+FULL = argparse.Namespace(mode="full")
+KEY = 5
 COLUMNS = ["source", "D", "start", "method", "seed", "truth", "entropy", "test", "seconds"]
 
 
@@ -131,14 +151,19 @@ def problem(source: str, d: int, start: str, seed: int, args: argparse.Namespace
         variances, axes = np.linalg.eigh(np.cov(X, rowvar=False))
         whitening = axes / np.sqrt(variances) @ axes.T
         X, T, log_volume = X @ whitening, T @ whitening, -0.5 * float(np.log(variances).sum())
-    return Problem(density, *(torch.from_numpy(part).float() for part in (X, T)), truth, log_volume)
+    x, test = (torch.from_numpy(part).float().to(DEVICE) for part in (X, T))
+    return Problem(density, x, test, truth, log_volume)
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator(DEVICE).manual_seed(seed)
 
 
 def recipe(method: str, start: str, d: int, args: argparse.Namespace) -> tuple[int, Any, float]:
     """Return updates, the optimizer of the model and the critic's learning rate."""
     recipes = QUICK[min(most for most in QUICK if most >= d)]
     n_updates, rate, critic_rate = recipes.get(method, recipes["others"])
-    if args.mode == "full" and start == "random":
+    if args.mode in ("full", "gpu") and start == "random":
         paper = Optimization(1e-3, (0.5, 0.9), weight_decay=0.0, schedule="constant")
         return 100_000, paper, 1e-3
     if args.mode == "full":
@@ -155,8 +180,7 @@ def objective(method: str, task: Problem, model: Any, critic_rate: float) -> Obj
     if method == SM:
         return ScoreMatching("sliced", optimization=model)
     if method == NCE:
-        rng = torch.Generator().manual_seed(0)
-        noise = Gaussian("diagonal").fit(task.x, None, rng)
+        noise = Gaussian("diagonal").fit(task.x, None, generator(0))
         return NoiseContrastive(noise, optimization=model)
     if method.startswith(CNCE):
         noise_std = float(method.split()[-1])
@@ -186,7 +210,7 @@ def curve_file(source: str, d: int, start: str, method: str, args: argparse.Name
 def one(source: str, d: int, start: str, method: str, seed: int, args: Any) -> list[float]:
     task = problem(source, d, start, seed, args)
     B = None if start == "random" else SOURCES[source] * np.eye(d)
-    rng = torch.Generator().manual_seed(seed)
+    rng = generator(seed)
     energy = LinearICA(source, init=B).build((d,), rng)
     known = [task.truth, -task.density.entropy]
     if method == ALONE:
@@ -196,32 +220,57 @@ def one(source: str, d: int, start: str, method: str, seed: int, args: Any) -> l
 
     def note(state: TrainState) -> None:
         curve.append([state.iteration, task.truth - log_likelihood(state.model.energy, task)])
+        if seed == 0:
+            np.save(curve_file(source, d, start, method, args), np.array(curve))
 
     every = max(1, n_updates // N_CURVE)
     settings = Settings(n_updates, BATCH[args.mode], eval_every=every, average=False)
     begin = time.process_time()
+    principle, table = objective(method, task, *steps), ArrayTable(task.x)
+    model = Model(energy, None, 1.0)
     try:
-        train(
-            Model(energy, None, 1.0),
-            objective(method, task, *steps),
-            ArrayTable(task.x),
-            settings=settings,
-            rng=rng,
-            callbacks=[note],
-        )
+        train(model, principle, table, settings=settings, rng=rng, callbacks=[note])
     except ConvergenceError:
         return [*known, float("nan"), time.process_time() - begin]
     seconds = time.process_time() - begin
-    if seed == 0:
-        np.save(curve_file(source, d, start, method, args), np.array(curve))
     final = log_likelihood(energy, task)
     print(f"{source}, D = {d}, {start}, {method}: {task.truth - final:.3f} below, {seconds:.0f} s")
     return [*known, final, seconds]
 
 
+def fits(args: argparse.Namespace) -> dict[str, tuple[Callable[[], Alone], Problem, int]]:
+    """Return what `print_hours` asks; few rows do, a batch of them is what an update sees."""
+    few, found = argparse.Namespace(mode="smoke"), {}
+    for source in sources(args):
+        for key in tasks(source, args):
+            _, d, start, method = key
+            if method != ALONE and (args.only is None or method in args.only):
+                n_fits = len(seeds(d, start, method, args))
+                law = problem(source, d, start, 0, few)
+                found[", ".join(map(str, key))] = (lambda k=key: alone(k, args)), law, n_fits
+    return found
+
+
+def alone(key: tuple[str, int, str, str], args: argparse.Namespace) -> Alone:
+    """Return the training of a method, for its time."""
+    source, d, start, method = key
+    n_updates, *steps = recipe(method, start, d, args)
+
+    def fit(task: Problem, n: int) -> None:
+        rng = generator(0)
+        model = Model(LinearICA(source).build((d,), rng), None, 1.0)
+        settings = Settings(n, BATCH[args.mode], average=False)
+        principle = objective(method, task, *steps)
+        train(model, principle, ArrayTable(task.x), settings=settings, rng=rng)
+
+    return Alone(fit, n_updates)
+
+
 def methods(source: str, start: str, args: argparse.Namespace) -> list[str]:
     """Return the methods that are valid for a law, in the order of the table."""
     smooth = source == "logistic"
+    if args.mode == "gpu":
+        return [ML, TIED, PLAIN_LSD]
     plain = args.mode != "quick" or (smooth and start == "whitened")
     names = [ALONE] if start == "whitened" else []
     names += [ML, *([TIED] if smooth else []), LSD, *([PLAIN_LSD] if plain else [])]
@@ -282,7 +331,13 @@ def summary(key: tuple[str, int, str, str], rows: list[list[str]]) -> list[Any]:
     return [d, start, method, f"{entropy.mean():.2f}", *cells, *ends]
 
 
+def sources(args: argparse.Namespace) -> list[str]:
+    return ["logistic"] if args.mode == "gpu" else list(SOURCES)
+
+
 def starts(source: str, args: argparse.Namespace) -> tuple[str, ...]:
+    if args.mode == "gpu":
+        return ("random",)
     return STARTS[:1] if args.mode == "quick" and source == "laplace" else STARTS
 
 
@@ -292,28 +347,61 @@ def seeds(d: int, start: str, method: str, args: argparse.Namespace) -> range:
     return range(args.seeds if all_of_them else 1)
 
 
-def measure(source: str, args: argparse.Namespace, kept: Kept) -> list[list[Any]]:
-    """Return the rows of the table of one law."""
-    table = []
+def tasks(source: str, args: argparse.Namespace) -> Iterator[tuple[str, int, str, str]]:
+    """Yield source, D, start and method of the rows of the table of one law."""
     for start in starts(source, args):
         for d in DIMENSIONS[args.mode]:
             for method in methods(source, start, args):
-                key = (source, d, start, method)
-                rows = [
-                    kept.get([*key, s], lambda k=key, s=s: one(*k, s, args))
-                    for s in seeds(d, start, method, args)
-                ]
-                table.append(summary(key, rows))
-            if source == "laplace":
-                table.append([d, start, SM, "-", "invalid", *["-"] * 7])
+                yield source, d, start, method
+
+
+def compute(args: argparse.Namespace, kept: Kept, found: list[list[str]]) -> None:
+    """Train what is not in the files, and keep it in one of them."""
+    done = {tuple(row[: kept.key]) for row in found}
+    for source in sources(args):
+        for key in tasks(source, args):
+            for seed in seeds(*key[1:], args):
+                chosen = args.only is None or key[-1] in args.only
+                if chosen and tuple(map(str, (*key, seed))) not in done:
+                    kept.get([*key, seed], lambda k=key, s=seed: one(*k, s, args))
+
+
+def read_all(args: argparse.Namespace) -> list[list[str]]:
+    """Return the rows of the CSV files of all parts."""
+    paths = sorted(args.output.glob(f"lsd_ica_{args.mode}*.csv"))
+    return [row for path in paths for row in Kept(path, COLUMNS, KEY).rows]
+
+
+def measured(source: str, found: list[list[str]], args: argparse.Namespace) -> list[list[Any]]:
+    """Return the rows of the table of one law."""
+    table = []
+    for key in tasks(source, args):
+        rows = [row for row in found if tuple(row[:4]) == tuple(map(str, key))]
+        if rows:
+            table.append(summary(key, rows))
+    if source == "laplace":
+        table.append(["-", "-", SM, "-", "invalid", *["-"] * 7])
     return table
+
+
+def curve_rows(source: str, args: argparse.Namespace) -> list[list[Any]]:
+    """Return the gaps of seed 0 at tenths of the training that is there."""
+    rows = []
+    for key in tasks(source, args):
+        path = curve_file(*key, args)
+        if path.exists():
+            updates, gaps = np.load(path).T
+            at = [round(share * (len(gaps) - 1)) for share in SHARES]
+            cells = [f"{gaps[i]:.3f} ({updates[i]:.0f})" for i in at]
+            rows.append([*key[1:], *cells])
+    return rows
 
 
 def draw(args: argparse.Namespace) -> None:
     """Figure 8, right: learning curves, a line of panels for each law and start."""
     import matplotlib.pyplot as plt
 
-    lines = [(source, start) for source in SOURCES for start in starts(source, args)]
+    lines = [(source, start) for source in sources(args) for start in starts(source, args)]
     size = len(lines), len(DIMENSIONS[args.mode])
     figure, axes = plt.subplots(
         *size, figsize=(4.2 * size[1], 3.2 * size[0]), sharey=True, squeeze=False
@@ -334,15 +422,27 @@ def draw(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    args = mode(__doc__, seeds={"smoke": 1, "quick": 3, "full": 5})
+    args = mode(
+        __doc__,
+        seeds={"smoke": 1, "quick": 3, "full": 5, "gpu": 1},
+        only={"nargs": "+", "choices": methods("logistic", "whitened", FULL), "help": "(all)"},
+        part={"default": "", "help": "name of a CSV file of its own"},
+        show={"action": "store_true", "help": "print and draw what is there"},
+    )
     print_title("LSD Figure 8: linear ICA, test log likelihood in nats", args)
-    kept = Kept(args.output / f"lsd_ica_{args.mode}.csv", COLUMNS, key=5)
+    if args.hours:
+        return print_hours(fits(args), args)
+    if not args.show:
+        kept = Kept(args.output / f"lsd_ica_{args.mode}{args.part}.csv", COLUMNS, key=KEY)
+        compute(args, kept, kept.rows if args.part else read_all(args))
+    found = read_all(args)
     columns = ["D", "start", "method", "-entropy", "test", "below truth", "worst", "paper"]
     columns += ["below its ML", "CPU s", "seeds", "met"]
-    for source in SOURCES:
-        table = measure(source, args, kept)
+    for source in sources(args):
         print(f"\n{source} sources, {ROWS[args.mode]} training rows")
-        print_table(columns, table)
+        print_table(columns, measured(source, found, args))
+        print("nats below the truth over the training of seed 0 (updates):")
+        print_table(["D", "start", "method", *(f"{s:g}" for s in SHARES)], curve_rows(source, args))
         if source == "laplace":
             print(f"invalid: {refusal()}")
             for law in SOURCES:

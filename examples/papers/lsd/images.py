@@ -23,8 +23,14 @@ visible biases start at the columns' means, which steps of 0.001 from 0 would no
 
 Quick mode pools to 14 x 14, with energy and critic 300-300, Adam 1e-3 and 600 updates (92 epochs of
 its 10,000 rows in the same count). It shows what training does early, not the quality of the
-images. Fits are kept in the output folder. Where SKEBM_DATA is unset, scikit-learn's digits stand
-in.
+images. ``--mode gpu``, for some minutes of one GPU and not run yet, has all settings of ``full``
+and goes on to eight times the paper's updates, with samples after a quarter, once, twice and so on,
+also of an energy with steps of 1e-3, which moves its Gaussian ten times as far. Where SKEBM_DATA is
+unset, scikit-learn's digits stand in.
+
+Fits and samples are kept in the output folder. To split them over processes give each some of the
+models by ``--only``, which takes them in turn from one number of updates to the next; ``--show``
+prints and draws what is there. What was stopped goes on from the last of these numbers.
 """
 
 from __future__ import annotations
@@ -33,11 +39,13 @@ import argparse
 import pickle
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.spatial.distance import cdist, pdist
+from scipy.spatial.distance import pdist
+from sklearn.metrics import pairwise_distances_argmin_min
 
 from skebm import SteinEBM
 from skebm.bases import Gaussian
@@ -48,7 +56,7 @@ from skebm.objectives import Optimization
 
 sys.path.append(str(Path(__file__).parents[3]))
 from examples.papers._images import Pictures, montage, read_pictures
-from examples.papers._paper import Kept, mode, print_table, print_title, save_figure
+from examples.papers._paper import Kept, mode, print_hours, print_table, print_title, save_figure
 
 
 class Size(NamedTuple):
@@ -57,20 +65,21 @@ class Size(NamedTuple):
     pool: int
     n_train: int
     width: int
-    max_iter: int
+    updates: tuple[int, ...]  # of the model when samples are drawn
     rate: float  # of the energy and its critic
     shortening: int  # of all chains
 
 
 SIZES = {
-    "smoke": Size(1, 300, 16, 3, 1e-3, 100),
-    "quick": Size(2, 10_000, 300, 600, 1e-3, 1),
-    "full": Size(1, 60_000, 1000, 3906, 1e-4, 1),
+    "smoke": Size(1, 300, 16, (2, 4), 1e-3, 100),
+    "quick": Size(2, 10_000, 300, (600,), 1e-3, 1),
+    "full": Size(1, 60_000, 1000, (3906,), 1e-4, 1),
 }
+SIZES["gpu"] = SIZES["full"]._replace(updates=(976, 3906, 7812, 15_624, 31_248))
 FILES = {"MNIST": "mnist_train10k", "Fashion-MNIST": "fashion_mnist_train"}
 BETAS = (0.5, 0.9)
 N_SHOWN, N_COLUMNS = 100, 10
-ENERGY, RBM = "energy", "RBM"
+ENERGY, FASTER, RBM = "energy", "energy, step 1e-3", "RBM"
 
 
 class Chains(NamedTuple):
@@ -91,9 +100,10 @@ CHAINS = {
     "Figure 13, left": Chains(30, 0.01, "quite diverse"),
     "Figure 13, right": Chains(1000, 0.01, "more clear, considerably less diverse"),
 }
-GIBBS = "Figure 14"
+FIRST, GIBBS = "Figure 9", "Figure 14"
 GIBBS_CHAINS = Chains(2000, float("nan"), "a picture")
-COLUMNS = ["images", "model", "samples", "pairwise", "nearest", "finite", "seconds"]
+COLUMNS = ["images", "model", "updates", "samples", "pairwise", "nearest", "finite", "seconds"]
+COLUMNS += ["training seconds", "discrepancy"]
 
 
 class Task(NamedTuple):
@@ -136,7 +146,7 @@ def estimator(model: str, task: Task) -> SteinEBM:
     rate = size.rate if model == ENERGY else 1e-3
     machine = GaussianBernoulliRBM(100, visible_bias=task.logits.mean(0))
     own: dict[str, Any] = {"energy": machine, "base": None}
-    if model == ENERGY:
+    if model != RBM:
         own = {
             "energy": MLP(critic_sizes, n_frequencies=0, input_scale=1.0),
             "base": Gaussian("spherical", inflation=(spread + 1) / spread),
@@ -148,7 +158,7 @@ def estimator(model: str, task: Task) -> SteinEBM:
         critic_steps=5,
         l2=10.0,
         optimizer=adam,
-        max_iter=size.max_iter,
+        max_iter=size.updates[-1],
         batch_size=256,
         standardize=False,
         data_noise=0.0,
@@ -156,42 +166,45 @@ def estimator(model: str, task: Task) -> SteinEBM:
         n_iter_no_change=None,
         log_partition=None,
         calibrate=False,
+        warm_start=True,
         verbose=0 if task.args.smoke else 1,
         random_state=0,
         **own,
     )
 
 
-def fitted(model: str, task: Task) -> SteinEBM:
-    """Return the fit, from its file where there is one."""
-    path = task.file(f"{model}.pickle")
+def models(args: argparse.Namespace) -> list[str]:
+    return [ENERGY, FASTER, RBM] if args.mode == "gpu" else [ENERGY, RBM]
+
+
+def fitted(model: str, stage: int, task: Task) -> tuple[SteinEBM, float]:
+    """Return the fit after a number of updates and the seconds of all of them, both kept."""
+    updates = task.size.updates[stage]
+    path = task.file(f"{model}_{updates}.pickle")
     if path.exists():
         return pickle.loads(path.read_bytes())
-    start = time.process_time()
-    est = estimator(model, task).fit(task.logits)
-    seconds = time.process_time() - start
-    last = est.history_[-1]
-    print(
-        f"{task.name}, {model}: {est.n_iter_} updates, {seconds:.0f} s, discrepancy "
-        f"{last['discrepancy']:.3g} nats on training batches",
-        flush=True,
-    )
-    path.write_bytes(pickle.dumps(est))
-    return est
+    est, seconds, done = estimator(model, task), 0.0, 0
+    if stage:
+        est, seconds = fitted(model, stage - 1, task)
+        done = task.size.updates[stage - 1]
+    start = time.perf_counter()
+    est.set_params(max_iter=updates - done).fit(task.logits)
+    seconds += time.perf_counter() - start
+    path.write_bytes(pickle.dumps((est, seconds)))
+    print(f"{task.name} {model}: {updates} updates, {seconds:.0f} s", flush=True)
+    return est, seconds
 
 
-def drawn(samples: str, task: Task) -> np.ndarray:
+def drawn(samples: str, est: SteinEBM, task: Task) -> np.ndarray:
     """Return logits; chains of all figures start at the same rows."""
     rng = np.random.RandomState(0)
     uniform = task.logit.transform(rng.uniform(size=(N_SHOWN, task.side**2)))
     if samples == GIBBS:
         starts = rng.standard_normal(uniform.shape)
         n_steps = GIBBS_CHAINS.length(task.size)
-        return fitted(RBM, task).sample(
-            N_SHOWN, random_state=0, method="gibbs", n_steps=n_steps, init=starts
-        )
+        return est.sample(N_SHOWN, random_state=0, method="gibbs", n_steps=n_steps, init=starts)
     chains = CHAINS[samples]
-    return fitted(ENERGY, task).sample(
+    return est.sample(
         N_SHOWN,
         random_state=0,
         method="langevin",
@@ -204,40 +217,63 @@ def drawn(samples: str, task: Task) -> np.ndarray:
 
 def distances(pixels: np.ndarray, task: Task) -> list[float]:
     """Return mean distances between two images and from one to its nearest training image."""
-    return [float(pdist(pixels).mean()), float(cdist(pixels, task.pixels).min(1).mean())]
+    nearest = pairwise_distances_argmin_min(pixels, task.pixels)[1]
+    return [float(pdist(pixels).mean()), float(nearest.mean())]
 
 
-def one(samples: str, task: Task) -> list[float]:
-    """Draw, keep the pixels, and return the numbers of a row."""
-    fitted(RBM if samples == GIBBS else ENERGY, task)  # its seconds are not the samples'
-    start = time.process_time()
-    logits = drawn(samples, task)
-    seconds = time.process_time() - start
+def kept_of(model: str, task: Task) -> Kept:
+    return Kept(task.file(f"{model}.csv"), COLUMNS, key=4)
+
+
+def kinds(model: str) -> list[str]:
+    return [GIBBS] if model == RBM else list(CHAINS)
+
+
+def compute(model: str, stage: int, task: Task) -> None:
+    """Train, draw, and keep the pixels and the numbers of the table."""
+    kept, updates = kept_of(model, task), task.size.updates[stage]
+    est, training = fitted(model, stage, task)
+    for samples in kinds(model):
+        key = [task.name, model, updates, samples]
+        kept.get(key, lambda samples=samples: one(samples, model, updates, est, training, task))
+
+
+def one(
+    samples: str, model: str, updates: int, est: SteinEBM, training: float, task: Task
+) -> list[float]:
+    """Draw, keep the pixels, and return the numbers of a row; `training` is one of them."""
+    start = time.perf_counter()
+    logits = drawn(samples, est, task)
+    seconds = time.perf_counter() - start
     finite = np.isfinite(logits).all(1)
     pixels = task.logit.inverse_transform(logits[finite]) if finite.any() else logits[:0]
-    np.save(task.file(f"{samples}.npy"), pixels)
+    np.save(task.file(f"{model}_{samples}_{updates}.npy"), pixels.astype(np.float32))
     numbers = distances(pixels, task) if finite.sum() > 1 else [float("nan")] * 2
-    return [*numbers, float(finite.mean()), seconds]
+    discrepancy = float(est.history_[-1]["discrepancy"])
+    return [*numbers, float(finite.mean()), seconds, training, discrepancy]
 
 
-def table(task: Task, kept: Kept) -> list[list[Any]]:
-    """Return the rows of one kind of images."""
+def table(task: Task) -> list[list[Any]]:
+    """Return the rows of one kind of images: all samples of the last updates, some of earlier."""
     numbers = [f"{value:.2f}" for value in distances(task.test, task)]
     noise = np.random.RandomState(0).uniform(size=task.test.shape)
     start = [f"{value:.2f}" for value in distances(noise, task)]
     rows = [
-        [task.name, "held-out images", *["-"] * 3, *numbers, *["-"] * 3],
-        [task.name, "uniform pixels", *["-"] * 3, *start, *["-"] * 3],
+        [task.name, "held-out images", *["-"] * 4, *numbers, *["-"] * 5],
+        [task.name, "uniform pixels", *["-"] * 4, *start, *["-"] * 5],
     ]
-    for samples in (*CHAINS, GIBBS):
-        model = RBM if samples == GIBBS else ENERGY
-        found = kept.get([task.name, model, samples], lambda s=samples: one(s, task))
-        chains = CHAINS.get(samples, GIBBS_CHAINS)
-        noise_std = "-" if samples == GIBBS else f"{chains.noise_std:g}"
-        n_steps = chains.length(task.size)
-        pairwise, nearest, finite, seconds = (float(v) for v in found[3:])
-        ends = [f"{pairwise:.2f}", f"{nearest:.2f}", f"{finite:.0%}", f"{seconds:.0f}"]
-        rows.append([task.name, model, samples, n_steps, noise_std, *ends, chains.said])
+    for model in models(task.args):
+        found = kept_of(model, task).rows
+        for _, _, updates, samples, *values in found:
+            if updates != found[-1][2] and samples not in (FIRST, GIBBS):
+                continue
+            chains = CHAINS.get(samples, GIBBS_CHAINS)
+            noise_std = "-" if samples == GIBBS else f"{chains.noise_std:g}"
+            how = [samples, chains.length(task.size), noise_std]
+            pairwise, nearest, finite, seconds, training, discrepancy = map(float, values)
+            ends = [f"{pairwise:.2f}", f"{nearest:.2f}", f"{finite:.0%}", f"{discrepancy:.3g}"]
+            times = [f"{training:.0f}", f"{seconds:.0f}"]
+            rows.append([task.name, model, updates, *how, *ends, *times, chains.said])
     return rows
 
 
@@ -248,40 +284,90 @@ def show(ax: Any, pixels: np.ndarray, title: str, task: Task) -> None:
     ax.axis("off")
 
 
-def draw(name: str, panels: list[str], tasks: list[Task], args: argparse.Namespace) -> None:
-    """Draw held-out images beside samples, one line per kind of images."""
+def draw(
+    name: str, model: str, panels: list[str], tasks: list[Task], args: argparse.Namespace
+) -> None:
+    """Draw held-out images beside samples, one line per kind of images.
+
+    Where one kind of samples is shown, it is after all numbers of updates, else after the last.
+    """
     import matplotlib.pyplot as plt
 
-    size = (len(tasks), 1 + len(panels))
+    found = {task.name: available(model, panels, task) for task in tasks}
+    tasks = [task for task in tasks if found[task.name]]
+    if not tasks:
+        return
+    size = (len(tasks), 1 + max(map(len, found.values())))
     figure, axes = plt.subplots(*size, figsize=(4 * size[1], 4.2 * size[0]), squeeze=False)
     for line, task in zip(axes, tasks, strict=True):
+        for ax in line:
+            ax.axis("off")
         show(line[0], task.test, f"{task.name}: held-out images", task)
-        for ax, samples in zip(line[1:], panels, strict=True):
+        for ax, (samples, updates) in zip(line[1:], found[task.name], strict=False):
             chains = CHAINS.get(samples, GIBBS_CHAINS)
             how = f"{chains.length(task.size)} steps, noise {chains.noise_std:g}"
-            title = f"{samples}: {how.replace(', noise nan', ' of Gibbs')}"
-            show(ax, np.load(task.file(f"{samples}.npy")), title, task)
+            how = how.replace(", noise nan", " of Gibbs")
+            pixels = np.load(task.file(f"{model}_{samples}_{updates}.npy"))
+            show(ax, pixels, f"{samples}: {updates} updates, {how}", task)
     save_figure(figure, args, name)
 
 
+def available(model: str, panels: list[str], task: Task) -> list[tuple[str, int]]:
+    """Return which samples can be shown, and after how many updates."""
+    every = [
+        (samples, updates)
+        for updates in task.size.updates
+        for samples in panels
+        if task.file(f"{model}_{samples}_{updates}.npy").exists()
+    ]
+    return every if len(panels) == 1 else every[-len(panels) :]
+
+
 def main() -> None:
-    args = mode(__doc__, seeds={"smoke": 1, "quick": 1, "full": 1})
+    names = [f"{name} {model}" for name in FILES for model in (ENERGY, FASTER, RBM)]
+    args = mode(
+        __doc__,
+        seeds={"smoke": 1, "quick": 1, "full": 1, "gpu": 1},
+        only={"nargs": "+", "choices": names, "help": "models to fit, nothing drawn (all)"},
+        show={"action": "store_true", "help": "print and draw what is there"},
+    )
     print_title("LSD Figures 9 and 11 to 14: images in logit space", args)
-    found = {task.name: task for task in (prepare(name, args) for name in FILES)}
-    tasks = list(found.values())
-    kept = Kept(args.output / f"lsd_images_{args.mode}.csv", COLUMNS, key=3)
-    rows = [row for task in tasks for row in table(task, kept)]
-    columns = ["images", "model", "samples", "steps", "noise", "pairwise", "nearest", "finite"]
-    print_table([*columns, "CPU s", "paper"], rows)
+    wanted = [
+        (name, model)
+        for name in FILES
+        for model in models(args)
+        if args.only is None or f"{name} {model}" in args.only
+    ]
+    found = {name: prepare(name, args) for name in dict.fromkeys(name for name, _ in wanted)}
+    chosen = [(model, found[name]) for name, model in wanted]
+    if args.hours:
+        fits = {
+            f"{task.name} {model}": (partial(estimator, model, task), task.logits, 1)
+            for model, task in chosen
+        }
+        return print_hours(fits, args)
+    for stage in range(len(SIZES[args.mode].updates)):
+        for model, task in chosen if not args.show else []:
+            compute(model, stage, task)
+    if args.only is not None:
+        return
+    tasks = list({task.name: task for task in found.values()}.values())
+    rows = [row for task in tasks for row in table(task)]
+    columns = ["images", "model", "updates", "samples", "steps", "noise", "pairwise", "nearest"]
+    print_table([*columns, "finite", "discrepancy", "fit s", "s", "paper"], rows)
     print(
         f"pairwise, nearest: mean distance between two of {N_SHOWN} images, and from one to its "
-        "nearest training image; pixels from 0 to 1. finite: chains that did not diverge. Chains "
-        "of Figures 12 and 13 start at the same pixels, those of an energy all do."
+        "nearest training image; pixels from 0 to 1. finite: chains that did not diverge. "
+        "discrepancy: nats, the last training batch. fit s: all updates. Chains of Figures 12 and "
+        "13 start at the same pixels, those of an energy all do."
     )
-    draw("lsd_figure_9.png", ["Figure 9"], tasks, args)
-    draw("lsd_figure_12.png", ["Figure 12, left", "Figure 12, right"], tasks, args)
-    draw("lsd_figure_13.png", ["Figure 13, left", "Figure 13, right"], tasks, args)
-    draw("lsd_figure_14.png", [GIBBS], tasks, args)
+    for model in [m for m in models(args) if m != RBM]:
+        end = "" if model == ENERGY else "_faster"
+        draw(f"lsd_figure_9{end}.png", model, [FIRST], tasks, args)
+        for figure in (12, 13):
+            panels = [f"Figure {figure}, left", f"Figure {figure}, right"]
+            draw(f"lsd_figure_{figure}{end}.png", model, panels, tasks, args)
+    draw("lsd_figure_14.png", RBM, [GIBBS], tasks, args)
 
 
 if __name__ == "__main__":

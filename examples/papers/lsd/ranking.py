@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ import torch
 from skebm.stein import CriticSettings, compare_models
 
 sys.path.append(str(Path(__file__).parents[3]))
-from examples.papers._paper import Kept, print_table, print_title, save_figure
+from examples.papers._paper import Kept, print_hours, print_table, print_title, save_figure
+from examples.papers.lsd._alone import Alone
 from examples.papers.lsd.tests import ROWS, SIGMAS, keep_all, machines, options, yes
 
 L2 = 0.5
@@ -90,6 +92,16 @@ def one(d: int, n_hidden: int, repetition: int, methods: list[str], mode_name: s
         seconds = time.perf_counter() - start
         rows.append([d, method, repetition, *np.concatenate(found).tolist(), seconds])
     return rows
+
+
+def alone(X: np.ndarray, models: dict[float, Any], mode_name: str) -> Alone:
+    """Return the training of the critics of one repetition, without early stopping."""
+
+    def fit(_: None, n: int) -> None:
+        critic = CriticSettings(l2=L2, max_iter=n, **PUBLISHED)
+        compare_models(list(models.values()), X, critic=critic, random_state=0)
+
+    return Alone(fit, UPDATES[mode_name])
 
 
 def missing(kept: Kept, args: argparse.Namespace) -> list[tuple]:
@@ -168,6 +180,16 @@ def draw(kept: Kept, args: argparse.Namespace) -> None:
 def main() -> None:
     args = options({"smoke": 2, "quick": 20, "full": 20}, __doc__)
     print_title(f"LSD Figure 6: ranking RBMs, {ROWS[args.mode]} rows", args)
+    if args.hours:
+        fits = {
+            f"{d} columns": (
+                partial(alone, *machines(d, h, 0, args.mode), args.mode),
+                None,
+                args.seeds,
+            )
+            for d, h in args.sizes.items()
+        }
+        return print_hours(fits, args)
     kept = Kept(args.output / f"lsd_ranking_{args.mode}.csv", COLUMNS, key=3)
     if not args.show:
         keep_all(kept, one, missing(kept, args), args.threads)

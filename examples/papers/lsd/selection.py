@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,15 @@ from skebm.networks import Critic, CriticNetwork
 from skebm.stein import CriticSettings, learned_stein_discrepancy
 
 sys.path.append(str(Path(__file__).parents[3]))
-from examples.papers._paper import Kept, mode, print_table, print_title, save_figure
+from examples.papers._paper import (
+    Kept,
+    mode,
+    print_hours,
+    print_table,
+    print_title,
+    save_figure,
+)
+from examples.papers.lsd._alone import Alone
 
 D, L2 = 10, 0.5
 BOUND, MOST = D / (2 * L2), D / (4 * L2)
@@ -67,14 +76,14 @@ def measure(network: CriticNetwork, parts: dict[str, Any]) -> list[float]:
     return [float(v) for v in [*row, fresh.mean() - L2 * norms.mean(), error]]
 
 
-def train(seed: int, args: argparse.Namespace) -> np.ndarray:
+def train(seed: int, n_updates: int, args: argparse.Namespace) -> np.ndarray:
     """Ascend on the training rows; return the columns of `CURVES` for each snapshot."""
     sizes = {"train": N_TRAIN, "validation": N_VALIDATION, "fresh": FRESH[args.mode]}
     parts = {name: rows(n, 10 * seed + i) for i, (name, n) in enumerate(sizes.items())}
     network = Critic().build(D, torch.Generator().manual_seed(seed))
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     curves = []
-    for iteration in range(UPDATES[args.mode] + 1):
+    for iteration in range(n_updates + 1):
         if iteration % EVERY[args.mode] == 0:
             curves.append([iteration, *measure(network, parts)])
         values, norms = stein(network, *parts["train"])
@@ -93,7 +102,7 @@ def curves_of(seed: int, args: argparse.Namespace) -> np.ndarray:
     """Return the curves of a seed, trained now if they are not there yet."""
     path = saved(seed, args)
     if not path.exists():
-        np.savez(path, curves=train(seed, args))
+        np.savez(path, curves=train(seed, UPDATES[args.mode], args))
     return np.load(path)["curves"]
 
 
@@ -217,6 +226,9 @@ def yes(flags: Any) -> str:
 def main() -> None:
     args = mode(__doc__, seeds={"smoke": 1, "quick": 10, "full": 20})
     print_title("LSD Figure 10: selection by mean - sd", args)
+    if args.hours:  # with its snapshots; the package's own training comes to the same again
+        make = partial(Alone, lambda seed, n: train(seed, n, args), UPDATES[args.mode])
+        return print_hours({"critic": (make, 0, 2 * args.seeds)}, args)
     kept = Kept(args.output / f"lsd_selection_{args.mode}.csv", KEPT, key=2)
     table = {}
     for rule in (*RULES, LIBRARY):

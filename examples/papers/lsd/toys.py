@@ -37,7 +37,15 @@ from skebm.metrics import grid_kl
 from skebm.objectives import Optimization
 
 sys.path.append(str(Path(__file__).parents[3]))
-from examples.papers._paper import Kept, mean_std, mode, print_table, print_title, save_figure
+from examples.papers._paper import (
+    Kept,
+    mean_std,
+    mode,
+    print_hours,
+    print_table,
+    print_title,
+    save_figure,
+)
 
 ROWS = {"smoke": 300, "quick": 20_000, "full": 20_000}
 UPDATES = {"smoke": 3, "quick": 1667, "full": 1667}
@@ -171,6 +179,18 @@ def main() -> None:
     args = mode(__doc__, seeds={"smoke": 1, "quick": 1, "full": 5})
     warnings.simplefilter("ignore", NormalizationWarning)  # the table shows what was calibrated
     print_title("LSD Figure 4: toy densities, nats", args)
+    if args.hours:
+        n = ROWS[args.mode]
+        fits = {
+            f"{name}, {k}": (
+                lambda k=k: estimator(k, 0, args),
+                toys()[name].density.sample(n, 0),
+                args.seeds,
+            )
+            for name in names(args)
+            for k in settings(args)
+        }
+        return print_hours(fits, args)
     kept = Kept(args.output / f"lsd_toys_{args.mode}.csv", COLUMNS, key=3)
     table = []
     for name in names(args):
