@@ -17,7 +17,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "seconds": {"type": float, "help": "of a fit: so many updates as that allows, at most those"},
     "read": {"action": "store_true", "help": "fit nothing; print what the folder has"},
 }
-TIMED = (3, 23)  # updates
+FEW, TOLD = 5, 0.04  # updates; share of the time that tells how long an update takes
 
 
 def slug(*names: str) -> str:
@@ -36,11 +36,13 @@ def own_file(
 def updates_within(make: Callable[[], BoundsEBM], X: Any, most: int, seconds: float | None) -> int:
     """Return how many updates a fit makes in so many seconds of the clock, at most `most`.
 
-    The time of an update is that of 20, as the difference of two short fits.
+    Ever longer fits are timed beside one of a few updates, until the training takes `TOLD` of it.
     """
     if seconds is None:
         return most
-    fit_seconds(make(), X, TIMED[0])  # a device takes its time at first
-    few, more = (fit_seconds(make(), X, n) for n in TIMED)
-    each = max((more - few) / (TIMED[1] - TIMED[0]), 1e-6)
-    return max(1, min(most, int((seconds - few) / each)))
+    fit_seconds(make(), X, FEW)  # a device takes its time at first
+    rest, n = fit_seconds(make(), X, FEW), 4 * FEW
+    while (training := fit_seconds(make(), X, n) - rest) < TOLD * seconds and n < most:
+        n *= 4
+    each = max(training, 1e-3) / (n - FEW)
+    return max(1, min(most, int((seconds - rest) / each)))

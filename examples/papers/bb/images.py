@@ -47,6 +47,7 @@ import numpy as np
 import torch
 
 from skebm import BoundsEBM
+from skebm.data import torch_generator
 from skebm.datasets import constant_images, noise_images
 from skebm.energies import Conv
 from skebm.exceptions import ConvergenceError, GeneratorWarning
@@ -57,7 +58,7 @@ from skebm.metrics import (
     ood_metrics,
     prd_f_beta,
 )
-from skebm.networks import ConvGenerator
+from skebm.networks import ConvGenerator, singular_values, value_and_jacobian
 from skebm.objectives import GeneratorEntropy, Optimization
 
 sys.path.append(str(Path(__file__).parents[3]))
@@ -136,7 +137,8 @@ MODELS |= {
 }
 OTHERS = {"MNIST": "mnist_test", "KMNIST": "kmnist_test", "NotMNIST": "notmnist_2k"}
 QUALITY = ("frechet", "inception", "f8", "f1/8")
-USAGE = ("c_z", "c_z_stderr", "ratio", "slope at data", "slope at own")
+USAGE = ("c_z", "c_z_stderr", "ratio", "turned", "sd of log s", "slope at data", "slope at own")
+N_TURNED, BLOCK = 256, 32  # latents whose Jacobians are looked at, and how many at once
 KEY = 3  # columns that name a row
 METRICS = ("auroc", "aupr_in", "fpr80")
 TABLE_2 = {  # CIFAR-10, ANIMEFACE
@@ -309,6 +311,24 @@ def slopes(est: BoundsEBM, X: np.ndarray, task: Task) -> float:
     return float(np.sqrt((gradient**2).sum(1).mean()))
 
 
+def evenness(est: BoundsEBM, seed: int) -> list[float]:
+    """Return what depends on the latent axes in C_z, and what does not, means over latents.
+
+    First the ratio of `anisotropy_index` where the axes are turned at random, (n, d, d); then the
+    standard deviation of the logarithms of J's singular values.
+    """
+    device, d = est.density_.device, est.latent_dim_
+    rng = torch_generator(seed)
+    z = torch.empty(N_TURNED, d).normal_(generator=rng).to(device)
+    turns = torch.linalg.qr(torch.empty(N_TURNED, d, d).normal_(generator=rng)).Q
+    with torch.no_grad():
+        blocks = [value_and_jacobian(est.generator_, block)[1].cpu() for block in z.split(BLOCK)]
+    jacobian = torch.cat(blocks)
+    lengths = (jacobian @ turns).norm(dim=1)
+    ratio = lengths.std(1, correction=0) / lengths.mean(1)
+    return [float(ratio.mean()), float(singular_values(jacobian).log().std(1).mean())]
+
+
 def one(name: str, seed: int, task: Task) -> list[float]:
     """Fit, draw, and return the numbers of a row."""
     most = task.args.updates or task.size.max_iter
@@ -328,7 +348,7 @@ def one(name: str, seed: int, task: Task) -> list[float]:
     if seed == 0:
         np.save(picture_file(name, task), X[:N_SHOWN])
     index = anisotropy_index(est, random_state=seed, n_samples=50 if task.args.smoke else 1000)
-    usage = [index.value, index.stderr, index.ratio]
+    usage = [index.value, index.stderr, index.ratio, *evenness(est, seed)]
     usage += [slopes(est, rows[: task.drawn], task) for rows in (task.images.X_test, X)]
     print(f"{task.images.name}, {name}, seed {seed}: {seconds:.0f} s", flush=True)
     return [est.n_iter_, seconds, *quality(X, task), *usage, *detection(est, task)]
@@ -349,15 +369,16 @@ def print_table_2(results: dict[str, np.ndarray], task: Task) -> None:
     print("\nTable 2, capacity usage")
     table = []
     for name, rows in results.items():
-        c_z, stderr, ratio, at_data, at_own = columns_of(rows, task, USAGE)
-        cells = [mean_std(c_z), f"{stderr.mean():.3f}", mean_std(ratio)]
+        c_z, stderr, *others, at_data, at_own = columns_of(rows, task, USAGE)
+        cells = [mean_std(c_z), f"{stderr.mean():.3f}", *map(mean_std, others)]
         cells += [f"{values.mean():.3g}" for values in (at_data, at_own)]
         table.append([name, *cells, len(rows), *TABLE_2.get(name, ("-", "-"))])
-    columns = ["model", "C_z", "stderr of a fit", "ratio", *USAGE[-2:], "seeds"]
+    columns = ["model", "C_z", "stderr of a fit", *USAGE[2:], "seeds"]
     print_table([*columns, "paper: CIFAR-10", "paper: ANIMEFACE"], table)
     print(
-        "ratio: C_z over the mean length of a column of J; slope: root mean square of |grad E|, at "
-        "held-out images and at the generator's own, pixels from -1 to 1."
+        "ratio: C_z over the mean length of a column of J; turned: that with latent axes turned "
+        "at random, which changes no bound and no density; s: singular values of J; slope: root "
+        "mean square of |grad E|, at held-out images and at the generator's, pixels from -1 to 1."
     )
 
 
