@@ -23,14 +23,14 @@ does C_z, which grows with the number of pixels; its ratio to the mean length do
 row of Table 3 are held-out images against training images: the best that can be had.
 
 Quick mode: 14 x 14, 16 latents, 24-12 channels, Adam (0, 0.9) with step 0.0005 and 1,500 updates of
-64 rows, exact log determinant. ``--mode gpu``, what some minutes of one GPU give: 28 x 28, 64
-latents, 64-32-16 channels, step 0.0002, 10,000 updates. ``--mode full`` (a GPU): 28 x 28, Table 8's
-networks as far as they fit the side, 128 latents, d log s_1 by 10 iterations, Adam (0, 0.999) with
-step 0.00005, 100,000 updates; then the same on 2,000 color images of CIFAR-10. No margin, rates
-decay to 0, no flips. ``--updates`` takes another number, ``--seconds`` at most as many as a fit
-makes in that time. Each model has a file of its own in the output folder, so that processes with
-other ``--models`` can run beside each other; ``--read`` prints what is there. Where SKEBM_DATA is
-unset, scikit-learn's digits 0 to 4 stand in, with 5 to 9 as other images.
+64 rows, exact log determinant. ``--mode gpu``, for some minutes of one GPU and not run yet: 28 x
+28, 64 latents, 64-32-16 channels, step 0.0002, 10,000 updates. ``--mode full`` (a GPU): 28 x 28,
+Table 8's networks as far as they fit the side, 128 latents, d log s_1 by 10 iterations, Adam
+(0, 0.999) with step 0.00005, 100,000 updates; then the same on 2,000 color images of CIFAR-10. No
+margin, rates decay to 0, no flips. ``--updates`` takes another number, ``--seconds`` at most as
+many as a fit makes in that time. Each model has a file of its own in the output folder, so that
+processes with other ``--models`` can run beside each other; ``--read`` prints what is there. Where
+SKEBM_DATA is unset, scikit-learn's digits 0 to 4 stand in, with 5 to 9 as other images.
 """
 
 from __future__ import annotations

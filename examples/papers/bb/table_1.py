@@ -15,9 +15,9 @@ no counterpart here, are the last rows.
 Quick mode: MNIST averaged to 14 x 14, one channel (``--channels 2`` is for two), perceptrons
 thinner than those of Table 7, 16 latents, Adam (0, 0.9) with step 0.001, 6,000 updates of 64 rows.
 ``--mode full`` (a GPU): 28 x 28, three channels, 128 latents, the widths of Table 7, step 0.0002,
-60 epochs of 60,000 images, d log s_1 by 10 iterations. ``--mode gpu`` is that with one seed, for
-``--seconds``: as many updates as a fit makes in that time (``--updates``: a number of them). Bars,
-one channel: 10 modes and KL <= 0.05 in 30 minutes.
+60 epochs of 60,000 images, d log s_1 by 10 iterations. ``--mode gpu``, not run yet, is that with
+one seed, for ``--seconds``: as many updates as a fit makes in that time (``--updates``: a number of
+them). Bars, one channel: 10 modes and KL <= 0.05 in 30 minutes.
 
 Deviations: smooth activations (SiLU) in both networks, where Table 7 states none; in pilot runs of
 1,500 updates, one seed, the KL was 0.33 with leaky and parametric ReLU, 0.09 with SiLU in the
