@@ -182,12 +182,15 @@ def draw(density: str, args: argparse.Namespace) -> None:
     import matplotlib.pyplot as plt
 
     case = cases()[density]
-    columns = [model for settings, model in panels(args) if settings == OURS]
-    size = (4, 1 + len(columns))
+    shown = [(s, m) for s, m in panels(args) if saved(density, s, m, args).exists()]
+    if not shown:
+        return
+    rows, columns = (list(dict.fromkeys(kind)) for kind in zip(*shown, strict=True))
+    size = (2 * len(rows), 1 + len(columns))
     figure, axes = plt.subplots(*size, figsize=(2.1 * size[1], 2.3 * size[0]), squeeze=False)
     truth = case.density.log_density(midpoints(args))
     half = HALF if case.centers is None else NEARER
-    for i, settings in enumerate((OURS, PAPER)):
+    for i, settings in enumerate(rows):
         upper, lower = axes[2 * i], axes[2 * i + 1]
         upper[0].plot(*case.density.sample(3000, random_state=0).T, ".", markersize=0.7)
         _finish(upper[0], "data", half)
@@ -195,12 +198,11 @@ def draw(density: str, args: argparse.Namespace) -> None:
         _show(lower[0], "truth", picture(TEMPERING * truth), HALF)
         lower[0].set_ylabel(f"{settings}: tempered, T = {1 / TEMPERING:g}", fontsize=8)
         for j, model in enumerate(columns, 1):
-            path = saved(density, settings, model, args)
-            if (settings, model) not in panels(args) or not path.exists():
+            if (settings, model) not in shown:
                 upper[j].axis("off")
                 lower[j].axis("off")
                 continue
-            found, top = np.load(path), picture(truth).max()
+            found, top = np.load(saved(density, settings, model, args)), picture(truth).max()
             _show(upper[j], model, found["density"], half, top)
             _show(lower[j], model, found["tempered"], HALF)
     save_figure(figure, args, f"{stem(args)}_{slug(density)}.png")
@@ -282,7 +284,7 @@ def main() -> None:
         "normalized on the square from -4 to 4; ± standard error for one seed, else sd over seeds. "
         "modes, share near: of the generator's rows, within 4 standard deviations of a center."
     )
-    for name in names(args):
+    for name in {row[0]: None for row in table}:
         draw(name, args)
 
 
