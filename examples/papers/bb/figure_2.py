@@ -18,7 +18,10 @@ its own maximum, or at the truth's where that is lower (temperature 1). The gap 
 nats per row) is that of the density at temperature 1.
 
 ``--mode quick`` has 5,000 updates, ``--mode full`` the paper's 150,000, from more rows and with
-checkpoints, so that a run that was stopped goes on within a fit.
+checkpoints, so that a run that was stopped goes on within a fit. ``--updates`` takes another
+number, ``--seconds`` at most as many as a fit makes in that time; ``--densities``, ``--settings``
+and ``--models`` choose. Each fit has a file of its own in the output folder, so that processes can
+run beside each other; ``--read`` prints what is there.
 """
 
 from __future__ import annotations
@@ -40,7 +43,15 @@ from skebm.exceptions import ConvergenceError, GeneratorWarning, NormalizationWa
 
 sys.path.append(str(Path(__file__).parents[3]))
 from examples.benchmarks.validity.bounds_25 import BASELINES, BB, REFINED, cases, modes
-from examples.papers._paper import Kept, mean_std, mode, print_table, print_title, save_figure
+from examples.papers._paper import (
+    mean_std,
+    mode,
+    print_hours,
+    print_table,
+    print_title,
+    save_figure,
+)
+from examples.papers.bb._beside import OPTIONS, own_file, slug, updates_within
 
 ROWS = {"smoke": 60, "quick": 10_000, "full": 100_000}
 UPDATES = {"smoke": 3, "quick": 5000, "full": 150_000}
@@ -52,6 +63,7 @@ NEARER = 2.2  # half the side of the pictures of the 25 Gaussians at temperature
 N_TEST = 10_000
 OURS, PAPER = "ours", "paper"
 MODELS: dict[str, dict[str, Any]] = {**BASELINES, BB: {}, REFINED: {"refine": True}}
+KEY = 4  # columns that name a row
 COLUMNS = ["density", "settings", "model", "seed", "gap", "stderr", "modes", "share", "fold"]
 COLUMNS += ["updates", "seconds", "notes"]
 
@@ -74,9 +86,11 @@ def table_6(n_features: int) -> torch.nn.Module:
     return Critic(n_features)
 
 
-def estimator(settings: str, model: str, seed: int, args: argparse.Namespace) -> BoundsEBM:
+def estimator(
+    settings: str, model: str, seed: int, args: argparse.Namespace, updates: int = 0
+) -> BoundsEBM:
     """Return our estimator, or one with all that the paper states."""
-    shared = {"max_iter": UPDATES[args.mode], "random_state": seed}
+    shared = {"max_iter": updates or args.updates or UPDATES[args.mode], "random_state": seed}
     if args.mode == "full":
         shared["checkpoint_dir"] = args.output / "checkpoints"
     if args.smoke:
@@ -92,17 +106,23 @@ def estimator(settings: str, model: str, seed: int, args: argparse.Namespace) ->
 def panels(args: argparse.Namespace) -> list[tuple[str, str]]:
     """Return settings and models; the paper does not refine."""
     names = [BB] if args.smoke else list(MODELS)
-    return [(s, m) for s in (OURS, PAPER) for m in names if s == OURS or m != REFINED]
+    pairs = [(s, m) for s in (OURS, PAPER) for m in names if s == OURS or m != REFINED]
+    return [(s, m) for s, m in pairs if s in args.settings and m in args.models]
 
 
 def names(args: argparse.Namespace) -> list[str]:
-    return list(cases())[: 1 if args.smoke else None]
+    return args.densities[: 1 if args.smoke else None]
+
+
+def stem(args: argparse.Namespace) -> str:
+    """Return how files of a mode begin, and of a number of updates that is not the mode's."""
+    own = f"_{args.updates}" if args.updates else ""
+    return f"bb_figure_2_{args.mode}{own}"
 
 
 def saved(density: str, settings: str, model: str, args: argparse.Namespace) -> Path:
     """Return the file of the pictures of seed 0."""
-    slug = f"{density}_{settings}_{model}".replace(",", "").replace(" ", "_")
-    return args.output / f"bb_figure_2_{args.mode}_{slug}.npz"
+    return args.output / f"{stem(args)}_{slug(density, settings, model)}.npz"
 
 
 def midpoints(args: argparse.Namespace) -> np.ndarray:
@@ -134,7 +154,13 @@ def one(density: str, settings: str, model: str, seed: int, args: argparse.Names
     case = cases()[density]
     X = case.density.sample(ROWS[args.mode], random_state=seed)
     T = case.density.sample(N_TEST, random_state=5000 + seed)
-    est = estimator(settings, model, seed, args)
+    allowed = updates_within(
+        lambda: estimator(settings, model, seed, args),
+        X,
+        args.updates or UPDATES[args.mode],
+        args.seconds,
+    )
+    est = estimator(settings, model, seed, args, allowed)
     try:
         seconds, notes = fitted(est, X)
     except ConvergenceError:  # allowed: loud, and without a model
@@ -156,12 +182,15 @@ def draw(density: str, args: argparse.Namespace) -> None:
     import matplotlib.pyplot as plt
 
     case = cases()[density]
-    columns = [model for settings, model in panels(args) if settings == OURS]
-    size = (4, 1 + len(columns))
+    shown = [(s, m) for s, m in panels(args) if saved(density, s, m, args).exists()]
+    if not shown:
+        return
+    rows, columns = (list(dict.fromkeys(kind)) for kind in zip(*shown, strict=True))
+    size = (2 * len(rows), 1 + len(columns))
     figure, axes = plt.subplots(*size, figsize=(2.1 * size[1], 2.3 * size[0]), squeeze=False)
     truth = case.density.log_density(midpoints(args))
     half = HALF if case.centers is None else NEARER
-    for i, settings in enumerate((OURS, PAPER)):
+    for i, settings in enumerate(rows):
         upper, lower = axes[2 * i], axes[2 * i + 1]
         upper[0].plot(*case.density.sample(3000, random_state=0).T, ".", markersize=0.7)
         _finish(upper[0], "data", half)
@@ -169,15 +198,14 @@ def draw(density: str, args: argparse.Namespace) -> None:
         _show(lower[0], "truth", picture(TEMPERING * truth), HALF)
         lower[0].set_ylabel(f"{settings}: tempered, T = {1 / TEMPERING:g}", fontsize=8)
         for j, model in enumerate(columns, 1):
-            path = saved(density, settings, model, args)
-            if (settings, model) not in panels(args) or not path.exists():
+            if (settings, model) not in shown:
                 upper[j].axis("off")
                 lower[j].axis("off")
                 continue
-            found, top = np.load(path), picture(truth).max()
+            found, top = np.load(saved(density, settings, model, args)), picture(truth).max()
             _show(upper[j], model, found["density"], half, top)
             _show(lower[j], model, found["tempered"], HALF)
-    save_figure(figure, args, f"bb_figure_2_{density.replace(' ', '_')}.png")
+    save_figure(figure, args, f"{stem(args)}_{slug(density)}.png")
     plt.close(figure)
 
 
@@ -206,15 +234,41 @@ def summary(density: str, settings: str, model: str, rows: list[list[str]]) -> l
     return [density, settings, model, mean_std(gap) + stderr, *near, mean_std(fold), *ends]
 
 
+def arguments() -> argparse.Namespace:
+    return mode(
+        __doc__,
+        seeds={"smoke": 1, "quick": 1, "full": 3},
+        densities={"nargs": "+", "choices": list(cases()), "default": list(cases())},
+        settings={"nargs": "+", "choices": (OURS, PAPER), "default": [OURS, PAPER]},
+        models={"nargs": "+", "choices": list(MODELS), "default": list(MODELS)},
+        **OPTIONS,
+    )
+
+
 def main() -> None:
-    args = mode(__doc__, seeds={"smoke": 1, "quick": 1, "full": 3})
+    args = arguments()
     for category in (NormalizationWarning, ConvergenceWarning):
         warnings.simplefilter("ignore", category)  # all densities are normalized on the square
     print_title("BB Figure 2: toy densities, nats", args)
-    kept = Kept(args.output / f"bb_figure_2_{args.mode}.csv", COLUMNS, key=4)
+    if args.hours:
+        return print_hours(
+            {
+                f"{n}, {settings}, {model}": (
+                    lambda k=settings, m=model: estimator(k, m, 0, args),
+                    cases()[n].density.sample(ROWS[args.mode], random_state=0),
+                    args.seeds,
+                )
+                for n in names(args)
+                for settings, model in panels(args)
+            },
+            args,
+        )
     table = []
     for name in names(args):
         for settings, model in panels(args):
+            kept = own_file(stem(args), [name, settings, model], COLUMNS, KEY, args)
+            if kept is None:
+                continue
             rows = [
                 kept.get(
                     [name, settings, model, seed],
@@ -230,7 +284,7 @@ def main() -> None:
         "normalized on the square from -4 to 4; ± standard error for one seed, else sd over seeds. "
         "modes, share near: of the generator's rows, within 4 standard deviations of a center."
     )
-    for name in names(args):
+    for name in {row[0]: None for row in table}:
         draw(name, args)
 
 

@@ -38,7 +38,15 @@ from skebm.objectives import GeneratorEntropy, Optimization
 
 sys.path.append(str(Path(__file__).parents[3]))
 from examples.papers._images import read_pictures
-from examples.papers._paper import Kept, mode, plus_minus, print_table, print_title, save_figure
+from examples.papers._paper import (
+    Kept,
+    mode,
+    plus_minus,
+    print_hours,
+    print_table,
+    print_title,
+    save_figure,
+)
 
 
 class Size(NamedTuple):
@@ -87,9 +95,10 @@ class Training:
         self.name = data.name
         self.X = 2 * data.X / data.high - 1
         self.updates, self.seconds = 0, 0.0
-        self.est = self._estimator()
+        self.est = self.estimator(self.size.updates)
 
-    def _estimator(self) -> BoundsEBM:
+    def estimator(self, updates: int) -> BoundsEBM:
+        """Return what is trained, for so many updates."""
         size = self.size
         generator = MLPGenerator.mnist().with_params(
             hidden_sizes=size.generator, latent_dim=size.latents, learning_rate=size.rate
@@ -105,7 +114,7 @@ class Training:
             data_noise=0.0,
             validation_fraction=0,
             log_partition=None,
-            max_iter=size.updates,
+            max_iter=updates,
             warm_start=True,
             random_state=self.seed,
         )
@@ -223,6 +232,12 @@ def draw(rows: np.ndarray, args: argparse.Namespace) -> None:
 def main() -> None:
     args = mode(__doc__, seeds={"smoke": 1, "quick": 1, "full": 3})
     print_title("BB Figure 3: entropy estimators along training", args)
+    if args.hours:
+        training, size = Training(0, args), SIZES[args.mode]
+        whole = size.n_points * size.updates
+        return print_hours(
+            {training.name: (lambda: training.estimator(whole), training.X, args.seeds)}, args
+        )
     kept = Kept(args.output / f"bb_figure_3_{args.mode}.csv", COLUMNS, key=2)
     found = [curves(seed, kept, args) for seed in range(args.seeds)]
     print_results(found)

@@ -7,7 +7,12 @@ its 0.1 / d for capacity usage and detection. EBM-0GP, MEG, VERA and WGAN-0GP di
 entropy, and with them in the penalty's weight, VERA's noise and the push against folds. The entropy
 has weight 1, which is Eq. 9. "BB, released" has the settings of the released image code: entropy
 weight 0.0001, no margin, Adam's eps at 1e-6 where ours is 1e-8; "VERA, 0.0001" the entropy weight
-that the paper's section 5.4 states for VERA. ``--models`` chooses rows by name.
+that the paper's section 5.4 states for VERA. ``--models`` chooses rows by name, among them some
+that vary one thing each: the penalty's weight, the entropy's, the margin.
+"slope" is how steep an energy is, which the entropy's push on the generator stands against. Found
+so (docs/bounds.rst): a small C_z goes with a heavy penalty and a heavy entropy, whatever the bound,
+and so do bad images; EBM-0GP with a penalty of 0.001 is BB in all but name, and with an entropy of
+weight 0.01 MEG.
 
 The paper's section 5.4 says where its numbers come from, and the last rows of Table 3 repeat it:
 its authors ran WGAN-0GP, MEG, VERA and EBM-0GP with one architecture, VERA after a grid search
@@ -21,11 +26,14 @@ does C_z, which grows with the number of pixels; its ratio to the mean length do
 row of Table 3 are held-out images against training images: the best that can be had.
 
 Quick mode: 14 x 14, 16 latents, 24-12 channels, Adam (0, 0.9) with step 0.0005 and 1,500 updates of
-64 rows, exact log determinant. ``--mode full`` (a GPU): 28 x 28, Table 8's networks as far as they
-fit the side, 128 latents, d log s_1 by 10 iterations, Adam (0, 0.999) with step 0.00005, 100,000
-updates; then the same on 2,000 color images of CIFAR-10. No margin, rates decay to 0, no flips. One
-fit is kept after the other in the output folder. Where SKEBM_DATA is unset, scikit-learn's digits 0
-to 4 stand in, with 5 to 9 as other images.
+64 rows, exact log determinant. ``--mode gpu``, for some minutes of one GPU and not run yet: 28 x
+28, 64 latents, 64-32-16 channels, step 0.0002, 10,000 updates. ``--mode full`` (a GPU): 28 x 28,
+Table 8's networks as far as they fit the side, 128 latents, d log s_1 by 10 iterations, Adam
+(0, 0.999) with step 0.00005, 100,000 updates; then the same on 2,000 color images of CIFAR-10. No
+margin, rates decay to 0, no flips. ``--updates`` takes another number, ``--seconds`` at most as
+many as a fit makes in that time. Each model has a file of its own in the output folder, so that
+processes with other ``--models`` can run beside each other; ``--read`` prints what is there. Where
+SKEBM_DATA is unset, scikit-learn's digits 0 to 4 stand in, with 5 to 9 as other images.
 """
 
 from __future__ import annotations
@@ -42,6 +50,7 @@ import numpy as np
 import torch
 
 from skebm import BoundsEBM
+from skebm.data import torch_generator
 from skebm.datasets import constant_images, noise_images
 from skebm.energies import Conv
 from skebm.exceptions import ConvergenceError, GeneratorWarning
@@ -52,12 +61,20 @@ from skebm.metrics import (
     ood_metrics,
     prd_f_beta,
 )
-from skebm.networks import ConvGenerator
+from skebm.networks import ConvGenerator, singular_values, value_and_jacobian
 from skebm.objectives import GeneratorEntropy, Optimization
 
 sys.path.append(str(Path(__file__).parents[3]))
 from examples.papers._images import Features, montage, read_pictures
-from examples.papers._paper import Kept, mean_std, mode, print_table, print_title, save_figure
+from examples.papers._paper import (
+    mean_std,
+    mode,
+    print_hours,
+    print_table,
+    print_title,
+    save_figure,
+)
+from examples.papers.bb._beside import OPTIONS, own_file, slug, updates_within
 
 
 class Size(NamedTuple):
@@ -80,6 +97,7 @@ class Size(NamedTuple):
 SIZES = {
     "smoke": Size(1, 300, 100, 4, (8, 4), 2, "logdet", 5e-4, 0.9, 2, 3, 16),
     "quick": Size(2, 10_000, 5000, 16, (24, 12), 8, "logdet", 5e-4, 0.9, 1500, 20, 64),
+    "gpu": Size(1, 60_000, 10_000, 64, (64, 32, 16), 32, "logdet", 2e-4, 0.9, 10_000, 8, 128),
     "full": Size(
         *(1, 60_000, 10_000, 128, (512, 256, 128, 64), 64),
         *("singular-value", 5e-5, 0.999, 100_000, 30, 128),
@@ -99,9 +117,23 @@ MODELS: dict[str, dict[str, Any]] = {
     VERA_PAPER: ZERO | {"entropy": GeneratorEntropy("variational", weight=LITTLE)},
     "WGAN-0GP": {"bound": "wgan-0gp", "penalty_weight": 1.0},
 }
+TABLES = list(MODELS)  # the rows of the tables; what follows varies one thing each
+
+
+LESS = {"entropy": GeneratorEntropy("logdet", weight=0.01)}
+MODELS |= {
+    "BB, 1000 / d": {"penalty_weight": 1000.0},
+    "BB, margin 1": {"margin": 1.0},
+    "BB, entropy 0.01": LESS,
+    "EBM-0GP, 0.01": ZERO | {"penalty_weight": 0.01},
+    "EBM-0GP, 0.001": ZERO | {"penalty_weight": 0.001},  # the released code's
+    "EBM-0GP, entropy 0.01": ZERO | LESS,
+}
 OTHERS = {"MNIST": "mnist_test", "KMNIST": "kmnist_test", "NotMNIST": "notmnist_2k"}
 QUALITY = ("frechet", "inception", "f8", "f1/8")
-USAGE = ("c_z", "c_z_stderr", "ratio")
+USAGE = ("c_z", "c_z_stderr", "ratio", "turned", "sd of log s", "slope at data", "slope at own")
+N_TURNED, BLOCK = 256, 32  # latents whose Jacobians are looked at, and how many at once
+KEY = 3  # columns that name a row
 METRICS = ("auroc", "aupr_in", "fpr80")
 TABLE_2 = {  # CIFAR-10, ANIMEFACE
     BB_DENSITY: ("0.943 ± 0.019", "1.802 ± 0.135"),
@@ -133,7 +165,7 @@ TABLE_4 = {  # AUROC, AUPRC, FPR80: CIFAR-10 / SVHN, CIFAR-10 / CIFAR-100, ANIME
     VERA_PAPER: ("0.62 0.64 0.64", "0.51 0.51 0.79", "0.60 0.53 0.60"),
     "WGAN-0GP": ("0.80 0.83 0.39", "0.54 0.55 0.77", "0.51 0.48 0.72"),
 }
-N_SHOWN, N_COLUMNS = 60, 10
+N_SHOWN, N_COLUMNS, N_SHEETS = 60, 10, 5
 
 
 class Images(NamedTuple):
@@ -154,8 +186,24 @@ class Task(NamedTuple):
     args: argparse.Namespace
     size: Size
     images: Images
-    features: Features
-    kept: Kept
+    features: Features | None  # None where nothing is judged
+
+    @property
+    def stem(self) -> str:
+        """How the names of files begin."""
+        own = f"_{self.args.updates}" if self.args.updates else ""
+        return f"bb_images_{self.args.mode}{own}_{self.images.name.split()[0]}"
+
+    @property
+    def columns(self) -> list[str]:
+        """What a row has."""
+        first = ["images", "model", "seed", "updates", "seconds", *QUALITY, *USAGE]
+        return first + [f"{name} {m}" for name in self.images.others for m in METRICS]
+
+    @property
+    def drawn(self) -> int:
+        """How many images of each kind are compared."""
+        return min(self.size.n_drawn, len(self.images.X))
 
 
 def grey(size: Size) -> Images:
@@ -177,19 +225,22 @@ def color(size: Size) -> Images:
     return Images(name, (3, 32, 32), 255.0, X[:1800], y[:1800], X[1800:], others)
 
 
-def prepare(images: Images, args: argparse.Namespace) -> Task:
-    """Cut to size, add images without content, train the classifier."""
+def cut(images: Images, args: argparse.Namespace) -> Images:
+    """Cut to the mode's size and add images without content."""
     size, n = SIZES[args.mode], SIZES[args.mode].n_drawn
     others = {name: X[:n] for name, X in images.others.items()}
     others["Constant"] = constant_images(n, images.shape, high=images.high, random_state=0)
     others["Noise"] = noise_images(n, images.shape, high=images.high, random_state=0)
     X, y = images.X[: size.n_train], images.y[: size.n_train]
-    images = images._replace(X=X, y=y, X_test=images.X_test[:n], others=others)
+    return images._replace(X=X, y=y, X_test=images.X_test[:n], others=others)
+
+
+def prepare(images: Images, args: argparse.Namespace) -> Task:
+    """Cut, and train the classifier."""
+    size, images = SIZES[args.mode], cut(images, args)
+    X, y = images.X, images.y
     features = Features(X, y, images.high, width=size.hidden, epochs=size.epochs)
-    columns = ["images", "model", "seed", "updates", "seconds", *QUALITY, *USAGE]
-    columns += [f"{name} {metric}" for name in others for metric in METRICS]
-    path = args.output / f"bb_images_{args.mode}_{images.name.split()[0]}.csv"
-    return Task(args, size, images, features, Kept(path, columns, key=3))
+    return Task(args, size, images, features)
 
 
 class LargeEps(Optimization):
@@ -202,12 +253,14 @@ class LargeEps(Optimization):
         return optimizer
 
 
-def estimator(name: str, seed: int, task: Task) -> BoundsEBM:
+def estimator(name: str, seed: int, task: Task, updates: int = 0) -> BoundsEBM:
+    """Return a model's estimator with the mode's number of updates, or its own."""
     size, shape = task.size, task.images.shape
     own = {"entropy": size.entropy} | MODELS[name]
     optimizer = Optimization(size.rate, (0.0, size.beta), weight_decay=0.0)
-    if name in (BB, BB_DENSITY, BB_RELEASED):
-        own["penalty_weight"] = (0.1 if name == BB_DENSITY else 0.001) / size.latents
+    if name.startswith("BB"):  # the paper's weight for generation, in units of 1 / d
+        weight = 0.1 if name == BB_DENSITY else own.get("penalty_weight", 0.001)
+        own["penalty_weight"] = weight / size.latents
     if name == BB_RELEASED:
         own["entropy"] = GeneratorEntropy(size.entropy, weight=LITTLE)
         optimizer = LargeEps(**optimizer.get_params())
@@ -223,8 +276,7 @@ def estimator(name: str, seed: int, task: Task) -> BoundsEBM:
         log_partition=None,
         optimizer=optimizer,
         batch_size=64,
-        max_iter=size.max_iter,
-        verbose=0 if task.args.smoke else 1,
+        max_iter=updates or task.args.updates or size.max_iter,
         random_state=seed,
         **own,
     )
@@ -246,36 +298,63 @@ def detection(est: BoundsEBM, task: Task) -> list[float]:
     return [metrics[m] for metrics in found for m in METRICS]
 
 
+def slopes(est: BoundsEBM, X: np.ndarray, task: Task) -> float:
+    """Return the root mean square of |grad E|, nats per unit where pixels go from -1 to 1."""
+    gradient = est.score_function(X) * task.images.high / 2
+    return float(np.sqrt((gradient**2).sum(1).mean()))
+
+
+def evenness(est: BoundsEBM, seed: int) -> list[float]:
+    """Return what depends on the latent axes in C_z, and what does not, means over latents.
+
+    First the ratio of `anisotropy_index` where the axes are turned at random, (n, d, d); then the
+    standard deviation of the logarithms of J's singular values.
+    """
+    device, d = est.density_.device, est.latent_dim_
+    rng = torch_generator(seed)
+    z = torch.empty(N_TURNED, d).normal_(generator=rng).to(device)
+    turns = torch.linalg.qr(torch.empty(N_TURNED, d, d).normal_(generator=rng)).Q
+    with torch.no_grad():
+        blocks = [value_and_jacobian(est.generator_, block)[1].cpu() for block in z.split(BLOCK)]
+    jacobian = torch.cat(blocks)
+    lengths = (jacobian @ turns).norm(dim=1)
+    ratio = lengths.std(1, correction=0) / lengths.mean(1)
+    return [float(ratio.mean()), float(singular_values(jacobian).log().std(1).mean())]
+
+
 def one(name: str, seed: int, task: Task) -> list[float]:
     """Fit, draw, and return the numbers of a row."""
-    est, start = estimator(name, seed, task), time.process_time()
+    most = task.args.updates or task.size.max_iter
+    allowed = updates_within(
+        lambda: estimator(name, seed, task), task.images.X, most, task.args.seconds
+    )
+    est, start = estimator(name, seed, task, allowed), time.process_time()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GeneratorWarning)  # fewer latents than pixels
             est.fit(task.images.X)
     except ConvergenceError as error:
         print(f"{name}, seed {seed}: {error}", flush=True)
-        return [0] + [float("nan")] * (len(task.kept.columns) - 4)
+        return [0] + [float("nan")] * (len(task.columns) - 4)
     seconds = time.process_time() - start
-    X = est.sample(min(task.size.n_drawn, len(task.images.X)), random_state=seed)
+    X = est.sample(task.drawn, random_state=seed)
     if seed == 0:
         np.save(picture_file(name, task), X[:N_SHOWN])
     index = anisotropy_index(est, random_state=seed, n_samples=50 if task.args.smoke else 1000)
-    usage = [index.value, index.stderr, index.ratio]
+    usage = [index.value, index.stderr, index.ratio, *evenness(est, seed)]
+    usage += [slopes(est, rows[: task.drawn], task) for rows in (task.images.X_test, X)]
     print(f"{task.images.name}, {name}, seed {seed}: {seconds:.0f} s", flush=True)
     return [est.n_iter_, seconds, *quality(X, task), *usage, *detection(est, task)]
 
 
 def picture_file(name: str, task: Task) -> Path:
     """Return where a row's images are kept."""
-    slug = name.replace(",", "").replace(" ", "_").replace("/", "over")
-    kind = task.images.name.split()[0]
-    return task.args.output / f"bb_images_{task.args.mode}_{kind}_{slug}.npy"
+    return task.args.output / f"{task.stem}_{slug(name)}.npy"
 
 
 def columns_of(rows: np.ndarray, task: Task, names: tuple[str, ...]) -> list[np.ndarray]:
     """Return columns of the kept rows by name."""
-    places = [task.kept.columns.index(name) - task.kept.key for name in names]
+    places = [task.columns.index(name) - KEY for name in names]
     return [rows[:, j] for j in places]
 
 
@@ -283,16 +362,22 @@ def print_table_2(results: dict[str, np.ndarray], task: Task) -> None:
     print("\nTable 2, capacity usage")
     table = []
     for name, rows in results.items():
-        c_z, stderr, ratio = columns_of(rows, task, USAGE)
-        cells = [mean_std(c_z), f"{stderr.mean():.3f}", mean_std(ratio)]
+        c_z, stderr, *others, at_data, at_own = columns_of(rows, task, USAGE)
+        cells = [mean_std(c_z), f"{stderr.mean():.3f}", *map(mean_std, others)]
+        cells += [f"{values.mean():.3g}" for values in (at_data, at_own)]
         table.append([name, *cells, len(rows), *TABLE_2.get(name, ("-", "-"))])
-    columns = ["model", "C_z", "stderr of a fit", "ratio", "seeds"]
+    columns = ["model", "C_z", "stderr of a fit", *USAGE[2:], "seeds"]
     print_table([*columns, "paper: CIFAR-10", "paper: ANIMEFACE"], table)
+    print(
+        "ratio: C_z over the mean length of a column of J; turned: that with latent axes turned "
+        "at random, which changes no bound and no density; s: singular values of J; slope: root "
+        "mean square of |grad E|, at held-out images and at the generator's, pixels from -1 to 1."
+    )
 
 
 def print_table_3(results: dict[str, np.ndarray], task: Task) -> None:
     print("\nTable 3, quality by features of the script's own classifier")
-    held_out = task.images.X_test[: min(task.size.n_drawn, len(task.images.X))]
+    held_out = task.images.X_test[: task.drawn]
     best = [f"{value:.3f}" for value in quality(held_out, task)]
     table = [["held-out images", *best, *["-"] * 7]]
     for name, rows in results.items():
@@ -336,20 +421,23 @@ def print_statements(results: dict[str, np.ndarray], task: Task) -> None:
     print_table(["the paper's finding", "ahead by", "met"], rows)
 
 
-def draw(task: Task) -> None:
+def draw(names: list[str], task: Task) -> None:
     """Draw training images beside generated ones."""
     import matplotlib.pyplot as plt
 
     sheets = {"training images": task.images.X[:N_SHOWN]}
-    for name in MODELS:
+    for name in names:
         if picture_file(name, task).exists():
             sheets[name] = np.load(picture_file(name, task))
-    figure, axes = plt.subplots(1, len(sheets), figsize=(3 * len(sheets), 2.2), squeeze=False)
-    for ax, (name, X) in zip(axes[0], sheets.items(), strict=True):
+    shape = (-(-len(sheets) // N_SHEETS), min(len(sheets), N_SHEETS))
+    size = (3 * shape[1], 2.2 * shape[0])
+    figure, axes = plt.subplots(*shape, figsize=size, squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, (name, X) in zip(axes.flat, sheets.items(), strict=False):
         ax.imshow(sheet(X, task.images), cmap="gray", vmin=0, vmax=1)
         ax.set_title(name, fontsize=9)
-        ax.axis("off")
-    save_figure(figure, task.args, f"bb_images_{task.images.name.split()[0]}.png")
+    save_figure(figure, task.args, f"{task.stem}.png")
 
 
 def sheet(X: np.ndarray, images: Images) -> np.ndarray:
@@ -364,8 +452,11 @@ def run(images: Images, args: argparse.Namespace) -> None:
     """Fit every model to one kind of images and print the tables."""
     task, results = prepare(images, args), {}
     for name in args.models:
+        kept = own_file(task.stem, [name], task.columns, KEY, args)
+        if kept is None:
+            continue
         rows = [
-            task.kept.get([images.name, name, s], lambda n=name, s=s: one(n, s, task))[3:]
+            kept.get([images.name, name, s], lambda n=name, s=s: one(n, s, task))[KEY:]
             for s in range(args.seeds)
         ]
         results[name] = np.array(rows, dtype=float)
@@ -375,22 +466,48 @@ def run(images: Images, args: argparse.Namespace) -> None:
     print_table_2(results, task)
     print_table_3(results, task)
     print_table_4(results, task)
-    if len(results) == len(MODELS):
-        print_statements(results, task)
-    draw(task)
+    if set(TABLES) <= set(results):
+        print_statements({name: results[name] for name in TABLES}, task)
+    draw(list(results), task)
+
+
+def arguments() -> argparse.Namespace:
+    args = mode(
+        __doc__,
+        seeds={"smoke": 1, "quick": 1, "gpu": 1, "full": 3},
+        models={"nargs": "+", "choices": list(MODELS), "help": "rows to fit, or to read (tables)"},
+        **OPTIONS,
+    )
+    args.models = args.models or (list(MODELS) if args.read else TABLES)
+    return args
+
+
+def kinds(args: argparse.Namespace) -> list[Images]:
+    found = [grey(SIZES[args.mode])]
+    if args.mode == "full" and "SKEBM_DATA" in os.environ:
+        found.append(color(SIZES[args.mode]))
+    return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    known, sys.argv[1:] = parser.parse_known_args()
-    args = mode(__doc__, seeds={"smoke": 1, "quick": 1, "full": 3})
-    args.models = known.models
+    args = arguments()
     print_title("BB Tables 2 to 4: images", args)
-    size = SIZES[args.mode]
-    run(grey(size), args)
-    if args.mode == "full" and "SKEBM_DATA" in os.environ:
-        run(color(size), args)
+    if args.hours:
+        tasks = [Task(args, SIZES[args.mode], cut(images, args), None) for images in kinds(args)]
+        return print_hours(
+            {
+                f"{task.images.name}, {name}": (
+                    lambda n=name, t=task: estimator(n, 0, t),
+                    task.images.X,
+                    args.seeds,
+                )
+                for task in tasks
+                for name in args.models
+            },
+            args,
+        )
+    for images in kinds(args):
+        run(images, args)
 
 
 if __name__ == "__main__":

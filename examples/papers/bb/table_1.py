@@ -15,14 +15,16 @@ no counterpart here, are the last rows.
 Quick mode: MNIST averaged to 14 x 14, one channel (``--channels 2`` is for two), perceptrons
 thinner than those of Table 7, 16 latents, Adam (0, 0.9) with step 0.001, 6,000 updates of 64 rows.
 ``--mode full`` (a GPU): 28 x 28, three channels, 128 latents, the widths of Table 7, step 0.0002,
-60 epochs of 60,000 images, d log s_1 by 10 iterations. Bars, one channel: 10 modes and KL <= 0.05
-in 30 minutes.
+60 epochs of 60,000 images, d log s_1 by 10 iterations. ``--mode gpu``, not run yet, is that with
+one seed, for ``--seconds``: as many updates as a fit makes in that time (``--updates``: a number of
+them). Bars, one channel: 10 modes and KL <= 0.05 in 30 minutes.
 
 Deviations: smooth activations (SiLU) in both networks, where Table 7 states none; in pilot runs of
 1,500 updates, one seed, the KL was 0.33 with leaky and parametric ReLU, 0.09 with SiLU in the
 energy and 0.07 with it in both. The penalty is weighted by 0.1 / d, the paper's choice for
-densities; there is no margin, and rates decay to 0. One fit after the other is kept in the output
-folder. Where SKEBM_DATA is unset, scikit-learn's digits from 0 to 4 stand in.
+densities; there is no margin, and rates decay to 0. Each model has a file of its own in the output
+folder, so that processes with other ``--models`` can run beside each other; ``--read`` prints what
+is there. Where SKEBM_DATA is unset, scikit-learn's digits from 0 to 4 stand in.
 """
 
 from __future__ import annotations
@@ -47,7 +49,15 @@ from skebm.networks import MLPGenerator
 
 sys.path.append(str(Path(__file__).parents[3]))
 from examples.papers._images import Pictures, montage, read_pictures
-from examples.papers._paper import Kept, mean_std, mode, print_table, print_title, save_figure
+from examples.papers._paper import (
+    mean_std,
+    mode,
+    print_hours,
+    print_table,
+    print_title,
+    save_figure,
+)
+from examples.papers.bb._beside import OPTIONS, own_file, slug, updates_within
 
 
 class Size(NamedTuple):
@@ -69,6 +79,7 @@ TABLE_7 = ((2000, 1000, 500, 250, 250), (500, 1000, 2000))
 SIZES = {
     "smoke": Size(1, 1, 300, 4, (16,), (16, 16), 1e-3, 3, 200, 5),
     "quick": Size(2, 1, 10_000, 16, (256, 128), (128, 256), 1e-3, 6000, 26_000, 20),
+    "gpu": Size(1, 3, 60_000, 128, *TABLE_7, 2e-4, 56_250, 26_000, 20),
     "full": Size(1, 3, 60_000, 128, *TABLE_7, 2e-4, 56_250, 26_000, 20),
 }
 BB = "BB, logdet"
@@ -91,6 +102,7 @@ NOT_HERE = {"DCGAN": ("392 ± 7", "8.012 ± 0.056"), "SNGAN": ("441 ± 39", "2.7
 PENALTY = 0.1  # over the latent dimension
 MOST_KL, MOST_SECONDS = 0.05, 1800
 COLUMNS = ["channels", "model", "seed", "modes", "kl", "confidence", "updates", "seconds"]
+KEY = 3  # columns that name a row
 N_SHOWN, N_COLUMNS = 60, 10
 
 
@@ -103,7 +115,12 @@ class Task(NamedTuple):
     X: np.ndarray  # (n, channels * side^2), from -1 to 1
     reader: MLPClassifier
     accuracy: float
-    kept: Kept
+
+    @property
+    def stem(self) -> str:
+        """How the names of files begin."""
+        own = f"_{self.args.updates}" if self.args.updates else ""
+        return f"bb_table_1_{self.args.mode}{own}_{self.size.channels}"
 
     @property
     def n_modes(self) -> int:
@@ -129,9 +146,8 @@ def prepare(args: argparse.Namespace) -> Task:
         )
     data = read_pictures("mnist_train10k", "mnist_test", {}, pool=size.pool)
     reader, accuracy = classifier(data, size)
-    kept = Kept(args.output / f"bb_table_1_{args.mode}.csv", COLUMNS, key=3)
     X = 2 * stacked(data.X, size, seed=0) / data.high - 1
-    return Task(args, size, data, X, reader, accuracy, kept)
+    return Task(args, size, data, X, reader, accuracy)
 
 
 def classifier(data: Pictures, size: Size) -> tuple[MLPClassifier, float]:
@@ -152,7 +168,8 @@ def stacked(X: np.ndarray, size: Size, seed: int) -> np.ndarray:
     return X[rows].reshape(size.n_rows, -1)
 
 
-def estimator(name: str, seed: int, task: Task) -> BoundsEBM:
+def estimator(name: str, seed: int, task: Task, updates: int = 0) -> BoundsEBM:
+    """Return a model's estimator with the mode's number of updates, or its own."""
     size = task.size
     own: dict[str, Any] = {"penalty_weight": 1.0} | MODELS[name]
     if own.get("bound", "bidirectional") == "bidirectional":
@@ -174,8 +191,7 @@ def estimator(name: str, seed: int, task: Task) -> BoundsEBM:
         log_partition=None,
         learning_rate=size.rate,
         batch_size=64,
-        max_iter=size.max_iter,
-        verbose=0 if task.args.smoke else 1,
+        max_iter=updates or task.args.updates or size.max_iter,
         random_state=seed,
         **own,
     )
@@ -187,8 +203,9 @@ def counted(X: np.ndarray, task: Task) -> ModeCount:
 
 def one(name: str, seed: int, task: Task) -> list[float]:
     """Fit, draw, and return the numbers of a row."""
-    est = estimator(name, seed, task)
-    start = time.perf_counter()
+    most = task.args.updates or task.size.max_iter
+    allowed = updates_within(lambda: estimator(name, seed, task), task.X, most, task.args.seconds)
+    est, start = estimator(name, seed, task, allowed), time.perf_counter()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GeneratorWarning)  # fewer latents than pixels
@@ -205,11 +222,9 @@ def one(name: str, seed: int, task: Task) -> list[float]:
     return [found.n_modes, found.kl, sure, est.n_iter_, seconds]
 
 
-def picture_file(name: str, task: Task) -> Any:
+def picture_file(name: str, task: Task) -> Path:
     """Return where a row's images are kept."""
-    slug = name.replace(",", "").replace(" ", "_")
-    channels = task.size.channels
-    return task.args.output / f"bb_table_1_{task.args.mode}_{channels}_{slug}.npy"
+    return task.args.output / f"{task.stem}_{slug(name)}.npy"
 
 
 def print_results(results: dict[str, np.ndarray], task: Task) -> None:
@@ -245,12 +260,12 @@ def print_bars(results: dict[str, np.ndarray], task: Task) -> None:
     print_table(["bar, one channel", "found", "met"], rows)
 
 
-def draw(task: Task) -> None:
+def draw(names: list[str], task: Task) -> None:
     """Draw images of each model; channels side by side."""
     import matplotlib.pyplot as plt
 
     sheets = {"training images": task.X[:N_SHOWN]}
-    for name in MODELS:
+    for name in names:
         if picture_file(name, task).exists():
             sheets[name] = np.load(picture_file(name, task))
     figure, axes = plt.subplots(1, len(sheets), figsize=(3 * len(sheets), 2.4), squeeze=False)
@@ -261,40 +276,49 @@ def draw(task: Task) -> None:
         ax.imshow(montage(digits[:N_SHOWN], side, n_columns), cmap="gray", vmin=-1, vmax=1)
         ax.set_title(name, fontsize=9)
         ax.axis("off")
-    save_figure(figure, task.args, f"bb_table_1_{channels}.png")
+    save_figure(figure, task.args, f"{task.stem}.png")
 
 
-def channels_of(arguments: list[str]) -> tuple[int, list[str]]:
-    """Read --channels; return it and the other arguments."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--channels", type=int, default=0, choices=(0, 1, 2, 3))
-    known, others = parser.parse_known_args(arguments)
-    return known.channels, others
+def arguments() -> argparse.Namespace:
+    args = mode(
+        __doc__,
+        seeds={"smoke": 1, "quick": 1, "gpu": 1, "full": 3},
+        channels={"type": int, "choices": (1, 2, 3), "help": "digits in an image (the mode's)"},
+        models={"nargs": "+", "choices": list(MODELS), "help": "rows to fit or to read (all)"},
+        **OPTIONS,
+    )
+    # VERA's noise costs seconds, however short the fit
+    args.models = args.models or [m for m in MODELS if not (args.smoke and m == "VERA")]
+    return args
+
+
+def rows_of(name: str, task: Task) -> np.ndarray | None:
+    """Return a model's rows, one for each seed; None where there are none to read."""
+    kept = own_file(task.stem, [name], COLUMNS, KEY, task.args)
+    if kept is None:
+        return None
+    channels = task.size.channels
+    rows = [
+        kept.get([channels, name, s], lambda s=s: one(name, s, task))
+        for s in range(task.args.seeds)
+    ]
+    return np.array([row[KEY:] for row in rows], dtype=float)
 
 
 def main() -> None:
-    channels, sys.argv[1:] = channels_of(sys.argv[1:])
-    args = mode(__doc__, seeds={"smoke": 1, "quick": 1, "full": 3})
-    args.channels = channels
+    args = arguments()
     task = prepare(args)
     print_title(f"BB Table 1: {task.data.name}, channels stacked: {task.size.channels}", args)
-    results = {
-        name: np.array(
-            [
-                task.kept.get([task.size.channels, name, s], lambda n=name, s=s: one(n, s, task))[
-                    3:
-                ]
-                for s in range(args.seeds)
-            ],
-            dtype=float,
+    if args.hours:
+        return print_hours(
+            {n: (lambda n=n: estimator(n, 0, task), task.X, args.seeds) for n in args.models}, args
         )
-        for name in MODELS
-        if not (args.smoke and name == "VERA")  # its noise costs seconds, however short the fit
-    }
+    found = {name: rows_of(name, task) for name in args.models}
+    results = {name: rows for name, rows in found.items() if rows is not None}
     print_results(results, task)
-    if task.size.channels == 1:
+    if task.size.channels == 1 and BB in results:
         print_bars(results, task)
-    draw(task)
+    draw(list(results), task)
 
 
 if __name__ == "__main__":
