@@ -459,50 +459,11 @@ def _volume(jacobian: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         volume = _area(jacobian) if d == 2 else torch.linalg.vector_norm(jacobian, dim=(1, 2))
         size = torch.linalg.vector_norm(jacobian.detach(), dim=(1, 2))
         return volume.log(), volume.detach() / size if d == 2 else size
-    factor = triangle(jacobian)
+    factor = torch.linalg.qr(jacobian).R
     eye = torch.eye(d, dtype=factor.dtype, device=factor.device).expand_as(factor)
     inverse = torch.linalg.solve_triangular(factor.detach(), eye, upper=True)
     volume = factor.diagonal(dim1=1, dim2=2).abs().log().sum(1)
-    least = 1 / torch.linalg.vector_norm(inverse, dim=(1, 2))
-    return volume.to(jacobian.dtype), least.to(jacobian.dtype)
-
-
-def triangle(jacobian: torch.Tensor) -> torch.Tensor:
-    """Return R (n, d, d), upper, with :math:`R^T R = J^T J`."""
-    return _from_gram(jacobian) if _by_gram(jacobian) else torch.linalg.qr(jacobian).R
-
-
-def factors(jacobian: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return Q (n, D, d) with orthonormal columns and R of J = Q R."""
-    if not _by_gram(jacobian):
-        return tuple(torch.linalg.qr(jacobian))
-    factor = _from_gram(jacobian)
-    return torch.linalg.solve_triangular(factor, jacobian.double(), upper=True, left=False), factor
-
-
-def followed(jacobian: torch.Tensor) -> torch.Tensor:
-    """Return the smallest singular value (n,) of each matrix, to be looked at."""
-    if not _by_gram(jacobian) or jacobian.shape[-1] <= 2:
-        return singular_values(jacobian)[:, 0]
-    wide = jacobian.double()
-    return torch.linalg.eigvalsh(wide.mT @ wide)[:, 0].clamp(min=0).sqrt().to(jacobian.dtype)
-
-
-def _by_gram(jacobian: torch.Tensor) -> bool:
-    """Whether matrices are decomposed by J^T J in double precision: on GPUs.
-
-    Those do a batch of QR or singular value decompositions one matrix after the other. The
-    condition number is squared here, in twice the digits.
-    """
-    return jacobian.is_cuda and jacobian.dtype == torch.float32
-
-
-def _from_gram(jacobian: torch.Tensor) -> torch.Tensor:
-    """Return R by Cholesky's method; 0 where the matrix has no full rank, nan where it has nan."""
-    wide = jacobian.double()
-    gram = wide.mT @ wide
-    factor, failed = torch.linalg.cholesky_ex(gram, upper=True)
-    return torch.where(failed[:, None, None] == 0, factor, 0 * gram)
+    return volume, 1 / torch.linalg.vector_norm(inverse, dim=(1, 2))
 
 
 def _clamped_volume(jacobian: torch.Tensor, floor: float) -> torch.Tensor:

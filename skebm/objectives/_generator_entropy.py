@@ -19,8 +19,8 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import softplus
 
-from skebm.networks import FeedForward, half_log_det, value_and_jacobian
-from skebm.networks.jacobian import followed, log_volume
+from skebm.networks import FeedForward, half_log_det, singular_values, value_and_jacobian
+from skebm.networks.jacobian import log_volume
 
 STEEPEST = 5.0  # nats above the mean volume up to which the push grows in proportion
 SHOWN = 8  # rows whose singular values are followed, above two latent dimensions
@@ -91,9 +91,8 @@ def logdet_term(jacobian: torch.Tensor, fold_penalty: float) -> EntropyTerm:
 
 def _followed(jacobian: torch.Tensor) -> torch.Tensor:
     """Return the smallest singular value of each matrix, of the first alone where that is dear."""
-    d = jacobian.shape[-1]
-    shown = jacobian if d <= 2 else jacobian[: min(SHOWN, max(SHOWN_COLUMNS // d, 1))]
-    return followed(shown.detach())
+    shown = jacobian if jacobian.shape[-1] <= 2 else jacobian[:SHOWN]
+    return singular_values(shown.detach())[:, 0]
 
 
 def information_term(statistics: FeedForward, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ from skebm.networks import (
     value_and_jacobian,
 )
 from skebm.networks._evaluating import evaluating
-from skebm.networks.jacobian import MOST_EXACT, factors, push_forward
+from skebm.networks.jacobian import MOST_EXACT, push_forward
 from skebm.objectives._base import (
     Draw,
     HeldOut,
@@ -537,12 +537,10 @@ def volume_change(jacobian: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
         along = p * e + a * s - q * c - b * r
         flat = volume.abs() <= FLOOR * jacobian.flatten(1).norm(dim=1)
         return torch.where(flat, 0.0, along / torch.where(flat, 1.0, volume))
-    orthogonal, upper = factors(jacobian)
+    orthogonal, upper = torch.linalg.qr(jacobian)
     flat = upper.diagonal(dim1=1, dim2=2).abs().amin(1) < FLOOR
-    eye = torch.eye(d, dtype=upper.dtype, device=upper.device)
-    upper = torch.where(flat[:, None, None], eye, upper)
-    onto = orthogonal.mT @ change.to(orthogonal.dtype)
-    turned = torch.linalg.solve_triangular(upper, onto, upper=True).to(jacobian.dtype)
+    upper = torch.where(flat[:, None, None], torch.eye(d, device=upper.device), upper)
+    turned = torch.linalg.solve_triangular(upper, orthogonal.mT @ change, upper=True)
     return torch.where(flat, 0.0, turned.diagonal(dim1=1, dim2=2).sum(1))
 
 
