@@ -36,7 +36,15 @@ from skebm.objectives import ChainStart, Optimization, PartitionLikelihood
 from skebm.samplers import Langevin, SampleBank, SupportPartition
 
 sys.path.append(str(Path(__file__).parents[3]))
-from examples.papers._paper import Kept, mean_std, mode, print_table, print_title, save_figure
+from examples.papers._paper import (
+    Kept,
+    mean_std,
+    mode,
+    print_hours,
+    print_table,
+    print_title,
+    save_figure,
+)
 
 BOX = (-2.0, 2.0)
 SIDE = 301
@@ -271,17 +279,25 @@ def gaussian(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return x.square().sum(1) / (2 * 0.3**2), -x / 0.3**2
 
 
+def n_seeds(name: str, args: argparse.Namespace) -> int:
+    return args.seeds if name in BARS or args.mode == "full" else min(args.seeds, FEW[name])
+
+
 def main() -> None:
     some = {"nargs": "+", "choices": NAMES, "default": NAMES, "help": "rows of the table (all)"}
     args = mode(__doc__, seeds={"smoke": 1, "quick": 5, "full": 5}, rows=some)
     warnings.simplefilter("ignore", SupportWarning)  # points overfill the box a little: violations
     print_title("USP Figure 4: six modes from one", args)
+    if args.hours:
+        X = six_modes().sample(ROWS, random_state=0)
+        fits = {m: (lambda m=m: estimator(m, 0, args), X, n_seeds(m, args)) for m in args.rows}
+        return print_hours(fits, args)
     kept = Kept(args.output / f"usp_six_modes_{args.mode}.csv", COLUMNS, key=2)
     packing(args)
     results = {}
     for name in args.rows:
-        seeds = args.seeds if name in BARS or args.mode == "full" else min(args.seeds, FEW[name])
-        rows = [kept.get([name, s], lambda n=name, s=s: one(n, s, args)) for s in range(seeds)]
+        seeds = range(n_seeds(name, args))
+        rows = [kept.get([name, s], lambda n=name, s=s: one(n, s, args)) for s in seeds]
         results[name] = rows
     columns = ["method", "KL(p||q)", "worst", "least mass", "largest", "worst |mass - 1/6|"]
     print_table([*columns, "violations", "most CPU s", "seeds", "met"], table(results, args))
