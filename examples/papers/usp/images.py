@@ -11,10 +11,9 @@ principal components, inflated 30 times; "PS-USP, paper" has the convolutional e
 B.2 and no base. "PS-USP, own starts" is that form with settings of our own: half of its points
 start at draws of the probabilistic principal components, which only place them, a fifth each at
 such draws with 3 and 10 times the variance, a tenth at uniform noise; the distance is the images'
-own spacing, a flat base ends the density at the box, and rate and steps fall to their ends. Each
-point moves as often as the paper's, half an inner step at an update. "USPDensity on ImageFeatures"
-has nothing of the paper's network: its default settings, on 53 numbers for each image; beside it
-the mixture that is its base.
+own spacing, and rate and steps fall to their ends. Each point moves as often as the paper's, half
+an inner step at an update. "USPDensity on ImageFeatures" has nothing of the paper's network: its
+default settings, on 53 numbers for each image; beside it the mixture that is its base.
 
 SRLMC is short-run Langevin (20 steps, alpha 2, beta 0.01) with a replay buffer on the convolutional
 energy, for the CPU time that PS-USP took; with and without the noise of 0.1 on the data that the
@@ -244,10 +243,7 @@ def partitioned(task: Task, seed: int, *, base: bool) -> USPDensity:
 
 
 def from_own_starts(task: Task, seed: int) -> USPDensity:
-    """Return PS-USP in the paper's form, but for its starts, box, distance and falling rate.
-
-    The flat base is Omega: outside, the density falls at once.
-    """
+    """Return PS-USP in the paper's form, but for its starts, distance and falling rate."""
     size, high = task.size, task.data.high
     X = task.data.X[: size.n_train]
     starts = [
@@ -262,8 +258,6 @@ def from_own_starts(task: Task, seed: int) -> USPDensity:
         step_maximize=1.5,
     )
     return partitioned(task, seed, base=False).set_params(
-        base="uniform",
-        domain=(0.0, high),
         n_points=size.n_own,
         init=np.concatenate(starts),
         epsilon="auto",
