@@ -8,18 +8,18 @@ principal components.
 
 PS-USP stands here in three forms. "PS-USP" has a perceptron as energy over a base of probabilistic
 principal components, inflated 30 times; "PS-USP, paper" has the convolutional energy of appendix
-B.2 and no base, and ascends by 10 times the score, at most epsilon, or with small steps by the
-score itself, as SRLMC's chains do: the paper states no step. "PS-USP, own starts" is that form with
-settings of our own: half of its points start at draws of the probabilistic principal components,
-which only place them, a fifth each at such draws with 3 and 10 times the variance, a tenth at
-uniform noise; the distance is the images' own spacing, and rate and steps fall to their ends. A
-32nd of the points moves at an update. "USPDensity on ImageFeatures" has nothing of the paper's
-network: its default settings, on 53 numbers for each image; beside it the mixture that is its base.
+B.2 and no base, and ascends by 10 times the score, at most epsilon, since the paper states no step.
+"PS-USP, own starts" is that form with settings of our own: half of its points start at draws of the
+probabilistic principal components, which only place them, a fifth each at such draws with 3 and 10
+times the variance, a tenth at uniform noise; the distance is the images' own spacing, and rate and
+steps fall to their ends. A 32nd of the points moves at an update. "USPDensity on ImageFeatures" has
+nothing of the paper's network: its default settings, on 53 numbers for each image; beside it the
+mixture that is its base.
 
 SRLMC is short-run Langevin (20 steps, alpha 2, beta 0.01) with a replay buffer on the convolutional
-energy, for the CPU time that PS-USP took; with and without the noise of 0.1 on the data that the
-paper gives to it alone, and once with the base and energy of "PS-USP". Where it diverges, it is
-trained again for half of the time.
+energy, in quick mode for the CPU time that PS-USP took; with and without the noise of 0.1 on the
+data that the paper gives to it alone, and once with the base and energy of "PS-USP". Where it
+diverges, it is then trained again for half of the time.
 
 Selection: the paper chooses its models by FPR95 on MNIST and KMNIST, two of the sets that it
 reports. Here no model is chosen on any set: the last update counts. But base, inflation, the first
@@ -34,19 +34,11 @@ channels, 25,000 points, 100 inner steps, 24,000 updates. Quick mode takes 10,00
 channels with strides in place of pooling, 2,000 points and 5 inner steps, and for what has no base
 a rate of 0.0003 in place of the paper's 0.001, at which two of three SRLMC fits diverged. Where
 SKEBM_DATA is unset, scikit-learn's digits 0 to 4 against 5 to 9 stand in.
-
-``--mode gpu`` is what some minutes of one GPU give: full mode's images and network, its points and
-inner steps for "PS-USP, paper", 5 inner steps for 10,000 points from own starts, and five minutes
-of the wall for each training, with as many updates as they hold. Ctrl-C ends a training with what
-it has learnt (scikit-learn 1.9). Processes that share ``--output`` can take a row and a seed each
-by ``--rows`` and ``--seed``; ``--read`` then prints and draws what is there.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -54,7 +46,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
@@ -95,25 +86,20 @@ class Size(NamedTuple):
     n_own: int  # points from own starts
     n_inner: int
     max_iter: int
-    few: int  # seeds of the rows beside the paper's two
+    few: int  # seeds of the other rows
     n_inner_paper: int
     rate: float  # of Adam, without a base
-    minutes: float | None = None  # of each training, in place of max_iter
 
 
 SIZES = {
     "smoke": Size(300, 100, (4, 8), False, 60, 120, 2, 4, 1, 2, 3e-4),
     "quick": Size(10_000, 2000, (16, 32, 64), False, 2000, 4000, 5, 2000, 1, 20, 3e-4),
-    "gpu": Size(
-        60_000, 10_000, (32, 64, 128), True, 25_000, 10_000, 5, 24_000, 2, 100, 1e-3, minutes=5.0
-    ),
     "full": Size(60_000, 10_000, (32, 64, 128), True, 25_000, 10_000, 100, 24_000, 3, 100, 1e-3),
 }
 BATCH = 125
 COMPONENTS = 50
 MOVED = 1 / 32  # share of the points from own starts that move at an update
 PILOT = (5, 25)  # updates of two fits, whose difference tells how long one takes
-GRACE = 1.15  # of the minutes, after which a training ends with what it has learnt
 OTHERS = {"MNIST": "mnist_test", "KMNIST": "kmnist_test", "NotMNIST": "notmnist_2k"}
 METRICS = ("fpr95", "aupr_in", "aupr_out", "auroc")
 PAPER = {  # FPR95 and AUPR of MNIST, KMNIST, NotMNIST, Constant, Noise
@@ -121,9 +107,8 @@ PAPER = {  # FPR95 and AUPR of MNIST, KMNIST, NotMNIST, Constant, Noise
     "PS-USP": ([2.18, 1.84, 7.04, 0.97, 0.0], [99.2, 99.3, 99.1, 100.0, 100.0]),
 }
 OWN = "PS-USP, own starts"
-SMALL = "PS-USP, paper, small steps"
 FEATURES, MIXTURE = "USPDensity on ImageFeatures", "its mixture alone"
-SEEDED = (FEATURES, MIXTURE, "PS-USP", "SRLMC")  # rows of several seeds
+SEEDED = (FEATURES, MIXTURE, "PS-USP", "SRLMC", OWN)  # rows of several seeds
 PLAIN = ("GaussianMixture, 10 on 50 PCs", "kNN on pixels", "PCA error")
 LEARNT = (
     FEATURES,
@@ -132,7 +117,6 @@ LEARNT = (
     "SRLMC",
     "base alone",
     "PS-USP, paper",
-    SMALL,
     OWN,
     "SRLMC, no data noise",
     "SRLMC, base of PS-USP",
@@ -144,33 +128,9 @@ SHOWN = 48
 PANELS = {
     "PS-USP": "PS-USP: partition points",
     "PS-USP, paper": "PS-USP, paper: partition points",
-    SMALL: "PS-USP, small steps: partition points",
     OWN: "PS-USP, own starts: partition points",
     "SRLMC": "SRLMC: replay buffer",
 }
-
-
-class Until:
-    """Callback of scikit-learn that ends a training at a time, or at Ctrl-C."""
-
-    def __init__(self) -> None:
-        self.over = math.inf  # of time.monotonic, while a training of some minutes runs
-
-    def setup(self, estimator: Any, context: Any) -> None:
-        """Do nothing, as the protocol asks."""
-
-    teardown = on_fit_task_begin = setup
-
-    def on_fit_task_end(self, estimator: Any, context: Any) -> bool:
-        return time.monotonic() > self.over
-
-    def interrupt(self, *_: Any) -> None:
-        if self.over == math.inf:
-            raise KeyboardInterrupt
-        self.over = -math.inf
-
-
-UNTIL = Until()
 
 
 class Task(NamedTuple):
@@ -180,6 +140,7 @@ class Task(NamedTuple):
     size: Size
     data: Pictures
     others: dict[str, np.ndarray]
+    kept: Kept
 
 
 def prepare(args: argparse.Namespace) -> Task:
@@ -190,21 +151,10 @@ def prepare(args: argparse.Namespace) -> Task:
     others = {name: X[:n] for name, X in data.others.items()}
     others["Constant"] = constant_images(n, shape, high=data.high, random_state=0)
     others["Noise"] = noise_images(n, shape, high=data.high, random_state=0)
-    return Task(args, size, data, others)
-
-
-def kept_row(name: str, seed: int, task: Task) -> list[str] | None:
-    """Return a row from its own file, where processes that share a folder do not meet.
-
-    Computed if it is not there; with ``--read`` it is then None.
-    """
     columns = ["method", "seed", "seconds", "updates"]
-    columns += [f"{name} {metric}" for name in task.others for metric in METRICS]
-    path = file_of(name, task, f"_{seed}.csv")
-    if task.args.read and not path.exists():
-        return None
-    compute = plain if name in PLAIN else one
-    return Kept(path, columns, key=2).get([name, seed], lambda: compute(name, seed, task))
+    columns += [f"{name} {metric}" for name in others for metric in METRICS]
+    kept = Kept(args.output / f"usp_images_{args.mode}.csv", columns, key=2)
+    return Task(args, size, data, others, kept)
 
 
 def conv(size: Size) -> Conv:
@@ -301,9 +251,6 @@ def learnt(name: str, seed: int, task: Task) -> Any:
         return partitioned(task, seed, base=True)
     if name == "PS-USP, paper":
         return partitioned(task, seed, base=False)
-    if name == SMALL:
-        est = partitioned(task, seed, base=False)
-        return est.set_params(repulsion__step_maximize=1.0)  # alpha / 2 of the paper's chains
     if name == OWN:
         return from_own_starts(task, seed)
     if name == "SRLMC, base of PS-USP":
@@ -311,25 +258,15 @@ def learnt(name: str, seed: int, task: Task) -> Any:
     return short_run(task, seed, base=False, noise=0.0 if "no data" in name else 0.1)
 
 
-def clock() -> float:
-    """Return seconds: of this process on a CPU, of the wall on a GPU."""
-    return time.perf_counter() if torch.cuda.is_available() else time.process_time()
-
-
 def fit_for(est: Any, X: np.ndarray, seconds: float | None) -> tuple[Any, float]:
-    """Fit; where `seconds` are given, for as many updates as they hold by short fits."""
-    UNTIL.over = math.inf
+    """Fit; where `seconds` are given, for as many updates as they hold by two short fits."""
     if seconds is not None:
-        few = PILOT[0]
-        # the first one has to get a GPU ready
-        taken = [fit_for(clone(est).set_params(max_iter=n), X, None)[1] for n in (few, *PILOT)]
-        each = max(1e-4, (taken[2] - taken[1]) / (PILOT[1] - few))
+        few, more = (fit_for(clone(est).set_params(max_iter=n), X, None)[1] for n in PILOT)
+        each = max(1e-4, (more - few) / (PILOT[1] - PILOT[0]))
         est.set_params(max_iter=max(1, round(seconds / each)))
-        UNTIL.over = time.monotonic() + GRACE * seconds
-    start = clock()
+    start = time.process_time()
     est.fit(X)
-    UNTIL.over = math.inf
-    return est, clock() - start
+    return est, time.process_time() - start
 
 
 def fit_before_divergence(
@@ -339,7 +276,7 @@ def fit_before_divergence(
     while True:
         seconds /= 2
         try:
-            return fit_for(limited(learnt(name, seed, task), task), X, seconds)
+            return fit_for(learnt(name, seed, task), X, seconds)
         except ConvergenceError:
             print(f"{name}, seed {seed}: diverged within {seconds:.0f} s too", flush=True)
 
@@ -360,35 +297,20 @@ def one(name: str, seed: int, task: Task) -> list[float]:
         est = partitioned(task, seed, base=True).set_params(max_iter=1).fit(X)
         taken = time.process_time() - start
         return [taken, 0, *row_of(lambda x: est.score_samples(x) + est.energy_samples(x), task)]
-    seconds = time_of(name, seed, task)
+    seconds = None
+    if task.args.mode == "quick" and name not in ("PS-USP", OWN):
+        seconds = float(task.kept.get(["PS-USP", seed], lambda: one("PS-USP", seed, task))[2])
     try:
-        est, taken = fit_for(limited(learnt(name, seed, task), task), X, seconds)
+        est, taken = fit_for(learnt(name, seed, task), X, seconds)
     except ConvergenceError as error:
         print(f"{name}, seed {seed}: {error}", flush=True)
         if seconds is None:
             return [float("nan")] * (2 + len(METRICS) * len(task.others))
         est, taken = fit_before_divergence(name, seed, task, X, seconds)
     if seed == 0:
-        np.save(file_of(name, task, ".npy"), shown(est))
+        np.save(picture_file(name, task), shown(est))
     print(f"{name}, seed {seed}: {taken:.0f} s, {est.n_iter_} updates", flush=True)
     return [taken, est.n_iter_, *row_of(est.score_samples, task)]
-
-
-def time_of(name: str, seed: int, task: Task) -> float | None:
-    """Return the seconds that a training gets; None where its updates are given."""
-    if task.size.minutes is not None:
-        return 60 * task.size.minutes
-    if task.args.mode != "quick" or name in ("PS-USP", OWN):
-        return None
-    row = kept_row("PS-USP", seed, task)
-    return None if row is None else float(row[2])
-
-
-def limited(est: Any, task: Task) -> Any:
-    """Have a training of some minutes end soon after them, also where it has become slower."""
-    if task.size.minutes is not None and hasattr(est, "set_callbacks"):  # scikit-learn 1.9
-        est.set_callbacks(UNTIL)
-    return est
 
 
 def on_features(name: str, seed: int, task: Task) -> list[float]:
@@ -467,8 +389,7 @@ def print_results(results: dict[str, list[list[str]]], task: Task) -> None:
         for name, paper in PAPER.items():
             cells = [f"{v:.1f}" for v in paper[column]] if len(sets) == 5 else ["-"] * len(sets)
             table.append([f"paper: {name}", *cells, f"{np.mean(paper[column]):.2f}", "-", "-", 3])
-        unit = "s" if task.size.pooled else "CPU s"
-        print_table(["method", *sets, "mean", unit, "updates", "seeds"], table)
+        print_table(["method", *sets, "mean", "CPU s", "updates", "seeds"], table)
     print_bars(values, sets)
 
 
@@ -489,10 +410,10 @@ def print_bars(values: dict[str, np.ndarray], sets: list[str]) -> None:
     print_table(["bar, FPR95 of PS-USP", "points below", "met"], bars)
 
 
-def file_of(name: str, task: Task, end: str) -> Path:
-    """Return where numbers or images of a row are kept."""
+def picture_file(name: str, task: Task) -> Path:
+    """Return where a row's images are kept."""
     slug = name.replace(",", "").replace(" ", "_")
-    return task.args.output / f"usp_images_{task.args.mode}_{slug}{end}"
+    return task.args.output / f"usp_images_{task.args.mode}_{slug}.npy"
 
 
 def shown(est: Any) -> np.ndarray:
@@ -508,8 +429,8 @@ def draw(task: Task) -> None:
 
     panels = {"training images": task.data.X[:SHOWN]}
     for name, title in PANELS.items():
-        if file_of(name, task, ".npy").exists():
-            panels[title] = np.load(file_of(name, task, ".npy"))
+        if picture_file(name, task).exists():
+            panels[title] = np.load(picture_file(name, task))
     figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3.4), squeeze=False)
     for ax, (title, X) in zip(axes[0], panels.items(), strict=True):
         picture = np.clip(montage(X, task.data.side, 8), 0, task.data.high)
@@ -519,41 +440,38 @@ def draw(task: Task) -> None:
     save_figure(figure, task.args, "usp_figure_5.png")
 
 
+def n_seeds(name: str, task: Task) -> int:
+    seeds = task.args.seeds
+    return seeds if name in SEEDED else min(seeds, task.size.few)
+
+
 def hours(task: Task) -> None:
-    """Print how long the learnt rows take; those on features and without training are left out."""
-    X, seeds = task.data.X[: task.size.n_train], task.args.seeds
+    """Print how long the learnt rows take, all with the updates of the mode; not those on features.
+
+    In quick mode the rows beside PS-USP take its time instead.
+    """
+    X = task.data.X[: task.size.n_train]
     left_out = (FEATURES, MIXTURE, "base alone", *PLAIN)
     names = [name for name in task.args.rows if name not in left_out]
-    fits = {
-        name: (
-            lambda name=name: learnt(name, 0, task),
-            X,
-            seeds if name in SEEDED else min(seeds, task.size.few),
-        )
-        for name in names
-    }
+    fits = {n: (lambda n=n: learnt(n, 0, task), X, n_seeds(n, task)) for n in names}
     print_hours(fits, task.args)
 
 
 def main() -> None:
-    options: dict[str, dict[str, Any]] = {
-        "rows": {"nargs": "+", "choices": ROWS, "default": ROWS, "help": "of the table (all)"},
-        "seed": {"type": int, "help": "this one alone"},
-        "read": {"action": "store_true", "help": "only what is kept already"},
-    }
-    args = mode(__doc__, seeds={"smoke": 1, "quick": 3, "gpu": 2, "full": 3}, **options)
+    rows = {"nargs": "+", "choices": ROWS, "default": ROWS, "help": "of the table (all)"}
+    args = mode(__doc__, seeds={"smoke": 1, "quick": 3, "full": 3}, rows=rows)
     task = prepare(args)
     print_title(f"USP Table 1: {task.data.name}", args)
     if args.hours:
         return hours(task)
-    if task.size.minutes is not None:
-        signal.signal(signal.SIGINT, UNTIL.interrupt)
     results: dict[str, list[list[str]]] = {}
     for name in args.rows:
-        seeds = range(args.seeds if name in SEEDED else min(args.seeds, task.size.few))
-        rows = [kept_row(name, s, task) for s in (seeds if args.seed is None else [args.seed])]
-        results[name] = [row for row in rows if row is not None]
-    print_results({name: rows for name, rows in results.items() if rows}, task)
+        compute = plain if name in PLAIN else one
+        results[name] = [
+            task.kept.get([name, s], lambda f=compute, n=name, s=s: f(n, s, task))
+            for s in range(n_seeds(name, task))
+        ]
+    print_results(results, task)
     print("paper: selected by FPR95 on MNIST and KMNIST; its AUPR does not say which set counts.")
     draw(task)
 
