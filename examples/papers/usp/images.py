@@ -127,6 +127,7 @@ PANELS = {
     "PS-USP": "PS-USP: partition points",
     "PS-USP, paper": "PS-USP, paper: partition points",
     OWN: "PS-USP, own starts: partition points",
+    NOISY: "PS-USP, own starts and noise: partition points",
     "SRLMC": "SRLMC: replay buffer",
 }
 
