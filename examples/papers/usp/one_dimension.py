@@ -42,7 +42,7 @@ from skebm.objectives import ChainStart, Optimization
 from skebm.samplers import Langevin, SampleBank, SupportPartition, run
 
 sys.path.append(str(Path(__file__).parents[3]))
-from examples.papers._paper import Kept, mode, print_table, print_title, save_figure
+from examples.papers._paper import Kept, mode, print_hours, print_table, print_title, save_figure
 
 TRUTH = two_modes_1d()
 SD = 0.05
@@ -111,7 +111,7 @@ class WatchedBank(SampleBank):
     def write(self, points: torch.Tensor, rows: torch.Tensor, ends: torch.Tensor) -> None:
         super().write(points, rows, ends)
         if len(NORMS) in LOOKS:
-            BUFFERS[len(NORMS)] = points[:, 0].numpy().copy()
+            BUFFERS[len(NORMS)] = points[:, 0].cpu().numpy().copy()
 
 
 def shared(rate: float, max_iter: int, seed: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -167,6 +167,13 @@ def summed(method: str, seed: int, args: argparse.Namespace) -> USPDensity:
         **sizes,
         **shared(5e-3, SUMS[args.mode], seed, args),
     )
+
+
+def estimator(method: str, rho: float, seed: int, args: argparse.Namespace) -> Any:
+    """Return a method with the settings of the mode."""
+    if method in (SHORT, BUFFER):
+        return short_run(method, rho, seed, args)
+    return summed(method, seed, args)
 
 
 def log_density_on_grid(est: Any) -> np.ndarray:
@@ -236,9 +243,7 @@ def one(method: str, rho: float, seed: int, args: argparse.Namespace) -> list[fl
     start = time.perf_counter()
     rows = 2000 if args.smoke else 20_000
     X = TRUTH.sample(rows, random_state=seed)
-    srlmc = method in (SHORT, BUFFER)
-    est = short_run(method, rho, seed, args) if srlmc else summed(method, seed, args)
-    est.fit(X)
+    est = estimator(method, rho, seed, args).fit(X)
     seconds, norms = time.perf_counter() - start, np.array(NORMS)
     if seed == 0:
         saved(method, rho, args).write_bytes(pickle.dumps((est, norms, dict(BUFFERS))))
@@ -538,11 +543,29 @@ def proposition_3(args: argparse.Namespace) -> None:
     print_table(["rho", "steps", "variance", "exact", "z", "met", "paper: as the data"], rows)
 
 
+def hours(n_seeds: dict[str, int], args: argparse.Namespace) -> None:
+    """Print how long the fits of all methods take, and those of Figure 2's further exponents."""
+    X = TRUTH.sample(2000 if args.smoke else 20_000, random_state=0)
+    fits = {
+        method: (lambda m=method: estimator(m, RHO, 0, args), X, n_seeds.get(method, args.seeds))
+        for method in args.methods
+    }
+    further = [rho for rho in rhos(args) if rho != RHO]
+    if further:
+        swept = (lambda: estimator(SHORT, further[0], 0, args), X, len(further))
+        fits[f"{SHORT}, further rho"] = swept
+    print_hours(fits, args)
+
+
 def main() -> None:
     some = {"nargs": "+", "choices": METHODS, "default": METHODS}
     some["help"] = "methods to run (all); figures 1 and 2 need all, figure 3 the buffer"
     args = mode(__doc__, seeds={"smoke": 1, "quick": 3, "full": 3}, methods=some)
     print_title("USP: two modes in one dimension", args)
+    few = 2 if args.mode == "quick" else args.seeds
+    n_seeds = {SHORT: few, BUFFER: few, FROM_DATA: 0 if args.smoke else 1}
+    if args.hours:
+        return hours(n_seeds, args)
     kept = Kept(args.output / f"usp_one_dimension_{args.mode}.csv", COLUMNS, key=3)
 
     def rows(method: str, rho: float, n_seeds: int) -> list[list[str]]:
@@ -551,8 +574,6 @@ def main() -> None:
             for s in range(min(n_seeds, args.seeds))
         ]
 
-    few = 2 if args.mode == "quick" else args.seeds
-    n_seeds = {SHORT: few, BUFFER: few, FROM_DATA: 0 if args.smoke else 1}
     results = {m: rows(m, RHO, n_seeds.get(m, args.seeds)) for m in args.methods}
     table_1(results)
     if set(args.methods) == set(METHODS):
