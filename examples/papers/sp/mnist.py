@@ -11,7 +11,7 @@ steps, 64 rows, 10 epochs of 60,000 rows = 9,370 updates, Adam 1e-4 with decay 1
 updates of 100 steps of 5e-5, whose sum is the paper's 0.005, Adam 1e-3, the last parameters. It
 trains in stages of 200 updates, keeps the model of each, and ends after ``--seconds``; ``--only``
 names the schemes that a call fits, so that three calls can share the folder, and ``--only`` without
-a name reads what is there and draws.
+a name reads what is there and draws. Not run yet.
 
 Deviations: 10,000 training rows; decoupled weight decay, that of AdamW; parameters are averaged
 over the second half of the updates, but for gpu mode; the bank is written back and starts at

@@ -9,7 +9,7 @@ steps of training and after ten times as many. ``--mode full`` (a GPU) takes the
 ``--mode gpu`` is sized for some minutes, for images at their size: 28 x 28, up to 800 updates of 50
 steps, on a GPU or one core for each energy; ``--seconds`` ends a training at the last quarter that
 fits in. ``--only`` names the energies that a call fits, so that calls can share the folder; without
-a name it reads what is there and draws.
+a name it reads what is there and draws. Not run yet.
 
 Quick mode: beta rises to 1.03 on eight modes and is at 0.055, still rising, on MNIST; gamma goes to
 0.82 and 0.036. Seeds 0 and 1 (MNIST: 0), two shared cores, 330 CPU seconds.
