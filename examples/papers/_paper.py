@@ -15,6 +15,7 @@ __all__ = [
     "print_table",
     "print_title",
     "save_figure",
+    "update_seconds",
 ]
 
 import argparse
@@ -34,7 +35,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 from examples.benchmarks._common import Kept, paired, plus_minus, print_table
 from examples.benchmarks._common import print_title as _print_title
 
-TIMED = (3, 13)  # updates of the two fits whose difference is the time of ten
+FEW, MOST = 3, 1000  # updates of a fit that times all but them; most that time them
 LOSS_SPANS = [f"{kind}, {third}" for kind in ("sd", "SNR") for third in ("early", "middle", "late")]
 
 
@@ -72,16 +73,12 @@ def print_hours(
 ) -> None:
     """Print how long the training of a mode would take on this machine, for ``--hours``.
 
-    `fits` has, by name, what makes an estimator, its rows and how often it is fitted in all. Ten
-    updates of each are timed, as the difference between fits of 13 and of 3; chains and tables
-    after the training are not counted.
+    `fits` has, by name, what makes an estimator, its rows and how often it is fitted in all.
+    Chains and tables after the training are not counted.
     """
     rows, total = [], 0.0
     for name, (make, X, times) in fits.items():
-        updates = make().max_iter
-        fit_seconds(make(), X, TIMED[0])  # what a device takes once is none of it
-        few, more = (fit_seconds(make(), X, n) for n in TIMED)
-        each = (more - few) / (TIMED[1] - TIMED[0])
+        updates, each = make().max_iter, update_seconds(make, X)
         hours = times * updates * each / 3600
         total += hours
         rows.append([name, updates, times, f"{1000 * each:.3g}", f"{hours:.3g}"])
@@ -90,6 +87,18 @@ def print_hours(
         ["fit", "updates", "fits", "ms an update", "hours"],
         [*rows, ["all", *["-"] * 3, f"{total:.3g}"]],
     )
+
+
+def update_seconds(make: Callable[[], Any], X: Any) -> float:
+    """Return the seconds of an update, from a fit of few and one of more.
+
+    Of so many more that they take as long as all else that a fit does.
+    """
+    fit_seconds(make(), X, FEW)  # what a device takes once is none of it
+    rest, more = fit_seconds(make(), X, FEW), 10
+    while (training := fit_seconds(make(), X, FEW + more) - rest) < rest and more < MOST:
+        more *= 5
+    return training / more
 
 
 def fit_seconds(est: Any, X: Any, n_updates: int) -> float:
