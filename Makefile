@@ -31,7 +31,7 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	touch $@
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 
 # On a machine with a GPU, which the suite leaves alone.
 test-cuda: $(VENV)/.installed

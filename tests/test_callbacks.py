@@ -6,6 +6,7 @@ from sklearn.metrics import make_scorer
 
 from skebm import EnergyDensity, HybridCDDensity
 from skebm.energies import MLP
+from skebm.estimators._given import labels_left
 from skebm.exceptions import ConvergenceError, DataDegeneracyWarning
 from skebm.objectives import Optimization
 from skebm.ood import (
@@ -98,6 +99,11 @@ def test_a_monitor_scores_the_model_at_each_validation_and_at_the_end(given):
     assert end == pytest.approx(est.decision_function(X[20:] if given else X).mean())
     alone = EnergyDensity(**params).fit(X, **given)  # monitoring changes nothing
     np.testing.assert_array_equal(alone.score_samples(X), est.score_samples(X))
+
+
+def test_labels_are_those_of_the_rows_that_count():
+    np.testing.assert_array_equal(labels_left([5, 6, 7, 8], [0, 1, 0, 2], 2), [6, 8])
+    np.testing.assert_array_equal(labels_left([5, 6], [1, 1], 2), [5, 6])
 
 
 class Propagated(Recording):

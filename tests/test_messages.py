@@ -234,12 +234,15 @@ def test_a_rate_that_throws_the_energy_away_says_so(cls):
     assert est.energy_kept_ is False
 
 
-@pytest.mark.parametrize(("base", "retries", "said"), [(1, 1, 0), (1, 2, 1), (0, 1, 1)])
-def test_an_energy_that_came_back_and_earned_nothing_did_not_diverge(base, retries, said):
+@pytest.mark.parametrize(
+    ("base", "retries", "gain", "said"),
+    [(1, 1, -1.0, 0), (1, 2, -1.0, 1), (1, 2, 1.0, 0), (0, 1, -1.0, 1)],
+)
+def test_an_energy_that_came_back_and_earned_nothing_did_not_diverge(base, retries, gain, said):
     """As on breast cancer with ScoreMatchingDensity: smaller steps were sound, and no better."""
     model = Model(Zero(), Gaussian().fit(torch.zeros(5, 2), None, None) if base else None, 1.0)
     state = TrainState(50, model, None, None, retries=retries)
-    learned = Learned(model, [state], HeldOut(0.0, -1.0, 0.1, 100.0), True)
+    learned = Learned(model, [state], HeldOut(0.0, gain, 0.1, 100.0), True)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         learned.tell(0.002, False)

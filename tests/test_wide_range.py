@@ -69,9 +69,10 @@ def test_numpy_that_raises_is_not_asked():
         assert np.isfinite(est.score_samples(ends)).all()
 
 
-def test_rows_that_float32_does_not_hold_are_refused_without_scaling():
+@pytest.mark.parametrize("rows", [Z, -np.abs(Z)], ids=["both", "negative"])
+def test_rows_that_float32_does_not_hold_are_refused_without_scaling(rows):
     with pytest.raises(ValueError, match=r"X must lie within 1e\+15 .*got a value of size .*e\+20"):
-        cases.tiny("NCEDensity", standardize=False).fit(Z * 1e20)
+        cases.tiny("NCEDensity", standardize=False).fit(rows * 1e20)
 
 
 # -- weights ---------------------------------------------------------------------------------------

@@ -104,6 +104,8 @@ def update_seconds(make: Callable[[], Any], X: Any) -> float:
 def fit_seconds(est: Any, X: Any, n_updates: int) -> float:
     """Return the seconds of a short fit, without files of its own left behind."""
     est.set_params(max_iter=n_updates, verbose=0)
+    if "n_iter_no_change" in est.get_params(deep=False):
+        est.set_params(n_iter_no_change=None)  # all of them
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of training that has hardly begun
         if est.checkpoint_dir is not None:

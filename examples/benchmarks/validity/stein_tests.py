@@ -95,7 +95,9 @@ def levels(args: argparse.Namespace) -> list[list]:
     for row in Parallel(args.threads, return_as="generator")(delayed(one_level)(*t) for t in tasks):
         kept.get(row[:3], lambda row=row: row[3:])
     found = [*kept.rows, *more]
-    return [level(found, name, method, args) for name in LAWS for method in args.methods]
+    there = {tuple(row[:2]) for row in found}
+    pairs = [(name, method) for name in LAWS for method in args.methods if (name, method) in there]
+    return [level(found, *pair, args) for pair in pairs]
 
 
 def seeds_of(method: str, args: argparse.Namespace) -> int:

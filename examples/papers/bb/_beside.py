@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["OPTIONS", "own_file", "slug", "updates_within"]
+__all__ = ["OPTIONS", "own_file", "seeds_of", "slug", "updates_within"]
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -31,6 +31,13 @@ def own_file(
     """Return the rows of a model, from a file that no other process writes; None: none to read."""
     path: Path = args.output / f"{stem}_{slug(*names)}.csv"
     return None if args.read and not path.exists() else Kept(path, columns, key)
+
+
+def seeds_of(kept: Kept, args: argparse.Namespace) -> list[int]:
+    """Return the seeds of a table: with ``--read`` those that are there."""
+    if not args.read:
+        return list(range(args.seeds))
+    return sorted(int(row[kept.key - 1]) for row in kept.rows)[: args.seeds]
 
 
 def updates_within(make: Callable[[], BoundsEBM], X: Any, most: int, seconds: float | None) -> int:

@@ -51,7 +51,7 @@ from examples.papers._paper import (
     print_title,
     save_figure,
 )
-from examples.papers.bb._beside import OPTIONS, own_file, slug, updates_within
+from examples.papers.bb._beside import OPTIONS, own_file, seeds_of, slug, updates_within
 
 ROWS = {"smoke": 60, "quick": 10_000, "full": 100_000}
 UPDATES = {"smoke": 3, "quick": 5000, "full": 150_000}
@@ -274,7 +274,7 @@ def main() -> None:
                     [name, settings, model, seed],
                     lambda n=name, k=settings, m=model, s=seed: one(n, k, m, s, args),
                 )
-                for seed in range(args.seeds)
+                for seed in seeds_of(kept, args)
             ]
             table.append(summary(name, settings, model, rows))
     columns = ["density", "settings", "model", "gap", "modes", "share near", "folded"]

@@ -74,7 +74,7 @@ from examples.papers._paper import (
     print_title,
     save_figure,
 )
-from examples.papers.bb._beside import OPTIONS, own_file, slug, updates_within
+from examples.papers.bb._beside import OPTIONS, own_file, seeds_of, slug, updates_within
 
 
 class Size(NamedTuple):
@@ -457,7 +457,7 @@ def run(images: Images, args: argparse.Namespace) -> None:
             continue
         rows = [
             kept.get([images.name, name, s], lambda n=name, s=s: one(n, s, task))[KEY:]
-            for s in range(args.seeds)
+            for s in seeds_of(kept, args)
         ]
         results[name] = np.array(rows, dtype=float)
     T, labels = task.images.X, task.images.y

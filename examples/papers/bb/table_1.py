@@ -57,7 +57,7 @@ from examples.papers._paper import (
     print_title,
     save_figure,
 )
-from examples.papers.bb._beside import OPTIONS, own_file, slug, updates_within
+from examples.papers.bb._beside import OPTIONS, own_file, seeds_of, slug, updates_within
 
 
 class Size(NamedTuple):
@@ -300,7 +300,7 @@ def rows_of(name: str, task: Task) -> np.ndarray | None:
     channels = task.size.channels
     rows = [
         kept.get([channels, name, s], lambda s=s: one(name, s, task))
-        for s in range(task.args.seeds)
+        for s in seeds_of(kept, task.args)
     ]
     return np.array([row[KEY:] for row in rows], dtype=float)
 

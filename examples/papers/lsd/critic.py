@@ -85,9 +85,11 @@ def saved(name: str, critic: str, args: argparse.Namespace) -> Path:
     return args.output / f"lsd_critic_{args.mode}_{name}_{critic.replace(', ', '_')}.npz"
 
 
-def learned(q: GaussianDensity, critic: str, X: np.ndarray, n_updates: int, seed: int = 0) -> Any:
+def learned(
+    q: GaussianDensity, critic: str, X: np.ndarray, n_updates: int, every: int, seed: int = 0
+) -> Any:
     """Return the discrepancy of rows to q, with its critic."""
-    schedule = {"eval_every": max(1, n_updates // 20), "n_iter_no_change": None}
+    schedule = {"eval_every": every, "n_iter_no_change": None}
     settings = CriticSettings(CRITICS[critic], L2, n_updates, **schedule, **PUBLISHED)
     return learned_stein_discrepancy(
         q.score, X, critic=settings, standardize=False, random_state=seed
@@ -98,7 +100,7 @@ def one(name: str, critic: str, seed: int, args: argparse.Namespace) -> list[flo
     truth = case(name, seed, DIMENSIONS[args.mode])
     X = truth.p.sample(ROWS[args.mode], random_state=seed)
     start = time.perf_counter()
-    result = learned(truth.q, critic, X, UPDATES[args.mode], seed)
+    result = learned(truth.q, critic, X, UPDATES[args.mode], UPDATES[args.mode] // 20, seed)
     seconds = time.perf_counter() - start
     new = truth.p.sample(FRESH, random_state=2000 + seed)
     found, optimal = result.critic(new), truth.optimum(new)
@@ -158,9 +160,12 @@ def main() -> None:
     if args.hours:
         truth = case("mean", 0, DIMENSIONS[args.mode])
         X, n_fits = truth.p.sample(ROWS["quick"], random_state=0), len(CASES) * args.seeds
+        every = UPDATES[args.mode] // 20
         fits = {
             critic: (
-                lambda c=critic: Alone(partial(learned, truth.q, c), UPDATES[args.mode]),
+                lambda c=critic: Alone(
+                    partial(learned, truth.q, c, every=every), UPDATES[args.mode]
+                ),
                 X,
                 n_fits,
             )

@@ -338,6 +338,8 @@ def main() -> None:
         for model in models(args)
         if args.only is None or f"{name} {model}" in args.only
     ]
+    if not wanted:
+        raise SystemExit(f"--only must name models of mode {args.mode}, got {args.only}.")
     found = {name: prepare(name, args) for name in dict.fromkeys(name for name, _ in wanted)}
     chosen = [(model, found[name]) for name, model in wanted]
     if args.hours:

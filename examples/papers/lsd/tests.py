@@ -321,7 +321,7 @@ def main() -> None:
         {"smoke": 2, "quick": 100, "full": 200},
         __doc__,
         sigmas={"type": float, "nargs": "+", "choices": SIGMAS, "default": SIGMAS, "help": "(all)"},
-        methods={"nargs": "+", "choices": [*METHODS, LSD_PAPER], "help": "in all repetitions"},
+        methods={"nargs": "+", "choices": list(METHODS), "help": "in all repetitions"},
         first={"type": int, "default": 0, "help": "repetition to begin with (0)"},
         part={"default": "", "help": "name of a CSV file of its own"},
     )

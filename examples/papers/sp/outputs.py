@@ -226,7 +226,7 @@ def found(data: str, name: str, args: argparse.Namespace) -> np.ndarray:
 def summary(data: str, name: str, values: np.ndarray) -> list[object]:
     """Return a line of a table: means over seeds."""
     if not len(values):
-        return [name, "-", "-", "-", "-", "-", "-", 0]
+        return [name, "none", "-", "-", "-", "-", "-", 0]
     path = [
         " ".join(f"{v:.3g}" for v in part if np.isfinite(v)) or "-"
         for part in values[:, : 2 * STAGES].mean(0).reshape(2, STAGES)

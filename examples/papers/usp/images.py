@@ -254,10 +254,11 @@ def learnt(name: str, seed: int, task: Task) -> Any:
 
 
 def fit_for(est: Any, X: np.ndarray, seconds: float | None) -> tuple[Any, float]:
-    """Fit; where `seconds` are given, for as many updates as they hold by two short fits."""
+    """Fit; where `seconds` are given, for as many updates as they hold by short fits."""
     if seconds is not None:
-        few, more = (fit_for(clone(est).set_params(max_iter=n), X, None)[1] for n in PILOT)
-        each = max(1e-4, (more - few) / (PILOT[1] - PILOT[0]))
+        pilots = (PILOT[0], *PILOT)  # the first starts what torch starts once
+        _, few, more = (fit_for(clone(est).set_params(max_iter=n), X, None)[1] for n in pilots)
+        each = max(1e-3, (more - few) / (PILOT[1] - PILOT[0]))
         est.set_params(max_iter=max(1, round(seconds / each)))
     start = time.process_time()
     est.fit(X)
