@@ -21,7 +21,7 @@ from skebm.bases import Mixture
 from skebm.bases._conditional import Conditionals
 from skebm.bases.mixed import MixedBase, MixedMixture
 from skebm.data import Affine, Category, MixedTransform, Number, Schema
-from skebm.data._columns import lattice_step
+from skebm.data._columns import codes_of, lattice_step
 from skebm.energies import MLP, Model
 from skebm.energies.coded import coded
 from skebm.estimators._completion import complete
@@ -82,6 +82,13 @@ def fitted_to_holes():
 
 
 # -- the columns -----------------------------------------------------------------------------------
+
+
+def test_a_value_has_its_code_whatever_type_of_number_it_is():
+    """1 and 1.0 are one level, "1" is another; -1 is missing, -2 unseen."""
+    np.testing.assert_array_equal(
+        codes_of((1, 2, "x"), [1.0, "1", None, 2, "x"]), [0, -2, -1, 1, 2]
+    )
 
 
 def test_columns_are_found():
