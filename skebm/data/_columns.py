@@ -8,6 +8,7 @@ __all__ = [
     "Category",
     "Number",
     "as_numbers",
+    "check_finite",
     "codes_of",
     "columns_by_name",
     "identified",
@@ -177,7 +178,7 @@ def identified(name: Any, column: Any, kind: str) -> Number | Category:
     numeric = bool(dated) or (levels is None and _holds_numbers(column))
     if numeric:
         x = as_numbers(name, column)
-        _check_finite(name, x)
+        check_finite(name, x)
     if kind == "auto":
         few = numeric and not dated and _has_few(x)
         kind = "number" if numeric and not few else "category"
@@ -190,7 +191,7 @@ def identified(name: Any, column: Any, kind: str) -> Number | Category:
     return found if kind == "continuous" or not len(x) else _measured(found, x)
 
 
-def _check_finite(name: Any, x: np.ndarray) -> None:
+def check_finite(name: Any, x: np.ndarray) -> None:
     if np.isinf(x).any():
         raise ValueError(
             f"column {name!r} must be finite, got infinite values. Replace them by missing ones."
@@ -268,7 +269,7 @@ def unseen_log_probability(c: Category, codes: np.ndarray, values: list[Any]) ->
     if not new or len(c.levels) < 2 or not all(map(_is_number, c.levels)):
         return out
     x, levels = np.array([values[i] for i in new], float), np.sort(np.array(c.levels, float))
-    _check_finite(c.name, x)
+    check_finite(c.name, x)
     spread, step = levels.std(), np.diff(levels).min()
     away = np.abs(x[:, None] - levels).min(1)
     out[new] -= TAIL_POWER * np.log1p(away / spread) + math.log(max(2 * spread / (3 * step), 1))

@@ -18,6 +18,7 @@ from skebm.data._columns import (
     Category,
     Number,
     as_numbers,
+    check_finite,
     codes_of,
     columns_by_name,
     identified,
@@ -273,11 +274,7 @@ class Schema:
 
     def _number(self, c: Number, column: Any) -> np.ndarray:
         x = as_numbers(c.name, column)
-        if np.isinf(x).any():
-            raise ValueError(
-                f"column {c.name!r} must be finite, got infinite values. Replace them by missing "
-                "ones."
-            )
+        check_finite(c.name, x)
         return x
 
 

@@ -18,10 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skebm._components import check_number, resolve
 from skebm._ranks import all_or_none, n_ranks, same
 from skebm._surroundings import own_settings, threads
-from skebm._tables import (
-    naming_columns,
-    weighted_mean,
-)
+from skebm._tables import naming_columns, weighted_mean
 from skebm._warn import warn
 from skebm.data import Table, Transform, torch_generator
 from skebm.data.streamed import MOST_KEPT

@@ -208,7 +208,7 @@ def draw(results: dict[tuple[str, str], np.ndarray], args: argparse.Namespace) -
 
 
 def found(data: str, name: str, args: argparse.Namespace) -> np.ndarray:
-    """Return the measurements of the seeds that did not diverge, computed now if this call does."""
+    """Return what each seed measured, nan where it diverged, computed now if this call does."""
     path = args.output / f"sp_outputs_{args.mode} {data} {name.replace('/', 'over')}.csv"
     kept = Kept(path, COLUMNS, key=3)
     if wanted(name, args):
@@ -219,14 +219,14 @@ def found(data: str, name: str, args: argparse.Namespace) -> np.ndarray:
                     run_toy(name, s, args) if data == "eight modes" else run_images(name, args)
                 ),
             )
-    values = np.array([row[3:] for row in kept.rows], dtype=float).reshape(-1, len(COLUMNS) - 3)
-    return values[np.isfinite(values[:, -1])]
+    return np.array([row[3:] for row in kept.rows], dtype=float).reshape(-1, len(COLUMNS) - 3)
 
 
 def summary(data: str, name: str, values: np.ndarray) -> list[object]:
-    """Return a line of a table: means over seeds."""
+    """Return a line of a table: means over the seeds that did not diverge."""
+    n_run, values = len(values), values[np.isfinite(values[:, -1])]
     if not len(values):
-        return [name, "none", "-", "-", "-", "-", "-", 0]
+        return [name, "diverged" if n_run else "not run", "-", "-", "-", "-", "-", 0]
     path = [
         " ".join(f"{v:.3g}" for v in part if np.isfinite(v)) or "-"
         for part in values[:, : 2 * STAGES].mean(0).reshape(2, STAGES)
@@ -274,7 +274,8 @@ def main() -> None:
         )
     print("\npaper, MNIST: beta rises to about 1, gamma goes to 0")
     if not args.only and any(map(len, results.values())):
-        draw({key: values for key, values in results.items() if len(values)}, args)
+        sound = {key: rows[np.isfinite(rows[:, -1])] for key, rows in results.items()}
+        draw({key: rows for key, rows in sound.items() if len(rows)}, args)
 
 
 if __name__ == "__main__":
