@@ -40,13 +40,14 @@ LOSS_SPANS = [f"{kind}, {third}" for kind in ("sd", "SNR") for third in ("early"
 
 
 def mode(doc: str, *, seeds: dict[str, int], **extra: dict[str, Any]) -> argparse.Namespace:
-    """Read --mode, one of those in `seeds`, --seeds, --threads, --output, --hours and extras.
+    """Read --mode, one of those in `seeds`, --threads, --output, --hours and extras.
 
-    SKEBM_SMOKE=1 means --mode smoke.
+    And --seeds where a mode has several. SKEBM_SMOKE=1 means --mode smoke.
     """
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0])
     parser.add_argument("--mode", choices=list(seeds), default="quick", help="sizes (quick)")
-    parser.add_argument("--seeds", type=int, default=None, help=f"number of seeds ({seeds})")
+    if max(seeds.values()) > 1:
+        parser.add_argument("--seeds", type=int, help=f"number of seeds ({seeds})")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (1)")
     parser.add_argument("--output", type=Path, default=Path("output"), help="folder of pictures")
     parser.add_argument("--hours", action="store_true", help="tell how long training would take")
@@ -56,7 +57,7 @@ def mode(doc: str, *, seeds: dict[str, int], **extra: dict[str, Any]) -> argpars
     if os.environ.get("SKEBM_SMOKE", "0") not in ("", "0"):
         args.mode = "smoke"
     args.smoke = args.mode == "smoke"
-    if args.seeds is None:
+    if vars(args).get("seeds") is None:
         args.seeds = seeds[args.mode]
     torch.set_num_threads(args.threads)
     args.output.mkdir(parents=True, exist_ok=True)
@@ -102,17 +103,22 @@ def update_seconds(make: Callable[[], Any], X: Any) -> float:
 
 
 def fit_seconds(est: Any, X: Any, n_updates: int) -> float:
-    """Return the seconds of a short fit, without files of its own left behind."""
+    """Return the seconds of a short fit, without files of its own left behind.
+
+    Those of the processor where one thread does all, which no other process lengthens.
+    """
+    alone = torch.get_num_threads() == 1 and not torch.cuda.is_available()
+    clock = time.process_time if alone else time.perf_counter
     est.set_params(max_iter=n_updates, verbose=0)
-    if "n_iter_no_change" in est.get_params(deep=False):
+    if hasattr(est, "n_iter_no_change"):
         est.set_params(n_iter_no_change=None)  # all of them
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of training that has hardly begun
         if est.checkpoint_dir is not None:
             est.set_params(checkpoint_dir=folder)
-        start = time.perf_counter()
+        start = clock()
         est.fit(X)
-        return time.perf_counter() - start
+        return clock() - start
 
 
 def mean_std(values: Sequence[float], digits: int = 3) -> str:

@@ -25,8 +25,7 @@ D^2 / 200,000 nats below the truth. ``--mode full`` takes 100,000 updates, from 
 paper's optimizer (Adam 0.001, betas 0.5 and 0.9, no decay). Quick mode takes some thousand updates
 with larger steps and a cosine decay, at D = 10, 20 and 50; all seeds of the whitened start at
 D = 10 and one elsewhere; the random start and the 300-300 critic with logistic sources only.
-``--mode gpu``, for some minutes of one GPU and not run yet, is ``full`` at D = 50 from "random",
-logistic sources, for maximum likelihood and the critics tied and 300-300.
+``--only``, ``--dimensions`` and ``--starts`` choose rows of the table.
 
 Results are kept in CSV files, and learning curves as they grow. To split the work over processes
 give each some methods by ``--only`` and a file of its own by ``--part NAME``; ``--show`` prints and
@@ -76,9 +75,9 @@ from examples.papers._paper import (
 )
 from examples.papers.lsd._alone import Alone
 
-DIMENSIONS = {"smoke": (3,), "quick": (10, 20, 50), "full": (10, 20, 30, 40, 50), "gpu": (50,)}
-ROWS = {"smoke": 1000, "quick": 100_000, "full": 500_000, "gpu": 500_000}
-BATCH = {"smoke": 100, "quick": 1000, "full": 1000, "gpu": 1000}
+DIMENSIONS = {"smoke": (3,), "quick": (10, 20, 50), "full": (10, 20, 30, 40, 50)}
+ROWS = {"smoke": 1000, "quick": 100_000, "full": 500_000}
+BATCH = {"smoke": 100, "quick": 1000, "full": 1000}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 N_TEST, N_CURVE = 20_000, 40
 SOURCES = {"logistic": np.pi / 3**0.5, "laplace": 2**0.5}  # standard deviations
@@ -86,7 +85,7 @@ STARTS = ("whitened", "random")
 ALONE, ML = "whitening alone", "Max. Likelihood"
 TIED, LSD, PLAIN_LSD = "LSD, tied", "LSD", "LSD, 300-300"
 SM, NCE, CNCE = "Score Matching", "NCE", "CNCE"
-NOISES = {"smoke": (0.1,), "quick": (0.1, 1.0), "full": (0.01, 0.1, 1.0, 10.0), "gpu": ()}
+NOISES = {"smoke": (0.1,), "quick": (0.1, 1.0), "full": (0.01, 0.1, 1.0, 10.0)}
 PAPER = {
     ML: (-10.98, -18.48, -21.49, -23.43, -25.53),
     LSD: (-10.95, -18.37, -21.23, -25.14, -25.36),
@@ -163,7 +162,7 @@ def recipe(method: str, start: str, d: int, args: argparse.Namespace) -> tuple[i
     """Return updates, the optimizer of the model and the critic's learning rate."""
     recipes = QUICK[min(most for most in QUICK if most >= d)]
     n_updates, rate, critic_rate = recipes.get(method, recipes["others"])
-    if args.mode in ("full", "gpu") and start == "random":
+    if args.mode == "full" and start == "random":
         paper = Optimization(1e-3, (0.5, 0.9), weight_decay=0.0, schedule="constant")
         return 100_000, paper, 1e-3
     if args.mode == "full":
@@ -241,7 +240,7 @@ def one(source: str, d: int, start: str, method: str, seed: int, args: Any) -> l
 def fits(args: argparse.Namespace) -> dict[str, tuple[Callable[[], Alone], Problem, int]]:
     """Return what `print_hours` asks; few rows do, a batch of them is what an update sees."""
     few, found = argparse.Namespace(mode="smoke"), {}
-    for source in sources(args):
+    for source in SOURCES:
         for key in tasks(source, args):
             _, d, start, method = key
             if method != ALONE and (args.only is None or method in args.only):
@@ -269,8 +268,6 @@ def alone(key: tuple[str, int, str, str], args: argparse.Namespace) -> Alone:
 def methods(source: str, start: str, args: argparse.Namespace) -> list[str]:
     """Return the methods that are valid for a law, in the order of the table."""
     smooth = source == "logistic"
-    if args.mode == "gpu":
-        return [ML, TIED, PLAIN_LSD]
     plain = args.mode != "quick" or (smooth and start == "whitened")
     names = [ALONE] if start == "whitened" else []
     names += [ML, *([TIED] if smooth else []), LSD, *([PLAIN_LSD] if plain else [])]
@@ -331,14 +328,13 @@ def summary(key: tuple[str, int, str, str], rows: list[list[str]]) -> list[Any]:
     return [d, start, method, f"{entropy.mean():.2f}", *cells, *ends]
 
 
-def sources(args: argparse.Namespace) -> list[str]:
-    return ["logistic"] if args.mode == "gpu" else list(SOURCES)
+def starts(source: str, args: argparse.Namespace) -> list[str]:
+    few = args.mode == "quick" and source == "laplace"
+    return [start for start in (STARTS[:1] if few else STARTS) if start in args.starts]
 
 
-def starts(source: str, args: argparse.Namespace) -> tuple[str, ...]:
-    if args.mode == "gpu":
-        return ("random",)
-    return STARTS[:1] if args.mode == "quick" and source == "laplace" else STARTS
+def dimensions(args: argparse.Namespace) -> list[int]:
+    return [d for d in DIMENSIONS[args.mode] if args.dimensions is None or d in args.dimensions]
 
 
 def seeds(d: int, start: str, method: str, args: argparse.Namespace) -> range:
@@ -350,7 +346,7 @@ def seeds(d: int, start: str, method: str, args: argparse.Namespace) -> range:
 def tasks(source: str, args: argparse.Namespace) -> Iterator[tuple[str, int, str, str]]:
     """Yield source, D, start and method of the rows of the table of one law."""
     for start in starts(source, args):
-        for d in DIMENSIONS[args.mode]:
+        for d in dimensions(args):
             for method in methods(source, start, args):
                 yield source, d, start, method
 
@@ -358,7 +354,7 @@ def tasks(source: str, args: argparse.Namespace) -> Iterator[tuple[str, int, str
 def compute(args: argparse.Namespace, kept: Kept, found: list[list[str]]) -> None:
     """Train what is not in the files, and keep it in one of them."""
     done = {tuple(row[: kept.key]) for row in found}
-    for source in sources(args):
+    for source in SOURCES:
         for key in tasks(source, args):
             for seed in seeds(*key[1:], args):
                 chosen = args.only is None or key[-1] in args.only
@@ -401,15 +397,15 @@ def draw(args: argparse.Namespace) -> None:
     """Figure 8, right: learning curves, a line of panels for each law and start."""
     import matplotlib.pyplot as plt
 
-    lines = [(source, start) for source in sources(args) for start in starts(source, args)]
-    size = len(lines), len(DIMENSIONS[args.mode])
+    lines = [(source, start) for source in SOURCES for start in starts(source, args)]
+    size = len(lines), len(dimensions(args))
     figure, axes = plt.subplots(
         *size, figsize=(4.2 * size[1], 3.2 * size[0]), sharey=True, squeeze=False
     )
     names = methods("logistic", "whitened", args)
     handles: dict[str, Any] = {}
     for (source, start), line in zip(lines, axes, strict=True):
-        for d, ax in zip(DIMENSIONS[args.mode], line, strict=True):
+        for d, ax in zip(dimensions(args), line, strict=True):
             for i, method in enumerate(names):
                 path = curve_file(source, d, start, method, args)
                 if path.exists():
@@ -424,8 +420,10 @@ def draw(args: argparse.Namespace) -> None:
 def main() -> None:
     args = mode(
         __doc__,
-        seeds={"smoke": 1, "quick": 3, "full": 5, "gpu": 1},
+        seeds={"smoke": 1, "quick": 3, "full": 5},
         only={"nargs": "+", "choices": methods("logistic", "whitened", FULL), "help": "(all)"},
+        dimensions={"nargs": "+", "type": int, "choices": DIMENSIONS["full"], "help": "(all)"},
+        starts={"nargs": "+", "choices": STARTS, "default": STARTS, "help": "(all)"},
         part={"default": "", "help": "name of a CSV file of its own"},
         show={"action": "store_true", "help": "print and draw what is there"},
     )
@@ -438,7 +436,7 @@ def main() -> None:
     found = read_all(args)
     columns = ["D", "start", "method", "-entropy", "test", "below truth", "worst", "paper"]
     columns += ["below its ML", "CPU s", "seeds", "met"]
-    for source in sources(args):
+    for source in SOURCES:
         print(f"\n{source} sources, {ROWS[args.mode]} training rows")
         print_table(columns, measured(source, found, args))
         print("nats below the truth over the training of seed 0 (updates):")

@@ -23,10 +23,8 @@ visible biases start at the columns' means, which steps of 0.001 from 0 would no
 
 Quick mode pools to 14 x 14, with energy and critic 300-300, Adam 1e-3 and 600 updates (92 epochs of
 its 10,000 rows in the same count). It shows what training does early, not the quality of the
-images. ``--mode gpu``, for some minutes of one GPU and not run yet, has all settings of ``full``
-and goes on to eight times the paper's updates, with samples after a quarter, once, twice and so on,
-also of an energy with steps of 1e-3, which moves its Gaussian ten times as far. Where SKEBM_DATA is
-unset, scikit-learn's digits stand in.
+images. ``--updates`` takes other numbers of updates and draws samples after each. Where SKEBM_DATA
+is unset, scikit-learn's digits stand in.
 
 Fits and samples are kept in the output folder. To split them over processes give each some of the
 models by ``--only``, which takes them in turn from one number of updates to the next; ``--show``
@@ -75,11 +73,11 @@ SIZES = {
     "quick": Size(2, 10_000, 300, (600,), 1e-3, 1),
     "full": Size(1, 60_000, 1000, (3906,), 1e-4, 1),
 }
-SIZES["gpu"] = SIZES["full"]._replace(updates=(976, 3906, 7812, 15_624, 31_248))
 FILES = {"MNIST": "mnist_train10k", "Fashion-MNIST": "fashion_mnist_train"}
 BETAS = (0.5, 0.9)
+RBM_RATE = 1e-3
 N_SHOWN, N_COLUMNS = 100, 10
-ENERGY, FASTER, RBM = "energy", "energy, step 1e-3", "RBM"
+MODELS = ENERGY, RBM = "energy", "RBM"
 
 
 class Chains(NamedTuple):
@@ -127,8 +125,14 @@ class Task(NamedTuple):
         return self.args.output / f"lsd_images_{self.args.mode}_{slug}"
 
 
-def prepare(name: str, args: argparse.Namespace) -> Task:
+def size_of(args: argparse.Namespace) -> Size:
+    """Return what the mode takes, with the updates that were asked for."""
     size = SIZES[args.mode]
+    return size._replace(updates=tuple(sorted(set(args.updates)))) if args.updates else size
+
+
+def prepare(name: str, args: argparse.Namespace) -> Task:
+    size = size_of(args)
     test = FILES[name].rsplit("_", 1)[0] + "_test"
     data: Pictures = read_pictures(FILES[name], test, {}, pool=size.pool)
     dequantize = Dequantize(levels=int(data.high) + 1, random_state=0)
@@ -143,7 +147,7 @@ def estimator(model: str, task: Task) -> SteinEBM:
     """Return SteinEBM with all that the paper and its code state, in units of logits."""
     size, spread = task.size, float(task.logits.std())
     critic_sizes = (size.width, size.width)
-    rate = size.rate if model == ENERGY else 1e-3
+    rate = size.rate if model == ENERGY else RBM_RATE
     machine = GaussianBernoulliRBM(100, visible_bias=task.logits.mean(0))
     own: dict[str, Any] = {"energy": machine, "base": None}
     if model != RBM:
@@ -173,12 +177,8 @@ def estimator(model: str, task: Task) -> SteinEBM:
     )
 
 
-def models(args: argparse.Namespace) -> list[str]:
-    return [ENERGY, FASTER, RBM] if args.mode == "gpu" else [ENERGY, RBM]
-
-
 def fitted(model: str, stage: int, task: Task) -> tuple[SteinEBM, float]:
-    """Return the fit after a number of updates and the seconds of all of them, both kept."""
+    """Return the fit after a number of updates and the CPU seconds of all, both kept."""
     updates = task.size.updates[stage]
     path = task.file(f"{model}_{updates}.pickle")
     if path.exists():
@@ -187,9 +187,9 @@ def fitted(model: str, stage: int, task: Task) -> tuple[SteinEBM, float]:
     if stage:
         est, seconds = fitted(model, stage - 1, task)
         done = task.size.updates[stage - 1]
-    start = time.perf_counter()
+    start = time.process_time()
     est.set_params(max_iter=updates - done).fit(task.logits)
-    seconds += time.perf_counter() - start
+    seconds += time.process_time() - start
     path.write_bytes(pickle.dumps((est, seconds)))
     print(f"{task.name} {model}: {updates} updates, {seconds:.0f} s", flush=True)
     return est, seconds
@@ -241,10 +241,10 @@ def compute(model: str, stage: int, task: Task) -> None:
 def one(
     samples: str, model: str, updates: int, est: SteinEBM, training: float, task: Task
 ) -> list[float]:
-    """Draw, keep the pixels, and return the numbers of a row; `training` is one of them."""
-    start = time.perf_counter()
+    """Draw, keep the pixels, and return the numbers of a row; `training`, CPU s, is one of them."""
+    start = time.process_time()
     logits = drawn(samples, est, task)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     finite = np.isfinite(logits).all(1)
     pixels = task.logit.inverse_transform(logits[finite]) if finite.any() else logits[:0]
     np.save(task.file(f"{model}_{samples}_{updates}.npy"), pixels.astype(np.float32))
@@ -262,7 +262,7 @@ def table(task: Task) -> list[list[Any]]:
         [task.name, "held-out images", *["-"] * 4, *numbers, *["-"] * 5],
         [task.name, "uniform pixels", *["-"] * 4, *start, *["-"] * 5],
     ]
-    for model in models(task.args):
+    for model in MODELS:
         found = kept_of(model, task).rows
         for _, _, updates, samples, *values in found:
             if updates != found[-1][2] and samples not in (FIRST, GIBBS):
@@ -324,10 +324,11 @@ def available(model: str, panels: list[str], task: Task) -> list[tuple[str, int]
 
 
 def main() -> None:
-    names = [f"{name} {model}" for name in FILES for model in (ENERGY, FASTER, RBM)]
+    names = [f"{name} {model}" for name in FILES for model in MODELS]
     args = mode(
         __doc__,
-        seeds={"smoke": 1, "quick": 1, "full": 1, "gpu": 1},
+        seeds={"smoke": 1, "quick": 1, "full": 1},
+        updates={"nargs": "+", "type": int, "help": "draw samples after so many (that of the mode)"},
         only={"nargs": "+", "choices": names, "help": "models to fit, nothing drawn (all)"},
         show={"action": "store_true", "help": "print and draw what is there"},
     )
@@ -335,11 +336,9 @@ def main() -> None:
     wanted = [
         (name, model)
         for name in FILES
-        for model in models(args)
+        for model in MODELS
         if args.only is None or f"{name} {model}" in args.only
     ]
-    if not wanted:
-        raise SystemExit(f"--only must name models of mode {args.mode}, got {args.only}.")
     found = {name: prepare(name, args) for name in dict.fromkeys(name for name, _ in wanted)}
     chosen = [(model, found[name]) for name, model in wanted]
     if args.hours:
@@ -348,7 +347,7 @@ def main() -> None:
             for model, task in chosen
         }
         return print_hours(fits, args)
-    for stage in range(len(SIZES[args.mode].updates)):
+    for stage in range(len(size_of(args).updates)):
         for model, task in chosen if not args.show else []:
             compute(model, stage, task)
     if args.only is not None:
@@ -360,15 +359,13 @@ def main() -> None:
     print(
         f"pairwise, nearest: mean distance between two of {N_SHOWN} images, and from one to its "
         "nearest training image; pixels from 0 to 1. finite: chains that did not diverge. "
-        "discrepancy: nats, the last training batch. fit s: all updates. Chains of Figures 12 and "
+        "discrepancy: nats, the last training batch. fit s, s: CPU seconds of all updates and of the chains. Chains of Figures 12 and "
         "13 start at the same pixels, those of an energy all do."
     )
-    for model in [m for m in models(args) if m != RBM]:
-        end = "" if model == ENERGY else "_faster"
-        draw(f"lsd_figure_9{end}.png", model, [FIRST], tasks, args)
-        for figure in (12, 13):
-            panels = [f"Figure {figure}, left", f"Figure {figure}, right"]
-            draw(f"lsd_figure_{figure}{end}.png", model, panels, tasks, args)
+    draw("lsd_figure_9.png", ENERGY, [FIRST], tasks, args)
+    for figure in (12, 13):
+        panels = [f"Figure {figure}, left", f"Figure {figure}, right"]
+        draw(f"lsd_figure_{figure}.png", ENERGY, panels, tasks, args)
     draw("lsd_figure_14.png", RBM, [GIBBS], tasks, args)
 
 
