@@ -66,6 +66,22 @@ def test_reproduction_prints_tables_and_draws(name, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["hcd/images.py", "lsd/critic.py", "lsd/ica.py"])
+def test_hours_of_a_mode_are_told_before_it_runs(name, tmp_path):
+    """Of estimators, and of what is trained by hand; nothing else is done or kept."""
+    lines = run_script(EXAMPLES / "papers" / name, tmp_path, "--hours").splitlines()
+    header = next(i for i, line in enumerate(lines) if line.startswith("fit "))
+    *fits, total = ([*line.split()] for line in lines[header + 2 :])
+    assert total[0] == "all" and len(fits) >= 2
+    hours = [float(fit[-1]) for fit in fits]
+    for fit, value in zip(fits, hours, strict=True):
+        updates, times, each = map(float, fit[-4:-1])
+        assert value == pytest.approx(updates * times * each / 3.6e6, rel=0.02) and value > 0
+    assert float(total[-1]) == pytest.approx(sum(hours), rel=0.02)
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+@pytest.mark.slow
 def test_parts_of_the_work_are_read_together(tmp_path):
     """Two processes with repetitions and files of their own; a third that only reads."""
     script = EXAMPLES / "papers" / "lsd" / "tests.py"

@@ -328,7 +328,7 @@ def main() -> None:
     args = mode(
         __doc__,
         seeds={"smoke": 1, "quick": 1, "full": 1},
-        updates={"nargs": "+", "type": int, "help": "draw samples after so many (that of the mode)"},
+        updates={"nargs": "+", "type": int, "help": "draw after so many (the mode's)"},
         only={"nargs": "+", "choices": names, "help": "models to fit, nothing drawn (all)"},
         show={"action": "store_true", "help": "print and draw what is there"},
     )
@@ -359,8 +359,8 @@ def main() -> None:
     print(
         f"pairwise, nearest: mean distance between two of {N_SHOWN} images, and from one to its "
         "nearest training image; pixels from 0 to 1. finite: chains that did not diverge. "
-        "discrepancy: nats, the last training batch. fit s, s: CPU seconds of all updates and of the chains. Chains of Figures 12 and "
-        "13 start at the same pixels, those of an energy all do."
+        "discrepancy: nats, the last training batch. fit s, s: CPU seconds of all updates and of "
+        "the chains. Chains of Figures 12 and 13 start at the same pixels, as all of an energy."
     )
     draw("lsd_figure_9.png", ENERGY, [FIRST], tasks, args)
     for figure in (12, 13):
