@@ -143,6 +143,44 @@ def test_kinds_of_columns(values, kind):
         assert kind == ("atoms" if found.atoms else "lattice" if found.step else "number")
 
 
+@pytest.mark.parametrize(
+    ("values", "low", "high"),
+    [
+        (np.linspace(0, 1, 100), 0, 1),  # many near both ends
+        (np.r_[0, np.linspace(0.9, 1, 50), 1 + 9 * np.linspace(0, 1, 50) ** 4], 0, np.inf),  # short
+        (np.r_[0, np.linspace(0.9, 1, 50), np.linspace(1, 2, 50)], -np.inf, 2),
+        (np.linspace(0, 1, 29), -np.inf, np.inf),  # too few to tell
+        (np.random.RandomState(0).standard_normal(500), -np.inf, np.inf),
+    ],
+)
+def test_ends_that_values_reach(values, low, high):
+    """An end is one where 8 % of the values are near it, or that is near beside the other."""
+    for sign, ends in ((1, (low, high)), (-1, (-high, -low))):
+        (found,) = Schema.of(pd.DataFrame({"a": sign * values})).columns
+        assert (found.low, found.high) == ends
+
+
+def lattice(*heaps):
+    """Counts 10 to 79, ten each, and many more of some."""
+    return np.r_[np.repeat(np.arange(10, 80), 10), *(np.full(n, at) for at, n in heaps)]
+
+
+@pytest.mark.parametrize(
+    ("values", "atoms"),
+    [
+        (lattice((10, 80)), (10,)),  # 90 for the 50 of 5 values near the end
+        (lattice((10, 30)), ()),  # 40 are not five times those near
+        (lattice((40, 80)), ()),  # inside twice as many are near: ten values
+        (lattice((40, 130)), (40,)),
+        (lattice((10, 80), (40, 130)), (10, 40)),
+        (np.r_[np.full(80, 10), np.repeat(np.arange(10, 30), 10)], ()),  # few values
+    ],
+)
+def test_atoms_of_a_lattice_stand_out(values, atoms):
+    (found,) = Schema.of(pd.DataFrame({"a": values})).columns
+    assert found.step == 1 and found.atoms == atoms
+
+
 def test_levels_are_told_apart_by_type():
     table = pd.DataFrame({"a": np.array([1, "1", True] * 5, dtype=object)})
     schema = Schema.of(table)

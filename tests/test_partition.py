@@ -384,3 +384,26 @@ def test_an_energy_that_does_not_outgrow_the_space_is_told():
         warnings.simplefilter("error")
         normalize(Model(Plateau(1e4), None, 1.0), base, method, gen(0))
         normalize(Model(Plateau(0.1), base, 1.0), base, method, gen(0))  # the base outgrows it
+
+
+class Squared(torch.nn.Module):
+    """f(x)^2 / 2, where f(x) / |x| is 0.24 to 1.5 by direction, less a shift."""
+
+    def __init__(self, shift):
+        super().__init__()
+        self.A, self.shift = torch.randn(6, 6, generator=gen(1)), shift
+
+    def forward(self, x):
+        f = (x @ self.A).abs().sum(1) / 6 - self.shift * x.norm(dim=1)
+        return 0.5 * f.square()
+
+
+@pytest.mark.parametrize(("shift", "told"), [(0.35, True), (0.1, False), (-0.2, False)])
+def test_an_energy_that_is_flat_along_few_directions_is_told(shift, told):
+    """Where f has both signs far out {f = 0} reaches to infinity, and there is no log Z."""
+    model, base = Model(Squared(shift), None, 0.005), normal_base(6)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        normalize(model, base, ImportanceSampling(256, max_samples=256), gen(0))
+    flat = [w for w in caught if "does not outgrow the space" in str(w.message)]
+    assert len(flat) == told

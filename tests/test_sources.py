@@ -465,6 +465,16 @@ def test_drift_is_told_and_chance_is_not():
         est.partial_fit(drifted)
 
 
+def test_drift_is_told_of_every_block():
+    """The reach stays that of the first block, which scaling and base know."""
+    rng = np.random.default_rng(0)
+    est = tiny("NCEDensity").partial_fit(rng.normal(size=(500, 3)))
+    for _ in range(2):
+        with pytest.warns(DriftWarning, match=r"100 % in column 1"):
+            est.partial_fit(rng.normal(loc=[0, 30, 0], size=(500, 3)))
+    est.partial_fit(rng.normal(size=(500, 3)))
+
+
 def test_new_categories_are_drift():
     pd, rng = pytest.importorskip("pandas"), np.random.default_rng(0)
 
@@ -473,8 +483,9 @@ def test_new_categories_are_drift():
 
     est = USPDensity(max_iter=5, random_state=0).partial_fit(frame("a", "b"))
     est.partial_fit(frame("b", "a"))
-    with pytest.warns(DriftWarning, match=r"\(\d+ % with new categories\)"):
-        est.partial_fit(frame("a", "b", "c"))
+    for _ in range(2):
+        with pytest.warns(DriftWarning, match=r"\(\d+ % with new categories\)"):
+            est.partial_fit(frame("a", "b", "c"))
 
 
 @each

@@ -305,7 +305,7 @@ def _atoms(values: np.ndarray, share: np.ndarray, step: float) -> tuple[float, .
         cells = np.round((values - values[0]) / step)
         for k in np.flatnonzero(often):
             near = (np.abs(cells - cells[k]) <= NEAR) & (cells != cells[k])
-            often[k] = share[k] > ATOM_LEAD * share[near].sum() / (2 * NEAR) * 2
+            often[k] = share[k] > ATOM_LEAD * share[near].sum() / NEAR  # an end has so many near
         often &= len(values) > 2 * MOST_LEVELS
     return tuple(values[often])
 

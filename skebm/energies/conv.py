@@ -45,7 +45,8 @@ class Conv(EnergyComponent):
     negative_slope : float, default=0.05
         Of ``"leaky_relu"`` (dimensionless), from 0 to 1.
     output : {"identity", "quadratic", "linear-quadratic"}, default="identity"
-        ``"quadratic"`` is bounded below, which a model without a base needs.
+        ``"quadratic"`` is bounded below, which a model without a base needs; a log Z it has where f
+        keeps its sign far out.
     attention : tuple of int, default=()
         Stages, counted from 1, that end in a non-local block; see `skebm.networks.NonLocal`.
     learn_gamma : bool, default=False

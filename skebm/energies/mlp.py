@@ -32,7 +32,8 @@ class MLP(EnergyComponent):
     activation : {"silu", "softplus", "tanh", "leaky_relu"}, default="silu"
         Smooth ones give smooth scores.
     output : {"identity", "quadratic", "linear-quadratic"}, default="identity"
-        ``"quadratic"`` is bounded below, which a model without a base needs.
+        ``"quadratic"`` is bounded below, which a model without a base needs; a log Z it has where f
+        keeps its sign far out.
     n_frequencies : int or "auto", default="auto"
         Sine and cosine features of that many learned frequencies stand beside x in front of the
         first layer; 0 is the plain perceptron of the papers. ``"auto"`` is 64 up to three columns,

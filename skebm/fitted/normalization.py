@@ -19,6 +19,7 @@ from skebm.partition import LogPartition, PartitionMethod
 
 PROPOSAL_ROWS = 4000
 N_RAYS, FAR = 256, 1e3  # directions, and times the distance of draws, that an energy is followed
+TURNS = [0.2 * 0.93**i for i in range(150)]  # radians, of directions towards less energy
 BLOCK = 16_384  # rows that methods evaluate at a time
 MOST_ROWS = 100_000
 MOST_COLUMNS = Defensive().max_columns  # beyond, nothing fitted in seconds is near the model
@@ -47,9 +48,8 @@ def normalize(
         return LogPartition(0.0, 0.0, float("inf"), "exact")
     with threads(model.multiply_adds(BLOCK)):
         result = method.estimate(model, proposal, rng)
-    doubts = result.doubts()
-    if doubts is None and model.base is None and result.method != "exact":
-        doubts = _far_out(model, proposal, rng)
+    is_open = model.base is None and result.method != "exact"
+    doubts = (_far_out(model, proposal, rng) if is_open else None) or result.doubts()
     if doubts is not None:
         warn(doubts, NormalizationWarning)
     return result
@@ -57,12 +57,22 @@ def normalize(
 
 @torch.no_grad()
 def _far_out(model: Model, proposal: Base, rng: torch.Generator) -> str | None:
-    """Return what to say of an energy without a base that has mass where no draw has been."""
+    """Return what to say of an energy without a base that has mass where no draw has been.
+
+    Directions turn to where it is least: {f = 0} of f^2 / 2 may reach to infinity, and no ray that
+    is drawn lies in it.
+    """
     if proposal.n_features > MOST_COLUMNS:  # no draws are near the model
         return None
     x = proposal.sample(N_RAYS, rng)
     middle = x.mean(0)
-    gained = model.potential(x) - model.potential(middle + FAR * (x - middle))
+    near, distance = model.potential(x), FAR * (x - middle).norm(dim=1, keepdim=True)
+    u = torch.nn.functional.normalize(x - middle)
+    for turn in TURNS:
+        descent = model.potential_and_score(middle + distance * u)[1]
+        descent -= (descent * u).sum(1, keepdim=True) * u
+        u = torch.nn.functional.normalize(u + turn * torch.nn.functional.normalize(descent))
+    gained = near - model.potential(middle + distance * u)
     if float(gained.max()) > -x.shape[1] * math.log(FAR):  # the volume grows by as much
         return (
             f"the energy does not outgrow the space at {FAR:g} times the distance of the rows, so "
