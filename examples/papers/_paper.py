@@ -40,13 +40,15 @@ LOSS_SPANS = [f"{kind}, {third}" for kind in ("sd", "SNR") for third in ("early"
 
 
 def mode(doc: str, *, seeds: dict[str, int], **extra: dict[str, Any]) -> argparse.Namespace:
-    """Read --mode, one of those in `seeds`, --seeds, --threads, --output, --hours and extras.
+    """Read --mode, one of those in `seeds`, --threads, --output, --hours and extras.
 
-    SKEBM_SMOKE=1 means --mode smoke.
+    And --seeds, where a mode has several. SKEBM_SMOKE=1 means --mode smoke.
     """
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0])
     parser.add_argument("--mode", choices=list(seeds), default="quick", help="sizes (quick)")
-    parser.add_argument("--seeds", type=int, default=None, help=f"number of seeds ({seeds})")
+    parser.set_defaults(seeds=None)
+    if max(seeds.values()) > 1:
+        parser.add_argument("--seeds", type=int, help=f"number of seeds ({seeds})")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (1)")
     parser.add_argument("--output", type=Path, default=Path("output"), help="folder of pictures")
     parser.add_argument("--hours", action="store_true", help="tell how long training would take")

@@ -14,6 +14,12 @@ ring masses), in six settings:
   three times the rate;
 - *longer*: that with more updates and a small bank, the persistent scheme alone.
 
+In the first three f of the energy f^2 / 2 is linear far out. Where it has both signs there, the
+integral of exp(-E / T) is infinite and the likelihood minus infinity; where it has one, log Z is
+reached by chains that are annealed from N(0, 100 I), and others from where those ended, since such
+models have their mass far from the data. On the box [-4.5, 4.5]^10 the same energy always has a
+likelihood, found alike.
+
 The last three are settings of our own. The paper's step 0.05 at T = 0.005 cannot sample the true
 density: in the thin dimensions its linear factor is 1 - 0.05 * 50 = -1.5, so chains on the exact
 energy diverge, and no energy has chains as thin as the data (`thin_direction`). ``--mode full``
@@ -23,9 +29,9 @@ batches of 100, no noise on the data: the paper states none of these. Parameters
 the second half of the updates, and the hybrid has one chain from noise for four from data. A bank
 has as many rows for each draw as the paper's 60,000 for 10,000 updates of 100. Models and results
 are kept in the output folder, so that a run that was stopped goes on where it was; seconds are of
-the processor. Quick mode takes half an hour of one, with ``--seeds 1`` a quarter. ``--only`` trains
-some schemes and draws nothing, so that several processes can share the work; ``--read`` prints the
-tables of what is kept.
+the processor. Quick mode takes half an hour of one, with ``--seeds 1`` a quarter. ``--settings``
+names some of the settings; ``--only`` trains some schemes and draws nothing, so that several
+processes can share the work; ``--read`` prints the tables of what is kept.
 """
 
 from __future__ import annotations
