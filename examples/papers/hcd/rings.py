@@ -18,7 +18,8 @@ In the first three f of the energy f^2 / 2 is linear far out. Where it has both 
 integral of exp(-E / T) is infinite and the likelihood minus infinity; where it has one, log Z is
 reached by chains that are annealed from N(0, 100 I), and others from where those ended, since such
 models have their mass far from the data. On the box [-4.5, 4.5]^10 the same energy always has a
-likelihood, found alike.
+likelihood, found alike but for noise-started and hybrid training, whose ridges are too thin for
+chains of one step (1e-5 and less; more than 1,000 temperatures).
 
 The last three are settings of our own. The paper's step 0.05 at T = 0.005 cannot sample the true
 density: in the thin dimensions its linear factor is 1 - 0.05 * 50 = -1.5, so chains on the exact
@@ -130,6 +131,7 @@ SIZES = {
 HALF = 4.5  # of the side of the box, in all columns
 BOX = ([-HALF, -HALF], [HALF, HALF])
 RADII = np.array([[1.0], [2.0], [3.0]])
+TOO_THIN = ("noise", "hybrid")  # ridges that chains of one step do not follow within minutes
 VAGUE = 0.05  # nats: no verdict on a likelihood whose log Z is less certain
 LIKELIHOOD = ["log likelihood", "stderr"]
 BOXED = ["in the box", "stderr in the box", "seconds of log Z"]
@@ -307,7 +309,7 @@ def plain_likelihoods(
 ) -> list[float]:
     """Return the log likelihood of new rows and its error, both again in the box, and seconds.
 
-    Minus infinity, without an error, where log Z is infinite.
+    Minus infinity, without an error, where log Z is infinite; nan in the box where it is not tried.
     """
     start, annealing = time.process_time(), SIZES[args.mode].annealing
     rng, x = torch_generator(est.random_state), torch.from_numpy(new).float()
@@ -318,11 +320,14 @@ def plain_likelihoods(
     if least * most > 0:
         value, log_z = mean_log_density(model, wide(d), x, annealing, rng)
         found = [value, log_z.stderr]
-    inside = box(d, HALF)
-    value, log_z = mean_log_density(model._replace(base=inside), inside, x, annealing, rng)
+    boxed = [np.nan, np.nan]
+    if est.init.scheme not in TOO_THIN:
+        inside = box(d, HALF)
+        value, log_z = mean_log_density(model._replace(base=inside), inside, x, annealing, rng)
+        boxed = [value, log_z.stderr]
     name = f"{est.init.scheme} seed {est.random_state}"
     print(f"{name}: f(x) / |x| far out from {least:.4f} to {most:.4f}", flush=True)
-    return [*found, value, log_z.stderr, time.process_time() - start]
+    return [*found, *boxed, time.process_time() - start]
 
 
 def fitted(
@@ -377,8 +382,8 @@ def table(setting: str, results: dict[str, list[list[str]]]) -> None:
         cells = [with_seeds(likelihood, 2), f"{stderr.max():.3f}"]
         if plain:
             cells += [with_seeds(boxed[0], 2), f"{boxed[1].max():.3f}"]
-        sure = (np.column_stack([stderr, *boxed[1:2]]) <= VAGUE).all(1).sum()
-        cells += [f"{sure} of {len(stderr)}", with_seeds(kl, 3), with_seeds(exact, 1)]
+        sure = ~(np.column_stack([stderr, *boxed[1:2]]) > VAGUE).any(1)
+        cells += [f"{sure.sum()} of {len(sure)}", with_seeds(kl, 3), with_seeds(exact, 1)]
         lost = len(found) - len(values)
         name = f"{scheme} ({lost} of {len(found)} diverged)" if lost else scheme
         masses = " ".join(f"{r.mean():.2f}" for r in (one, two, three))
