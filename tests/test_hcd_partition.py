@@ -17,6 +17,10 @@ D, OFFSET, TEMPERATURE = 10, 0.96, 0.005
 # widths at this temperature, as those of a model of the rings
 WIDTHS = torch.tensor([0.08, 0.24, 0.27, 0.3, 0.4, 0.5, 0.57, 0.8, 1.1, 4.4])
 SCALES = WIDTHS * OFFSET / TEMPERATURE / 2**0.5
+ANNEALING = rings.PATIENT._replace(
+    rough=AIS(128, n_steps=15, max_spread=0.005, min_ess=0.0),
+    fine=AIS(1024, n_steps=20, max_spread=0.005, min_ess=0.0),
+)
 CENTER = torch.zeros(D).index_fill_(0, torch.tensor(D - 1), 12.0)
 
 
@@ -71,15 +75,15 @@ def test_log_z_of_a_thin_cone_far_out_is_found_with_its_error():
     model = Model(Squared(Cone()), None, TEMPERATURE)
     x = CENTER.expand(3, D).clone()
     rng = torch.Generator().manual_seed(0)
-    value, log_z = _partition.mean_log_density(model, _partition.wide(D), x, rings.PATIENT, rng)
-    assert log_z.stderr < rings.VAGUE and log_z.trusted
+    value, log_z = _partition.mean_log_density(model, _partition.wide(D), x, ANNEALING, rng)
+    assert log_z.stderr < 0.1 and log_z.trusted
     assert abs(log_z.value - log_z_of_the_cone()) < 4 * log_z.stderr
     assert value == pytest.approx(-(OFFSET**2) / (2 * TEMPERATURE) - log_z.value, abs=1e-4)
 
 
 def test_estimates_that_disagree_widen_the_error():
     # too few temperatures, the second time, to leave the thin neighborhood of too few ends
-    poor = rings.PATIENT._replace(fine=AIS(64, n_steps=1, max_levels=2, min_ess=0.0))
+    poor = ANNEALING._replace(fine=AIS(64, n_steps=1, max_levels=2, min_ess=0.0))
     model = Model(Squared(Cone()), None, TEMPERATURE)
     rng = torch.Generator().manual_seed(0)
     _, log_z = _partition.mean_log_density(
@@ -89,12 +93,12 @@ def test_estimates_that_disagree_widen_the_error():
 
 
 def test_signs_far_out_are_those_of_the_linear_part():
-    annealing, rng = rings.PATIENT, torch.Generator().manual_seed(0)
+    annealing, rng = ANNEALING, torch.Generator().manual_seed(0)
     steepest = float(Plane.a.norm())
     found = _partition.both_signs_far_out(Plane(), D, annealing, rng)
     assert found == pytest.approx((-steepest, steepest), rel=1e-3)
     least, most = _partition.both_signs_far_out(Cone(), D, annealing, rng)
-    assert float(1 / SCALES.max()) <= least < 2 * float(1 / SCALES.max())
+    assert least == pytest.approx(float(1 / SCALES.max()), rel=0.05)
     assert most == pytest.approx(float((1 / SCALES).norm()), rel=1e-2)
 
 
@@ -114,7 +118,7 @@ def test_an_energy_with_both_signs_far_out_has_no_likelihood_but_in_the_box(netw
         random_state=0,
         init=SimpleNamespace(scheme="data"),
     )
-    args = argparse.Namespace(mode="smoke")
+    args = argparse.Namespace(mode="smoke", box=True)
     found = rings.plain_likelihoods(est, np.zeros((5, D)), args)
     assert np.isfinite(found[0]) == finite and np.isfinite(found[2])
     if not finite:

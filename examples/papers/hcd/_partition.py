@@ -24,6 +24,7 @@ from skebm.partition._base import widened
 WIDE = 10.0  # standard deviation, in each column, of where annealing starts
 FAR = 1e6  # times which a direction is far out: constants of f no longer matter
 SHOULDER = 0.001  # of a box, as a share of its width
+LONGEST, SHORTEST = 0.1, 1e-4  # steps of the ascent, radians
 
 
 class Annealing(NamedTuple):
@@ -62,7 +63,8 @@ def both_signs_far_out(
         for i in range(annealing.n_ascent):
             slope = sign * network.value_and_gradient(FAR * u)[1]
             slope -= (slope * u).sum(1, keepdim=True) * u
-            u += 0.05 * 0.97**i * slope / slope.norm(dim=1, keepdim=True).clamp(min=1e-9)
+            step = LONGEST * (SHORTEST / LONGEST) ** (i / annealing.n_ascent)
+            u += step * slope / slope.norm(dim=1, keepdim=True).clamp(min=1e-9)
             u /= u.norm(dim=1, keepdim=True)
         value = network.value_and_gradient(FAR * u)[0] / FAR
         found.append(float(sign * (sign * value).max()))
