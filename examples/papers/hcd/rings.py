@@ -120,8 +120,8 @@ BRIEF = Annealing(20, 10, AIS(64, max_levels=20), AIS(64, max_levels=20))
 PATIENT = Annealing(
     500,
     1000,
-    AIS(256, n_steps=30, max_spread=0.002, min_ess=0.0),
-    AIS(1024, n_steps=30, max_spread=0.002, min_ess=0.0),
+    AIS(256, n_steps=30, max_spread=0.002, min_ess=0.0, max_levels=1000),
+    AIS(1024, n_steps=30, max_spread=0.002, min_ess=0.0, max_levels=1000),
 )
 SIZES = {
     "smoke": Size(500, (75,) * 4, (5, 5, 2, 2), 3e-4, 100, SHORT, BRIEF),
