@@ -30,9 +30,8 @@ batches of 100, no noise on the data: the paper states none of these. Parameters
 the second half of the updates, and the hybrid has one chain from noise for four from data. A bank
 has as many rows for each draw as the paper's 60,000 for 10,000 updates of 100. Models and results
 are kept in the output folder, so that a run that was stopped goes on where it was; seconds are of
-the processor. Quick mode takes half an hour of one, with ``--seeds 1`` a quarter. ``--settings``
-names some of the settings; ``--only`` trains some schemes and draws nothing, so that several
-processes can share the work; ``--read`` prints the tables of what is kept.
+the processor. ``--settings`` names some of the settings; ``--only`` trains some schemes and draws
+nothing, so that several processes can share the work; ``--read`` prints the tables of what is kept.
 """
 
 from __future__ import annotations
