@@ -42,10 +42,11 @@ LOSS_SPANS = [f"{kind}, {third}" for kind in ("sd", "SNR") for third in ("early"
 def mode(doc: str, *, seeds: dict[str, int], **extra: dict[str, Any]) -> argparse.Namespace:
     """Read --mode, one of those in `seeds`, --threads, --output, --hours and extras.
 
-    And --seeds where a mode has several. SKEBM_SMOKE=1 means --mode smoke.
+    And --seeds, where a mode has several. SKEBM_SMOKE=1 means --mode smoke.
     """
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0])
     parser.add_argument("--mode", choices=list(seeds), default="quick", help="sizes (quick)")
+    parser.set_defaults(seeds=None)
     if max(seeds.values()) > 1:
         parser.add_argument("--seeds", type=int, help=f"number of seeds ({seeds})")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (1)")
@@ -57,7 +58,7 @@ def mode(doc: str, *, seeds: dict[str, int], **extra: dict[str, Any]) -> argpars
     if os.environ.get("SKEBM_SMOKE", "0") not in ("", "0"):
         args.mode = "smoke"
     args.smoke = args.mode == "smoke"
-    if vars(args).get("seeds") is None:
+    if args.seeds is None:
         args.seeds = seeds[args.mode]
     torch.set_num_threads(args.threads)
     args.output.mkdir(parents=True, exist_ok=True)

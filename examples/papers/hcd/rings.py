@@ -14,6 +14,13 @@ ring masses), in six settings:
   three times the rate;
 - *longer*: that with more updates and a small bank, the persistent scheme alone.
 
+In the first three f of the energy f^2 / 2 is linear far out. Where it has both signs there, the
+integral of exp(-E / T) is infinite and the likelihood minus infinity; where it has one, log Z is
+reached by chains that are annealed from N(0, 100 I), and others from where those ended, since such
+models have their mass far from the data. On the box [-4.5, 4.5]^10 the same energy always has a
+likelihood, which ``--box`` finds alike; the ridges of noise-started and hybrid training are so thin
+that chains of one step for all directions would need many minutes there.
+
 The last three are settings of our own. The paper's step 0.05 at T = 0.005 cannot sample the true
 density: in the thin dimensions its linear factor is 1 - 0.05 * 50 = -1.5, so chains on the exact
 energy diverge, and no energy has chains as thin as the data (`thin_direction`). ``--mode full``
@@ -23,14 +30,14 @@ batches of 100, no noise on the data: the paper states none of these. Parameters
 the second half of the updates, and the hybrid has one chain from noise for four from data. A bank
 has as many rows for each draw as the paper's 60,000 for 10,000 updates of 100. Models and results
 are kept in the output folder, so that a run that was stopped goes on where it was; seconds are of
-the processor. Quick mode takes half an hour of one, with ``--seeds 1`` a quarter. ``--only`` trains
-some schemes and draws nothing, so that several processes can share the work; ``--read`` prints the
-tables of what is kept.
+the processor. ``--settings`` names some of the settings; ``--only`` trains some schemes and draws
+nothing, so that several processes can share the work; ``--read`` prints the tables of what is kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 import time
 import warnings
@@ -69,6 +76,13 @@ from examples.papers._paper import (
     print_title,
     save_figure,
 )
+from examples.papers.hcd._partition import (
+    Annealing,
+    both_signs_far_out,
+    box,
+    mean_log_density,
+    wide,
+)
 
 SCHEMES = ("data", "noise", "persistent", "persistent-refresh", "hybrid")
 ONLY = {"preconditioned": ("noise",), "longer": ("persistent",)}  # of the schemes
@@ -96,20 +110,30 @@ class Size(NamedTuple):
     n_steps: tuple[int, int, int, int]
     learning_rate: float  # of the plain settings
     n_long: int  # steps of long chains
-    log_partition: AIS
+    log_partition: AIS  # of our own settings
+    annealing: Annealing  # of the plain ones
 
 
 SHORT, USUAL, LONG = (AIS(n, max_levels=m) for n, m in ((64, 100), (1024, 1000), (4096, 8000)))
+BRIEF = Annealing(20, 10, AIS(64, max_levels=20), AIS(64, max_levels=20))
+PATIENT = Annealing(
+    500,
+    1000,
+    AIS(256, n_steps=30, max_spread=0.002, min_ess=0.0, max_levels=1000),
+    AIS(1024, n_steps=30, max_spread=0.002, min_ess=0.0, max_levels=1000),
+)
 SIZES = {
-    "smoke": Size(500, (75,) * 4, (5, 5, 2, 2), 3e-4, 100, SHORT),
-    "quick": Size(20_000, (800, 2500, 3000, 5000), (50, 100, 4, 4), 3e-4, 5000, USUAL),
-    "full": Size(60_000, (10_000,) * 4, (500, 100, 4, 4), 1e-4, 50_000, LONG),
+    "smoke": Size(500, (75,) * 4, (5, 5, 2, 2), 3e-4, 100, SHORT, BRIEF),
+    "quick": Size(20_000, (800, 2500, 3000, 5000), (50, 100, 4, 4), 3e-4, 5000, USUAL, PATIENT),
+    "full": Size(60_000, (10_000,) * 4, (500, 100, 4, 4), 1e-4, 50_000, LONG, PATIENT),
 }
-BOX = ([-4.5, -4.5], [4.5, 4.5])
+HALF = 4.5  # of the side of the box, in all columns
+BOX = ([-HALF, -HALF], [HALF, HALF])
 RADII = np.array([[1.0], [2.0], [3.0]])
 VAGUE = 0.05  # nats: no verdict on a likelihood whose log Z is less certain
-COLUMNS = ["setting", "scheme", "seed", "log likelihood", "stderr", "grid KL", "of samples"]
-COLUMNS += ["ring 1", "ring 2", "ring 3", "off rings", "seconds"]
+LIKELIHOOD = ["log likelihood", "stderr"]
+BOXED = ["in the box", "stderr in the box", "seconds of log Z"]
+REST = ["grid KL", "of samples", "ring 1", "ring 2", "ring 3", "off rings", "seconds"]
 
 
 class PlusDiagonal(EnergyComponent):
@@ -208,7 +232,7 @@ def estimator(scheme: str, setting: str, seed: int, args: argparse.Namespace) ->
         refine=False,
         data_noise=0.0,
         validation_fraction=0,
-        log_partition=size.log_partition,
+        log_partition=size.log_partition if setting in OWN else None,
         checkpoint_dir=args.output / "hcd_rings_models",
         random_state=seed,
         **own,
@@ -250,10 +274,20 @@ def slice_of(est: Any):
     return lambda xy: est.score_samples(np.column_stack([xy, np.zeros((len(xy), 8))]))
 
 
+def columns_of(setting: str) -> list[str]:
+    """Return what is kept of a fit."""
+    found = LIKELIHOOD if setting in OWN else LIKELIHOOD + BOXED
+    return ["setting", "scheme", "seed", *found, *REST]
+
+
 def measure(est: HybridCDDensity, setting: str, seed: int, args: argparse.Namespace) -> list[float]:
     """Return likelihood, its error, KL on the slice, quality and ring masses of samples."""
     density = rings(setting)
     new = density.sample(5000, random_state=1000 + seed)
+    if setting in OWN:
+        found = [est.score(new), est.log_partition_.stderr]
+    else:
+        found = plain_likelihoods(est, new, args)
     # the slice has the shape of the marginal, which is normalized
     kl = grid_kl(density.log_marginal, slice_of(est), BOX, n_grid=60 if args.smoke else 200)
     n = 100 if args.smoke else 1000
@@ -261,12 +295,37 @@ def measure(est: HybridCDDensity, setting: str, seed: int, args: argparse.Namesp
     samples = chains.positions[-1]
     samples = samples[np.isfinite(samples).all(1)]
     if not len(samples):
-        return [est.score(new), est.log_partition_.stderr, kl.kl, *[float("nan")] * 5]
+        return [*found, kl.kl, *[float("nan")] * 5]
     lengths = np.linalg.norm(samples[:, :2], axis=1)
     masses = mode_masses(lengths[:, None], RADII, radius=0.3)
     exact = float(density.log_density(samples).mean())
-    measured = [est.score(new), est.log_partition_.stderr, kl.kl, exact]
-    return [*measured, *masses.masses, masses.unassigned]
+    return [*found, kl.kl, exact, *masses.masses, masses.unassigned]
+
+
+def plain_likelihoods(
+    est: HybridCDDensity, new: np.ndarray, args: argparse.Namespace
+) -> list[float]:
+    """Return the log likelihood of new rows and its error, both again in the box, and seconds.
+
+    Minus infinity, without an error, where log Z is infinite; nan in the box without ``--box``.
+    """
+    start, annealing = time.process_time(), SIZES[args.mode].annealing
+    rng, x = torch_generator(est.random_state), torch.from_numpy(new).float()
+    d = x.shape[1]
+    model = Model(copy.deepcopy(est.energy_).cpu(), None, est.temperature_)
+    least, most = both_signs_far_out(model.energy.network, d, annealing, rng)
+    found = [-np.inf, 0.0]
+    if least * most > 0:
+        value, log_z = mean_log_density(model, wide(d), x, annealing, rng)
+        found = [value, log_z.stderr]
+    boxed = [np.nan, np.nan]
+    if args.box:
+        inside = box(d, HALF)
+        value, log_z = mean_log_density(model._replace(base=inside), inside, x, annealing, rng)
+        boxed = [value, log_z.stderr]
+    name = f"{est.init.scheme} seed {est.random_state}"
+    print(f"{name}: f(x) / |x| far out from {least:.4f} to {most:.4f}", flush=True)
+    return [*found, *boxed, time.process_time() - start]
 
 
 def fitted(
@@ -286,7 +345,7 @@ def one(setting: str, scheme: str, seed: int, args: argparse.Namespace) -> list[
     est = fitted(setting, scheme, seed, args)
     seconds = time.process_time() - start
     if est is None:
-        return [float("nan")] * 9
+        return [float("nan")] * (len(columns_of(setting)) - 3)
     if seed == 0:
         FITTED[setting, scheme] = est
     return [*measure(est, setting, seed, args), seconds]
@@ -309,36 +368,44 @@ def first(
 
 def table(setting: str, results: dict[str, list[list[str]]]) -> None:
     """Print Figure 2 in numbers."""
-    density = rings(setting)
+    density, plain = rings(setting), setting not in OWN
     rows = []
     for scheme, found in results.items():
         values = np.array([row[3:] for row in found], dtype=float)
-        values = values[np.isfinite(values[:, 0])]
+        values = values[~np.isnan(values[:, 0])]
         if not len(values):
-            rows.append([scheme, "diverged", *["-"] * 7])
+            rows.append([scheme, "diverged", *["-"] * (9 if plain else 7)])
             continue
-        likelihood, stderr, kl, exact, *rings_, off, seconds = values.T
-        sure = (stderr <= VAGUE).sum()
-        masses = " ".join(f"{r.mean():.2f}" for r in rings_)
-        cells = [with_seeds(likelihood, 2), f"{stderr.max():.3f}", f"{sure} of {len(stderr)}"]
-        cells += [with_seeds(kl, 3), with_seeds(exact, 1), masses]
+        likelihood, stderr, *boxed, kl, exact, one, two, three, off, seconds = values.T
+        cells = [with_seeds(likelihood, 2), f"{stderr.max():.3f}"]
+        if plain:
+            tried = not np.isnan(boxed[0]).all()
+            cells += [with_seeds(boxed[0], 2), f"{boxed[1].max():.3f}"] if tried else ["-", "-"]
+        sure = ~(np.column_stack([stderr, *boxed[1:2]]) > VAGUE).any(1)
+        cells += [f"{sure.sum()} of {len(sure)}", with_seeds(kl, 3), with_seeds(exact, 1)]
         lost = len(found) - len(values)
         name = f"{scheme} ({lost} of {len(found)} diverged)" if lost else scheme
-        rows.append([name, *cells, f"{off.mean():.2f}", f"{seconds.mean():.0f}"])
+        masses = " ".join(f"{r.mean():.2f}" for r in (one, two, three))
+        rows.append([name, *cells, masses, f"{off.mean():.2f}", f"{seconds.mean():.0f}"])
     new = density.sample(5000, random_state=1000)
     truth = f"{density.log_density(new).mean():.2f}"
-    rows.append(["one Gaussian", *gaussian(density, new)])
-    rows.append(["truth", truth, "-", "-", "0.000", truth, "0.33 0.33 0.33", "0.00", "-"])
+    more = ["-", "-"] if plain else []
+    alone, *rest = gaussian(density, new)
+    rows.append(["one Gaussian", alone, *more, *rest])
+    rows.append(["truth", truth, *more, "-", "-", "0.000", truth, "0.33 0.33 0.33", "0.00", "-"])
     print(f"\nHCD Figure 2, {TITLES[setting]}")
-    columns = ["scheme", "held-out log likelihood", "stderr of log Z", "below 0.05", "KL on slice"]
-    columns += ["exact log density of samples", "rings", "off", "CPU s"]
-    print_table(columns, rows)
+    columns = ["scheme", "held-out log likelihood", "stderr of log Z"]
+    columns += [f"in [-{HALF}, {HALF}]^10", "stderr"] if plain else []
+    columns += ["below 0.05", "KL on slice", "exact log density of samples", "rings", "off"]
+    print_table([*columns, "CPU s"], rows)
 
 
 def with_seeds(values: np.ndarray, digits: int) -> str:
     """Write mean and standard deviation over seeds, and the values themselves."""
     alone = ", ".join(f"{v:.{digits}f}" for v in values)
-    return f"{mean_std(values, digits)} ({alone})" if len(values) > 1 else alone
+    if len(values) == 1 or not np.isfinite(values).all():
+        return alone
+    return f"{mean_std(values, digits)} ({alone})"
 
 
 def gaussian(density: RingsDensity, new: np.ndarray) -> list[str]:
@@ -497,7 +564,7 @@ def chosen_schemes(setting: str, args: argparse.Namespace) -> list[str]:
 def of_seeds(setting: str, scheme: str, args: argparse.Namespace) -> list[list[str]]:
     """Return a row for each seed, trained now or from the scheme's file."""
     path = args.output / f"hcd_rings_{args.mode}_{setting}_{scheme}.csv"
-    kept = Kept(path, COLUMNS, key=3)
+    kept = Kept(path, columns_of(setting), key=3)
     if args.read:
         return kept.rows
     seeds = range(1 if setting in ONE_SEED else args.seeds)
@@ -509,7 +576,7 @@ def of_seeds(setting: str, scheme: str, args: argparse.Namespace) -> list[list[s
 def fits(args: argparse.Namespace) -> dict[str, tuple[Callable[[], Any], np.ndarray, int]]:
     """Return what `print_hours` times."""
     named = {}
-    for setting in TITLES:
+    for setting in args.settings:
         X = rings(setting).sample(SIZES[args.mode].n_rows, random_state=0)
         for scheme in chosen_schemes(setting, args):
             est = estimator(scheme, setting, 0, args).set_params(log_partition=None)
@@ -523,6 +590,8 @@ def main() -> None:
     args = mode(
         __doc__,
         seeds={"smoke": 1, "quick": 3, "full": 3},
+        settings={"nargs": "+", "choices": list(TITLES), "default": list(TITLES), "help": "which"},
+        box={"action": "store_true", "help": "likelihoods in the box too; a minute each or more"},
         only={"nargs": "+", "choices": names, "help": "settings and schemes; draws nothing"},
         read={"action": "store_true", "help": "print the tables of what is kept, no more"},
     )
@@ -532,7 +601,7 @@ def main() -> None:
     if args.hours:
         return print_hours(fits(args), args)
     thin_directions()
-    for setting in TITLES:
+    for setting in args.settings:
         results = {
             scheme: of_seeds(setting, scheme, args) for scheme in chosen_schemes(setting, args)
         }
