@@ -42,17 +42,18 @@ LOSS_SPANS = [f"{kind}, {third}" for kind in ("sd", "SNR") for third in ("early"
 def mode(doc: str, *, seeds: dict[str, int], **extra: dict[str, Any]) -> argparse.Namespace:
     """Read --mode, one of those in `seeds`, --seeds, --threads, --output, --hours and extras.
 
-    SKEBM_SMOKE=1 means --mode smoke.
+    A script with one seed in every mode has no --seeds. SKEBM_SMOKE=1 means --mode smoke.
     """
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0])
     parser.add_argument("--mode", choices=list(seeds), default="quick", help="sizes (quick)")
-    parser.add_argument("--seeds", type=int, default=None, help=f"number of seeds ({seeds})")
+    if max(seeds.values()) > 1:
+        parser.add_argument("--seeds", type=int, help=f"number of seeds ({seeds})")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (1)")
     parser.add_argument("--output", type=Path, default=Path("output"), help="folder of pictures")
     parser.add_argument("--hours", action="store_true", help="tell how long training would take")
     for name, settings in extra.items():
         parser.add_argument(f"--{name}", **settings)
-    args = parser.parse_args()
+    args = parser.parse_args(namespace=argparse.Namespace(seeds=None))
     if os.environ.get("SKEBM_SMOKE", "0") not in ("", "0"):
         args.mode = "smoke"
     args.smoke = args.mode == "smoke"
