@@ -101,15 +101,20 @@ def estimator(name: str, eta: float, data: Pictures, args: argparse.Namespace) -
     )
 
 
+def label(name: str, eta: float) -> str:
+    """Return what --only calls a scheme with a step."""
+    return f"{name}, eta {eta:g}"
+
+
 def own_path(name: str, eta: float, kind: str, args: argparse.Namespace) -> Path:
     """Return where a model (safetensors) or what was measured of it (csv) is kept."""
-    return args.output / f"sp_mnist_{args.mode}_{args.updates} {name} {eta:g}.{kind}"
+    return args.output / f"sp_mnist_{args.mode}_{args.updates} {label(name, eta)}.{kind}"
 
 
 def found(name: str, eta: float, data: Pictures, args: argparse.Namespace) -> list[list[str]]:
     """Return the measurements of a scheme: one row or none, computed now if this call does."""
     kept = Kept(own_path(name, eta, "csv", args), COLUMNS, key=2)
-    if wanted(name, args):
+    if wanted(label(name, eta), args):
         kept.get([name, f"{eta:g}"], lambda: measure(name, eta, data, args))
     return kept.rows
 
@@ -142,7 +147,7 @@ def measure(name: str, eta: float, data: Pictures, args: argparse.Namespace) -> 
     try:
         est = estimator(name, eta, data, args).fit(data.X)
     except ConvergenceError as error:
-        print(f"{name}, eta {eta:g}: {error}", flush=True)
+        print(f"{label(name, eta)}: {error}", flush=True)
         return [float("nan")] * (len(COLUMNS) - 2)
     seconds = time.process_time() - start
     est.save(own_path(name, eta, "safetensors", args))
@@ -154,7 +159,7 @@ def measure(name: str, eta: float, data: Pictures, args: argparse.Namespace) -> 
     ends = record.positions[-1]
     energies = [held_out, *(float(e.mean()) for e in record.model_energy[[0, -1]])]
     look = [saturated(ends, data), roughness(ends, data)]
-    print(f"{name}, eta {eta:g}: {args.updates} updates", flush=True)
+    print(f"{label(name, eta)}: {args.updates} updates", flush=True)
     return [ratio, ratio * noise, noise, *energies, *look, seconds]
 
 
@@ -174,7 +179,7 @@ def figure_4(
     figure, axes = plt.subplots(len(etas), 4, figsize=(11, 2.9 * len(etas)), squeeze=False)
     for row, eta in zip(axes, etas, strict=True):
         for ax, name in zip(row, SCHEMES, strict=False):
-            ax.set_title(f"{name}, eta {eta:g}", fontsize=9)
+            ax.set_title(label(name, eta), fontsize=9)
             ax.axis("off")
             if (name, eta) in models:
                 record = chains(models[name, eta], size.n_steps, 20)
@@ -218,7 +223,9 @@ def figure_5(
 
 
 def main() -> None:
-    options = {"only": only(list(SCHEMES)), "updates": {"type": int, "help": UPDATES_HELP}}
+    etas = sorted({eta for size in SIZES.values() for eta in size.etas})
+    names = [label(name, eta) for eta in etas for name in SCHEMES]
+    options = {"only": only(names), "updates": {"type": int, "help": UPDATES_HELP}}
     args = mode(__doc__, seeds=dict.fromkeys(SIZES, 1), **options)
     print_title("SP section 4.2: MNIST", args)
     size = SIZES[args.mode]
@@ -228,9 +235,9 @@ def main() -> None:
     cases = [(name, eta) for eta in size.etas for name in SCHEMES]
     if args.hours:
         fits = {
-            f"{name}, eta {eta:g}": (lambda n=name, e=eta: estimator(n, e, data, args), data.X, 1)
+            label(name, eta): (lambda n=name, e=eta: estimator(n, e, data, args), data.X, 1)
             for name, eta in cases
-            if wanted(name, args)
+            if wanted(label(name, eta), args)
         }
         return print_hours(fits, args)
     print(
