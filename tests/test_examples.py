@@ -82,6 +82,33 @@ def test_hours_of_a_mode_are_told_before_it_runs(name, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("mnist.py", ["--seeds", "2"], "unrecognized arguments: --seeds 2"),
+        ("nets.py", ["--updates", "10"], "updates must be a multiple of 4, got 10."),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(name, options, words, tmp_path):
+    command = [sys.executable, str(EXAMPLES / "papers" / "sp" / name), *options]
+    done = subprocess.run(command, cwd=tmp_path, env=small(), capture_output=True, text=True)
+    assert done.returncode == 2 and words in done.stderr
+
+
+@pytest.mark.slow
+def test_a_kept_model_is_read_and_not_fitted_again(tmp_path):
+    script, name = EXAMPLES / "papers" / "sp" / "mnist.py", "noise, quadratic, eta 0.001"
+    first = run_script(script, tmp_path, "--only", name, "--updates", "3")
+    (model,) = tmp_path.glob("output/*.safetensors")
+    kept = model.read_bytes(), model.stat().st_mtime_ns
+    again = run_script(script, tmp_path, "--only", "--updates", "3")
+    assert (model.read_bytes(), model.stat().st_mtime_ns) == kept
+    row = [line for line in first.splitlines() if line.startswith("noise, quadratic  0.001")]
+    assert len(row) == 1 and row[0] in again.splitlines()
+    assert "wrote" in again and "wrote" not in first
+
+
+@pytest.mark.slow
 def test_parts_of_the_work_are_read_together(tmp_path):
     """Two processes with repetitions and files of their own; a third that only reads."""
     script = EXAMPLES / "papers" / "lsd" / "tests.py"

@@ -1,20 +1,25 @@
-"""What the scripts of SP share: work split over calls, training in stages that a clock can end."""
+"""What the scripts of SP share: work split over calls, and training in stages."""
 
 from __future__ import annotations
 
-__all__ = ["SECONDS", "only", "stages", "wanted"]
+__all__ = ["IN_STAGES", "STAGES", "UPDATES_HELP", "only", "stages", "wanted"]
 
 import argparse
-import math
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-SECONDS: dict[str, Any] = {
-    "type": float,
-    "default": math.inf,
-    "help": "end a training at the last stage that fits in (never)",
-}
+STAGES = 4  # of a training, after each of which a model is looked at
+
+
+def _in_stages(text: str) -> int:
+    """Read a number of updates."""
+    if (updates := int(text)) < STAGES or updates % STAGES:
+        raise argparse.ArgumentTypeError(f"updates must be a multiple of {STAGES}, got {text}.")
+    return updates
+
+
+UPDATES_HELP = "updates of a training (the mode's)"
+IN_STAGES: dict[str, Any] = {"type": _in_stages, "help": UPDATES_HELP}
 
 
 def only(names: Sequence[str]) -> dict[str, Any]:
@@ -28,14 +33,10 @@ def wanted(name: str, args: argparse.Namespace) -> bool:
     return args.only is None or name in args.only
 
 
-def stages(est: Any, X: Any, n_stages: int, seconds: float) -> Iterator[Any]:
-    """Fit `n_stages` times, each going on from the one before (``warm_start=True``).
+def stages(est: Any, X: Any) -> Iterator[Any]:
+    """Fit `STAGES` times, each going on from the one before (``warm_start=True``).
 
-    The estimator is there to read and to save after each. None is begun that would end more than
-    `seconds` after the start, if it took as long as those before.
+    The estimator is there to read and to save after each.
     """
-    start = time.perf_counter()
-    for done in range(1, n_stages + 1):
+    for _ in range(STAGES):
         yield est.fit(X)
-        if (time.perf_counter() - start) * (done + 1) / done > seconds:
-            return

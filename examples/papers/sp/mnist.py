@@ -7,20 +7,20 @@ training length (Figure 5), with the drift of a step against its noise, energies
 pixels beyond [-1, 1]. ``--mode full`` (a GPU) takes the paper's Table 4: 28 x 28, eta 5e-6, 1000
 steps, 64 rows, 10 epochs of 60,000 rows = 9,370 updates, Adam 1e-4 with decay 1e-4.
 
-``--mode gpu`` is sized for some minutes of one GPU, at the size of the images: 28 x 28, up to 3,000
-updates of 100 steps of 5e-5, whose sum is the paper's 0.005, Adam 1e-3, the last parameters. It
-trains in stages of 200 updates, keeps the model of each, and ends after ``--seconds``; ``--only``
-names the schemes that a call fits, so that three calls can share the folder, and ``--only`` without
-a name reads what is there and draws. Not run yet.
+With ``--updates 500`` at eta 1e-4 (seed 0, two shared cores, 116 to 122 CPU seconds a fit) chains
+from noise come to rough digits, best with the quadratic output, and in a bank they have hardly
+begun; over ten times the length the linear output ends in white blots and the quadratic one in
+clean strokes, nearly all a 1 or a 0. ``--only`` names the fits of a call, so that calls can share
+the folder; without a name it reads what is there and draws.
 
 Deviations: 10,000 training rows; decoupled weight decay, that of AdamW; parameters are averaged
-over the second half of the updates, but for gpu mode; the bank is written back and starts at
-U[-1, 1], as in the paper's algorithm (the author's code for MNIST never writes it back). Quick mode
+over the second half of the updates; the bank is written back and starts at U[-1, 1], as in the
+paper's algorithm (the author's code for MNIST never writes it back). Quick mode takes 200 updates,
 averages pixels to 14 x 14 and takes a twentieth of the steps, so that eta 5e-6 moves a pixel by no
 more than 0.02 by noise; the paper's advice is to tune eta, and so there are two rows for each
 scheme: eta 5e-6, and eta 1e-4, at which eta times the steps is what it is in the paper, 0.005. The
-models are kept in the output folder, and but for gpu mode a run that was stopped goes on where it
-was.
+models are kept in the output folder: those that are there are not fitted again, and a fit that was
+stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from skebm.samplers import SampleBank
 sys.path.append(str(Path(__file__).parents[3]))
 from examples.papers._images import Pictures, montage, read_pictures
 from examples.papers._paper import Kept, mode, print_hours, print_table, print_title, save_figure
-from examples.papers.sp._stages import SECONDS, only, stages, wanted
+from examples.papers.sp._stages import UPDATES_HELP, only, wanted
 
 ETA = 5e-6  # the paper's, for 1000 steps; fewer have larger ones, so that the product is 0.005
 
@@ -58,13 +58,11 @@ class Size(NamedTuple):
     learning_rate: float
     bank: int
     n_chains: int
-    n_stages: int = 1
 
 
 SIZES = {
     "smoke": Size(2, (1e-3, ETA), 5, 4, 1e-3, 100, 10),
     "quick": Size(2, (1e-4, ETA), 50, 200, 1e-3, 500, 40),
-    "gpu": Size(1, (5e-5,), 100, 3000, 1e-3, 10_000, 100, 15),
     "full": Size(1, (ETA,), 1000, 9370, 1e-4, 10_000, 100),
 }
 # name: (init, output)
@@ -75,19 +73,20 @@ SCHEMES = {
 }
 BEST = "noise, quadratic"
 LENGTHS = (1, 2, 5, 10)  # Figure 5: 1k, 2k, 5k and 10k steps, in training lengths
-COLUMNS = ["scheme", "eta", "updates", "drift_to_noise", "step", "noise", "E_held_out"]
+COLUMNS = ["scheme", "eta", "drift_to_noise", "step", "noise", "E_held_out"]
 COLUMNS += ["E_start", "E_samples", "saturated", "roughness", "seconds"]
 
 
 def estimator(name: str, eta: float, data: Pictures, args: argparse.Namespace) -> HybridCDDensity:
-    """Return the scheme as the paper trains it, or one stage of that."""
+    """Return the scheme as the paper trains it."""
     init, output = SCHEMES[name]
-    size, whole = SIZES[args.mode], SIZES[args.mode].n_stages == 1
+    size = SIZES[args.mode]
     start = ChainStart(init)
     if init == "persistent":
         start = ChainStart(init, "uniform", bank=SampleBank(size.bank))
-    rate, plain = size.learning_rate, {"schedule": "constant", "averaging": whole}
-    adam = Optimization(rate, betas=(0.9, 0.999), weight_decay=1e-4, **plain)
+    adam = Optimization(
+        size.learning_rate, betas=(0.9, 0.999), weight_decay=1e-4, schedule="constant"
+    )
     return HybridCDDensity(
         init=start,
         sampler="langevin",
@@ -99,38 +98,32 @@ def estimator(name: str, eta: float, data: Pictures, args: argparse.Namespace) -
         energy=Conv.strided(output=output),
         image_shape=(1, data.side, data.side),
         data_noise=0.0,
-        max_iter=size.max_iter // size.n_stages,
+        max_iter=args.updates,
         batch_size=64,
         optimizer=adam,
         validation_fraction=0,
         log_partition=None,
-        checkpoint_dir=args.output / "sp_mnist_models" if whole else None,
-        warm_start=not whole,
+        checkpoint_dir=args.output / "sp_mnist_models",
         random_state=0,
     )
 
 
-def model_path(name: str, eta: float, args: argparse.Namespace) -> Path:
-    """Return where a model is kept."""
-    return args.output / f"sp_mnist_{args.mode} {name} {eta:g}.safetensors"
+def label(name: str, eta: float) -> str:
+    """Return what --only calls a scheme with a step."""
+    return f"{name}, eta {eta:g}"
 
 
-def fitted(
-    name: str, eta: float, data: Pictures, args: argparse.Namespace
-) -> tuple[HybridCDDensity | None, float]:
-    """Return the model, as far as it came, or None without one, and the seconds of this call."""
-    path, start = model_path(name, eta, args), time.perf_counter()
-    if wanted(name, args):
-        path.unlink(missing_ok=True)
-        est, n_stages = estimator(name, eta, data, args), SIZES[args.mode].n_stages
-        try:
-            for stage in stages(est, data.X, n_stages, args.seconds):
-                stage.save(path)
-                print(f"{name}, eta {eta:g}: {stage.n_iter_} updates", flush=True)
-        except ConvergenceError as error:
-            print(f"{name}, eta {eta:g}: {error}", flush=True)
-    model = HybridCDDensity.load(path) if path.exists() else None
-    return model, time.perf_counter() - start
+def own_path(name: str, eta: float, kind: str, args: argparse.Namespace) -> Path:
+    """Return where a model (safetensors) or what was measured of it (csv) is kept."""
+    return args.output / f"sp_mnist_{args.mode}_{args.updates} {label(name, eta)}.{kind}"
+
+
+def found(name: str, eta: float, data: Pictures, args: argparse.Namespace) -> list[list[str]]:
+    """Return the measurements of a scheme: one row or none, computed now if this call does."""
+    kept = Kept(own_path(name, eta, "csv", args), COLUMNS, key=2)
+    if wanted(label(name, eta), args):
+        kept.get([name, f"{eta:g}"], lambda: measure(name, eta, data, args))
+    return kept.rows
 
 
 def chains(est: HybridCDDensity, n_steps: int, n: int) -> Chains:
@@ -155,11 +148,16 @@ def roughness(rows: np.ndarray, data: Pictures) -> float:
     return float(np.diff(images, axis=2).std() / images.std())
 
 
-def measure(
-    est: HybridCDDensity | None, seconds: float, data: Pictures, args: argparse.Namespace
-) -> list[float]:
-    if est is None:
-        return [float("nan")] * 8 + [seconds]
+def measure(name: str, eta: float, data: Pictures, args: argparse.Namespace) -> list[float]:
+    """Train and keep the model; return what its chains do, nan where training diverged."""
+    start = time.process_time()
+    try:
+        est = estimator(name, eta, data, args).fit(data.X)
+    except ConvergenceError as error:
+        print(f"{label(name, eta)}: {error}", flush=True)
+        return [float("nan")] * (len(COLUMNS) - 2)
+    seconds = time.process_time() - start
+    est.save(own_path(name, eta, "safetensors", args))
     size = SIZES[args.mode]
     record = chains(est, size.n_steps, size.n_chains)
     noise = est.sampler_.noise_scale
@@ -168,6 +166,7 @@ def measure(
     ends = record.positions[-1]
     energies = [held_out, *(float(e.mean()) for e in record.model_energy[[0, -1]])]
     look = [saturated(ends, data), roughness(ends, data)]
+    print(f"{label(name, eta)}: {args.updates} updates", flush=True)
     return [ratio, ratio * noise, noise, *energies, *look, seconds]
 
 
@@ -187,7 +186,7 @@ def figure_4(
     figure, axes = plt.subplots(len(etas), 4, figsize=(11, 2.9 * len(etas)), squeeze=False)
     for row, eta in zip(axes, etas, strict=True):
         for ax, name in zip(row, SCHEMES, strict=False):
-            ax.set_title(f"{name}, eta {eta:g}", fontsize=9)
+            ax.set_title(label(name, eta), fontsize=9)
             ax.axis("off")
             if (name, eta) in models:
                 record = chains(models[name, eta], size.n_steps, 20)
@@ -231,56 +230,48 @@ def figure_5(
 
 
 def main() -> None:
-    seeds = dict.fromkeys(SIZES, 1)
-    args = mode(__doc__, seeds=seeds, only=only(list(SCHEMES)), seconds=SECONDS)
+    etas = sorted({eta for size in SIZES.values() for eta in size.etas})
+    names = [label(name, eta) for eta in etas for name in SCHEMES]
+    options = {"only": only(names), "updates": {"type": int, "help": UPDATES_HELP}}
+    args = mode(__doc__, seeds=dict.fromkeys(SIZES, 1), **options)
     print_title("SP section 4.2: MNIST", args)
     size = SIZES[args.mode]
+    if args.updates is None:
+        args.updates = size.max_iter
     data = read_pictures("mnist_train10k", "mnist_test", {}, pool=size.pool)
-    cases = [(name, eta) for eta in size.etas for name in args.only or SCHEMES]
+    cases = [(name, eta) for eta in size.etas for name in SCHEMES]
     if args.hours:
-        return print_hours(
-            {
-                f"{name}, eta {eta:g}": (
-                    lambda n=name, e=eta: estimator(n, e, data, args),
-                    data.X,
-                    size.n_stages,
-                )
-                for name, eta in cases
-            },
-            args,
-        )
+        fits = {
+            label(name, eta): (lambda n=name, e=eta: estimator(n, e, data, args), data.X, 1)
+            for name, eta in cases
+            if wanted(label(name, eta), args)
+        }
+        return print_hours(fits, args)
     print(
-        f"data: {data.name}, {len(data.X)} rows; {size.max_iter} updates of {size.n_steps} steps "
+        f"data: {data.name}, {len(data.X)} rows; {args.updates} updates of {size.n_steps} steps "
         f"(paper: 9370 of 1000), Adam {size.learning_rate:g} (paper: 0.0001)",
         flush=True,
     )
-    models, table = {}, []
-    for name, eta in cases:
-        est, seconds = fitted(name, eta, data, args)
-        if est is None and not wanted(name, args):
-            continue
-        done = est.n_iter_ if est is not None else "diverged"
-        kept = Kept(args.output / f"sp_mnist_{args.mode} {name}.csv", COLUMNS, key=3)
-        row = kept.get([name, f"{eta:g}", done], lambda e=est, s=seconds: measure(e, s, data, args))
-        ratio, drift, noise, *energies, share, rough, seconds = map(float, row[3:])
-        cells = [f"{ratio:.3g}", f"{drift:.3g}", f"{noise:.3g}"]
+    table = []
+    for row in [row for case in cases for row in found(*case, data, args)]:
+        name, eta = row[:2]
+        ratio, drift, noise, *energies, share, rough, seconds = map(float, row[2:])
+        cells = [f"{value:.3g}" for value in (ratio, drift, noise)]
         cells += [f"{energy:.4g}" for energy in energies]
-        table.append([name, f"{eta:g}", done, *cells, share, rough, f"{seconds:.0f}"])
-        if est is not None:
-            models[name, eta] = est
+        table.append([name, eta, *cells, share, rough, f"{seconds:.0f}"])
     print("\nFigure 4: after the steps of training (drift and noise: per pixel and step)")
-    columns = ["scheme", "eta", "updates", "drift/noise", "eta |grad E|", "sqrt(2 eta)"]
-    columns += ["E held-out", "E start", "E samples", "saturated", "roughness", "fit s"]
+    columns = ["scheme", "eta", "drift/noise", "eta |grad E|", "sqrt(2 eta)"]
+    columns += ["E held-out", "E start", "E samples", "saturated", "roughness", "CPU s"]
     print_table(columns, table)
     rough = roughness(data.X_test, data)
     print(
         "saturated: share of pixels beyond the data's range, 0 for held-out images, 0.32 for "
         "N(0, I). roughness: spread of differences of neighbors over that of pixels, "
         f"{rough:.3f} for held-out images, 1.414 for white noise. The background is at -1 exactly, "
-        "so that noise alone puts half of it beyond in good samples too."
+        "so that noise alone puts half of it beyond in good samples too. nan: diverged."
     )
-    if args.mode == "quick":
-        print("These are blurred strokes, not readable digits: 200 short updates are too few.")
+    paths = {case: own_path(*case, "safetensors", args) for case in cases}
+    models = {case: HybridCDDensity.load(p) for case, p in paths.items() if p.exists()}
     if models and not args.only:
         figure_4(models, data, args)
         figure_5(models, data, args)
