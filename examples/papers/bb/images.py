@@ -12,7 +12,7 @@ that vary one thing each: the penalty's weight, the entropy's, the margin.
 "slope" is how steep an energy is, which the entropy's push on the generator stands against. Found
 so (docs/bounds.rst): a small C_z goes with a heavy penalty and a heavy entropy, whatever the bound,
 and so do bad images; EBM-0GP with a penalty of 0.001 is BB in all but name, and with an entropy of
-weight 0.01 its images are MEG's.
+weight 0.01 its images are MEG's, on each of three seeds.
 
 The paper's section 5.4 says where its numbers come from, and the last rows of Table 3 repeat it:
 its authors ran WGAN-0GP, MEG, VERA and EBM-0GP with one architecture, VERA after a grid search
