@@ -43,7 +43,7 @@ def test_there_are_benchmarks():
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_benchmark_prints_its_table(name, tmp_path):
     lines = run_script(EXAMPLES / "benchmarks" / name, tmp_path).splitlines()
-    assert lines[1].startswith("seeds 0") and "torch threads" in lines[1]
+    assert "torch threads" in lines[1]
     header, rule = lines[2], lines[3]
     assert header.rstrip().endswith("met") and set(rule) == {"-", " "}
     verdicts = [line.split()[-1] for line in lines[4:] if line.split()[-1] in ("yes", "NO")]

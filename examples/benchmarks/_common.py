@@ -33,17 +33,23 @@ import torch
 WORSE = 0.02  # nats by which a model may fall below its base, if that is more than 2 stderr
 
 
-def parse(doc: str, *, seeds: int, threads: int = 1, **extra: dict) -> argparse.Namespace:
-    """Read --seeds, --threads and --smoke; SKEBM_SMOKE=1 in the environment means --smoke too."""
+def parse(
+    doc: str, *, seeds: int | None = None, threads: int = 1, **extra: dict
+) -> argparse.Namespace:
+    """Read --threads, --smoke and, where a script has them, --seeds.
+
+    SKEBM_SMOKE=1 in the environment means --smoke too.
+    """
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0])
-    parser.add_argument("--seeds", type=int, default=None, help=f"number of seeds ({seeds})")
+    if seeds is not None:
+        parser.add_argument("--seeds", type=int, default=None, help=f"number of seeds ({seeds})")
     parser.add_argument("--threads", type=int, default=threads, help=f"torch threads ({threads})")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that it runs")
     for name, settings in extra.items():
         parser.add_argument(f"--{name}", **settings)
     args = parser.parse_args()
     args.smoke = args.smoke or os.environ.get("SKEBM_SMOKE", "0") not in ("", "0")
-    if args.seeds is None:
+    if seeds is not None and args.seeds is None:
         args.seeds = 1 if args.smoke else seeds
     torch.set_num_threads(args.threads)
     return args
@@ -55,9 +61,11 @@ def print_title(title: str, args: argparse.Namespace) -> None:
     name = platform.processor() or platform.machine()
     if torch.cuda.is_available():
         name = f"{torch.cuda.get_device_name()}; {name}"
-    seeds = "0" if args.seeds == 1 else f"0-{args.seeds - 1}"
+    seeds = ""
+    if "seeds" in args:
+        seeds = "seeds 0; " if args.seeds == 1 else f"seeds 0-{args.seeds - 1}; "
     print(
-        f"seeds {seeds}; {torch.get_num_threads()} torch threads; {name}, {os.cpu_count()} cores; "
+        f"{seeds}{torch.get_num_threads()} torch threads; {name}, {os.cpu_count()} cores; "
         f"Python {platform.python_version()}, torch {torch.__version__}",
         flush=True,
     )

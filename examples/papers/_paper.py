@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = [
     "LOSS_SPANS",
     "Kept",
-    "fit_seconds",
     "loss_curves",
     "mean_std",
     "mode",

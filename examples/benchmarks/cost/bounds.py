@@ -158,7 +158,7 @@ def measure(args: argparse.Namespace) -> list[list]:
 
 
 def main() -> None:
-    args = parse(__doc__, seeds=1)
+    args = parse(__doc__)
     print_title("An update of each bound against one of WGAN-0GP", args)
     columns = ["columns", "BN", "rule", "ms", "ratio", "low-high", "paper's totals", "paper"]
     print_table([*columns, "bar", "met"], measure(args))

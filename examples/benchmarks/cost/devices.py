@@ -56,7 +56,7 @@ def measured(estimator: Any, X: np.ndarray) -> list[float]:
 
 
 def main() -> None:
-    args = parse(__doc__, seeds=1)
+    args = parse(__doc__)
     warnings.simplefilter("ignore")  # what a fit says does not change its time
     print_title("Devices", args)
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]

@@ -340,7 +340,7 @@ def main() -> None:
         "rounds": {"type": int, "default": 3, "help": "interleaved rounds (3)"},
         "rst": {"type": Path, "default": None, "help": "file for the table of the documentation"},
     }
-    args = parse(__doc__, seeds=1, **extra)
+    args = parse(__doc__, **extra)
     args.rounds = 1 if args.smoke else args.rounds
     names = asked(args)
     print_title(

@@ -130,7 +130,7 @@ def fits() -> tuple[list, bool]:
 
 def main() -> None:
     """Print the bars, then both tables."""
-    args = parse(__doc__, seeds=1, threads=CORES)
+    args = parse(__doc__, threads=CORES)
     print_title(f"Threads: one and all {CORES}", args)
     of_updates, fine = updates()
     of_fits, helps = fits()

@@ -113,7 +113,7 @@ def main() -> None:
         "quick": {"action": "store_true", "help": "40 fits"},
         "first": {"type": int, "default": 0, "help": "seed of the first fit"},
     }
-    args = parse(__doc__, seeds=1, **options)
+    args = parse(__doc__, **options)
     n_fits = 2 if args.smoke else 40 if args.quick else args.fits
     print_title(f"log Z of {n_fits} random fits against the truth, nats", args)
     found, unknown = [], 0

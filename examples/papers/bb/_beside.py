@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["OPTIONS", "own_file", "seeds_of", "slug", "updates_within"]
+__all__ = ["OPTIONS", "own_file", "seeds_of", "slug"]
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from examples.papers._paper import Kept, fit_seconds
-from skebm import BoundsEBM
+from examples.papers._paper import Kept
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "updates": {"type": int, "help": "updates of a fit (the mode's)"},
-    "seconds": {"type": float, "help": "of a fit: so many updates as that allows, at most those"},
     "read": {"action": "store_true", "help": "fit nothing; print what the folder has"},
 }
-FEW, TOLD = 5, 0.04  # updates; share of the time that tells how long an update takes
 
 
 def slug(*names: str) -> str:
@@ -38,18 +35,3 @@ def seeds_of(kept: Kept, args: argparse.Namespace) -> list[int]:
     if not args.read:
         return list(range(args.seeds))
     return sorted(int(row[kept.key - 1]) for row in kept.rows)[: args.seeds]
-
-
-def updates_within(make: Callable[[], BoundsEBM], X: Any, most: int, seconds: float | None) -> int:
-    """Return how many updates a fit makes in so many seconds of the clock, at most `most`.
-
-    Ever longer fits are timed beside one of a few updates, until the training takes `TOLD` of it.
-    """
-    if seconds is None:
-        return most
-    fit_seconds(make(), X, FEW)  # a device takes its time at first
-    rest, n = fit_seconds(make(), X, FEW), 4 * FEW
-    while (training := fit_seconds(make(), X, n) - rest) < TOLD * seconds and n < most:
-        n *= 4
-    each = max(training, 1e-3) / (n - FEW)
-    return max(1, min(most, int((seconds - rest) / each)))

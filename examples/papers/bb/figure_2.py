@@ -19,9 +19,8 @@ nats per row) is that of the density at temperature 1.
 
 ``--mode quick`` has 5,000 updates, ``--mode full`` the paper's 150,000, from more rows and with
 checkpoints, so that a run that was stopped goes on within a fit. ``--updates`` takes another
-number, ``--seconds`` at most as many as a fit makes in that time; ``--densities``, ``--settings``
-and ``--models`` choose. Each fit has a file of its own in the output folder, so that processes can
-run beside each other; ``--read`` prints what is there.
+number; ``--densities``, ``--settings`` and ``--models`` choose. Each fit has a file of its own in
+the output folder, so that processes can run beside each other; ``--read`` prints what is there.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ from examples.papers._paper import (
     print_title,
     save_figure,
 )
-from examples.papers.bb._beside import OPTIONS, own_file, seeds_of, slug, updates_within
+from examples.papers.bb._beside import OPTIONS, own_file, seeds_of, slug
 
 ROWS = {"smoke": 60, "quick": 10_000, "full": 100_000}
 UPDATES = {"smoke": 3, "quick": 5000, "full": 150_000}
@@ -86,11 +85,9 @@ def table_6(n_features: int) -> torch.nn.Module:
     return Critic(n_features)
 
 
-def estimator(
-    settings: str, model: str, seed: int, args: argparse.Namespace, updates: int = 0
-) -> BoundsEBM:
+def estimator(settings: str, model: str, seed: int, args: argparse.Namespace) -> BoundsEBM:
     """Return our estimator, or one with all that the paper states."""
-    shared = {"max_iter": updates or args.updates or UPDATES[args.mode], "random_state": seed}
+    shared = {"max_iter": args.updates or UPDATES[args.mode], "random_state": seed}
     if args.mode == "full":
         shared["checkpoint_dir"] = args.output / "checkpoints"
     if args.smoke:
@@ -154,13 +151,7 @@ def one(density: str, settings: str, model: str, seed: int, args: argparse.Names
     case = cases()[density]
     X = case.density.sample(ROWS[args.mode], random_state=seed)
     T = case.density.sample(N_TEST, random_state=5000 + seed)
-    allowed = updates_within(
-        lambda: estimator(settings, model, seed, args),
-        X,
-        args.updates or UPDATES[args.mode],
-        args.seconds,
-    )
-    est = estimator(settings, model, seed, args, allowed)
+    est = estimator(settings, model, seed, args)
     try:
         seconds, notes = fitted(est, X)
     except ConvergenceError:  # allowed: loud, and without a model
