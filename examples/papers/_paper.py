@@ -53,7 +53,7 @@ def mode(doc: str, *, seeds: dict[str, int], **extra: dict[str, Any]) -> argpars
     parser.add_argument("--hours", action="store_true", help="tell how long training would take")
     for name, settings in extra.items():
         parser.add_argument(f"--{name}", **settings)
-    args = parser.parse_args(namespace=argparse.Namespace(seeds=None))
+    args = parser.parse_args()
     if os.environ.get("SKEBM_SMOKE", "0") not in ("", "0"):
         args.mode = "smoke"
     args.smoke = args.mode == "smoke"
