@@ -109,6 +109,16 @@ def test_a_kept_model_is_read_and_not_fitted_again(tmp_path):
 
 
 @pytest.mark.slow
+def test_pilots_change_one_thing_at_a_time(tmp_path):
+    script = EXAMPLES / "papers" / "usp" / "images.py"
+    lines = run_script(script, tmp_path, "--pilots").splitlines()
+    rows = lines[lines.index(next(line for line in lines if "-----" in line)) + 1 :]
+    names = ["none", "epsilon falls", "standardized pixels", "4 times", "3 times", "a hundredth"]
+    assert len(rows) == len(names) and all(map(str.startswith, rows, names))
+    assert all(0 <= float(value) <= 100 for row in rows for value in row.split()[-6:-1])
+
+
+@pytest.mark.slow
 def test_parts_of_the_work_are_read_together(tmp_path):
     """Two processes with repetitions and files of their own; a third that only reads."""
     script = EXAMPLES / "papers" / "lsd" / "tests.py"

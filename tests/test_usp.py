@@ -155,6 +155,16 @@ def test_points_may_go_to_the_shoulders_of_a_uniform_base():
     assert torch.equal(low, -ones) and torch.equal(high, ones)
 
 
+def test_points_of_images_have_weight_over_a_uniform_base():
+    """In its shoulders, where many pixels would be at once, one image had nearly all."""
+    X = load_digits().data[:300]
+    params = {"method": "ps-usp", "image_shape": (1, 8, 8), "energy": Conv((4,)), "n_points": 100}
+    params |= {"max_iter": 50, "validation_fraction": 0, "data_noise": 0.0, "random_state": 0}
+    est = USPDensity(base="uniform", log_partition=None, **params).fit(X)
+    assert est.support_info_.ess > 50
+    assert est.density_.transform.forward(est.support_points_).abs().max() <= 1 + 1e-6
+
+
 @pytest.mark.parametrize(
     ("params", "n_active"),
     [({"n_points": 500}, 250), ({}, 1000), ({"repulsion": SupportPartition(n_active=7)}, 7)],

@@ -73,7 +73,7 @@ class USPDensity(DensityEstimator):
         Box that bounds the points, units of X: the lows of all columns, then their highs. With
         ``base="uniform"`` it is the box of the base too; ``"importance"`` over another base has no
         use for it. None is the range of the rows widened by a quarter on each side, for images the
-        range alone.
+        range alone. Points may go three widths into the base's shoulders, not those of images.
     init : {"data", "uniform"} or array-like of shape (m, n_features), default="data"
         Where points start: at training rows, uniformly in the box, or at the given places, units of
         X (drawn with replacement where there are fewer than `n_points`).
@@ -312,7 +312,8 @@ class USPDensity(DensityEstimator):
         else:
             check_number("n_active", repulsion.n_active, low=1, integer=True)
         component = None if self.base is None else resolved(self, "base")
-        if box is not None and isinstance(component, Uniform):  # its shoulders have mass too
+        if box is not None and isinstance(component, Uniform) and self.image_shape is None:
+            # shoulders have mass too; but an image would have many pixels in them, and no weight
             edge = SHOULDERS * component.shoulder * (box[1] - box[0])
             box = box[0] - edge, box[1] + edge
         n_integration = self.n_integration
