@@ -394,24 +394,36 @@ def curve_rows(source: str, args: argparse.Namespace) -> list[list[Any]]:
 
 
 def draw(args: argparse.Namespace) -> None:
-    """Figure 8, right: learning curves, a line of panels for each law and start."""
+    """Figure 8, right: learning curves, a line of panels for each law and start that has some."""
     import matplotlib.pyplot as plt
 
-    lines = [(source, start) for source in SOURCES for start in starts(source, args)]
-    size = len(lines), len(dimensions(args))
-    figure, axes = plt.subplots(
-        *size, figsize=(4.2 * size[1], 3.2 * size[0]), sharey=True, squeeze=False
-    )
     names = methods("logistic", "whitened", args)
+    curves: dict[tuple[str, str], dict[tuple[int, str], np.ndarray]] = {}
+    for source in SOURCES:
+        for start in starts(source, args):
+            paths = {
+                (d, method): curve_file(source, d, start, method, args)
+                for d in dimensions(args)
+                for method in names
+            }
+            found = {key: np.load(path) for key, path in paths.items() if path.exists()}
+            if found:
+                curves[source, start] = found
+    if not curves:
+        return
+    n_lines, n_panels = len(curves), len(dimensions(args))
+    figure, axes = plt.subplots(
+        n_lines, n_panels, figsize=(2 + 4.2 * n_panels, 3.2 * n_lines), sharey=True, squeeze=False
+    )
     handles: dict[str, Any] = {}
-    for (source, start), line in zip(lines, axes, strict=True):
+    for ((source, start), found), line in zip(curves.items(), axes, strict=True):
         for d, ax in zip(dimensions(args), line, strict=True):
             for i, method in enumerate(names):
-                path = curve_file(source, d, start, method, args)
-                if path.exists():
-                    updates, gap = np.load(path).T
+                if (d, method) in found:
+                    updates, gap = found[d, method].T
                     (handles[method],) = ax.plot(updates, np.maximum(gap, 1e-4), f"C{i}")
             ax.set(yscale="log", title=f"{source} sources, {start}, D = {d}", xlabel="updates")
+            ax.locator_params(axis="x", nbins=5)
         line[0].set_ylabel("nats below the truth")
     figure.legend(handles.values(), handles, loc="outside right upper", fontsize=9)
     save_figure(figure, args, "lsd_figure_8.png")
