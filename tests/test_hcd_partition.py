@@ -82,14 +82,15 @@ def test_log_z_of_a_thin_cone_far_out_is_found_with_its_error():
 
 
 def test_estimates_that_disagree_widen_the_error():
-    # too few temperatures, the second time, to leave the thin neighborhood of too few ends
-    poor = ANNEALING._replace(fine=AIS(64, n_steps=1, max_levels=2, min_ess=0.0))
+    """Chains that stop far from the cone's tip give a log Z that is too low by a hundred nats."""
+    poor = ANNEALING._replace(rough=AIS(64, n_steps=1, max_levels=5, min_ess=0.0))
     model = Model(Squared(Cone()), None, TEMPERATURE)
-    rng = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(1)
     _, log_z = _partition.mean_log_density(
         model, _partition.wide(D), CENTER[None].clone(), poor, rng
     )
-    assert abs(log_z.value - log_z_of_the_cone()) < 4 * log_z.stderr
+    assert abs(log_z.value - log_z_of_the_cone()) < 1
+    assert log_z.stderr > 5 and not log_z.trusted
 
 
 def test_signs_far_out_are_those_of_the_linear_part():

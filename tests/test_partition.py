@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from skebm.bases import Gaussian
 from skebm.energies import Model, Zero
 from skebm.exceptions import NormalizationWarning
 from skebm.fitted.normalization import normalize
@@ -407,3 +408,43 @@ def test_an_energy_that_is_flat_along_few_directions_is_told(shift, told):
         normalize(model, base, ImportanceSampling(256, max_samples=256), gen(0))
     flat = [w for w in caught if "does not outgrow the space" in str(w.message)]
     assert len(flat) == told
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("widths", "law"),
+    [
+        ([1.0], lambda z: 0.5 * z.square()),  # drawn rows in the very middle
+        ([1.0, 1e3], lambda z: 0.5 * z.square()),  # directions turn from the thin to the wide one
+        ([1.0] * 10, lambda z: 2 * (z.square() / 3).log1p()),  # tails that reach far along a column
+    ],
+)
+def test_a_sound_energy_is_not_told(widths, law, seed):
+    """Gaussians, and Student's t with three degrees of freedom in each of ten columns."""
+    s = torch.tensor(widths)
+    base = Gaussian().fit(torch.randn(2000, len(s), generator=gen(9)) * s, None, gen(0))
+    model = Model(Law(s, law), None, 1.0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        normalize(model, base, ImportanceSampling(256, max_samples=256), gen(seed))
+    assert not [w for w in caught if "does not outgrow the space" in str(w.message)]
+
+
+def test_directions_without_a_number_hide_no_others():
+    class Broken(torch.nn.Module):
+        def forward(self, x):
+            return torch.where(x[:, 0] > 100, float("nan"), Plateau(18.0)(x))
+
+    with pytest.warns(NormalizationWarning, match="does not outgrow the space at 1000 times"):
+        normalize(Model(Broken(), None, 1.0), normal_base(2), ImportanceSampling(4096), gen(0))
+
+
+class Law(torch.nn.Module):
+    """The sum of a law's energies over scaled columns."""
+
+    def __init__(self, s, law):
+        super().__init__()
+        self.s, self.law = s, law
+
+    def forward(self, x):
+        return self.law(x / self.s).sum(1)

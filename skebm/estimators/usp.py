@@ -73,7 +73,8 @@ class USPDensity(DensityEstimator):
         Box that bounds the points, units of X: the lows of all columns, then their highs. With
         ``base="uniform"`` it is the box of the base too; ``"importance"`` over another base has no
         use for it. None is the range of the rows widened by a quarter on each side, for images the
-        range alone. Points may go three widths into the base's shoulders, not those of images.
+        range alone. In tables points may go three widths into a uniform base's shoulders where the
+        box is given; else, as those of images, they stay in it.
     init : {"data", "uniform"} or array-like of shape (m, n_features), default="data"
         Where points start: at training rows, uniformly in the box, or at the given places, units of
         X (drawn with replacement where there are fewer than `n_points`).

@@ -59,21 +59,28 @@ def normalize(
 def _far_out(model: Model, proposal: Base, rng: torch.Generator) -> str | None:
     """Return what to say of an energy without a base that has mass where no draw has been.
 
-    Directions turn to where it is least: {f = 0} of f^2 / 2 may reach to infinity, and no ray that
-    is drawn lies in it.
+    Along rays that are drawn it is to outgrow the volume of a cone. Then directions turn to where
+    it is least: {f = 0} of f^2 / 2 may reach to infinity, and no ray that is drawn lies in it. A
+    ridge may be as thin far out as it is near, so that there it is to outgrow a line.
     """
     if proposal.n_features > MOST_COLUMNS:  # no draws are near the model
         return None
     x = proposal.sample(N_RAYS, rng)
     middle = x.mean(0)
-    near, distance = model.potential(x), FAR * (x - middle).norm(dim=1, keepdim=True)
+    length = (x - middle).norm(dim=1, keepdim=True)
+    length = length.maximum(length.square().mean().sqrt())  # rows in the middle say nothing
     u = torch.nn.functional.normalize(x - middle)
-    for turn in TURNS:
-        descent = model.potential_and_score(middle + distance * u)[1]
+
+    def outgrown(u: torch.Tensor, dimension: int) -> bool:
+        gained = model.potential(middle + length * u) - model.potential(middle + FAR * length * u)
+        return bool((gained > -dimension * math.log(FAR)).any())
+
+    found = outgrown(u, x.shape[1])
+    for turn in TURNS if not found else []:
+        descent = model.potential_and_score(middle + FAR * length * u)[1]
         descent -= (descent * u).sum(1, keepdim=True) * u
         u = torch.nn.functional.normalize(u + turn * torch.nn.functional.normalize(descent))
-    gained = near - model.potential(middle + distance * u)
-    if float(gained.max()) > -x.shape[1] * math.log(FAR):  # the volume grows by as much
+    if found or outgrown(u, 1):
         return (
             f"the energy does not outgrow the space at {FAR:g} times the distance of the rows, so "
             "that log Z misses mass far out, or there is none. Use a base."

@@ -1,4 +1,4 @@
-"""Fits of one table in processes beside each other: files of their own, time of their own."""
+"""Fits of one table in processes beside each other, each with a file of its own."""
 
 from __future__ import annotations
 

@@ -439,6 +439,11 @@ def main() -> None:
         part={"default": "", "help": "name of a CSV file of its own"},
         show={"action": "store_true", "help": "print and draw what is there"},
     )
+    if unknown := set(args.dimensions or ()).difference(DIMENSIONS[args.mode]):
+        raise SystemExit(
+            f"--dimensions must be among {DIMENSIONS[args.mode]} in mode {args.mode}, got "
+            f"{sorted(unknown)}."
+        )
     print_title("LSD Figure 8: linear ICA, test log likelihood in nats", args)
     if args.hours:
         return print_hours(fits(args), args)

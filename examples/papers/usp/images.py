@@ -259,7 +259,7 @@ class Returning(PartitionLikelihood):
 
     def _restart(self, buffers: dict[str, torch.Tensor], rng: torch.Generator) -> None:
         points = buffers["points"]
-        rows = torch.randperm(len(points), generator=rng)[: self.n_restarts]
+        rows = torch.randperm(len(points), generator=rng, device=points.device)[: self.n_restarts]
         points[rows] = self._starts(points, buffers, rng)[: self.n_restarts]
 
 
