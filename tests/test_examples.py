@@ -1,5 +1,6 @@
 """The demo and every benchmark run, at tiny sizes, and print their tables."""
 
+import argparse
 import os
 import signal
 import subprocess
@@ -117,6 +118,21 @@ def test_pilots_change_one_thing_at_a_time(tmp_path):
     names = ["none", "epsilon falls", "standardized pixels", "4 times", "3 times", "a hundredth"]
     assert len(rows) == len(names) and all(map(str.startswith, rows, names))
     assert all(0 <= float(value) <= 100 for row in rows for value in row.split()[-6:-1])
+
+
+def test_rows_and_updates_of_stein_training_are_chosen():
+    sys.path.append(str(EXAMPLES.parent))
+    from examples.papers.lsd import ica, images
+
+    few = argparse.Namespace(mode="quick", dimensions=[50], starts=["random"])
+    keys = list(ica.tasks("logistic", few))
+    assert keys and {key[1:3] for key in keys} == {(50, "random")}
+    assert {ica.ML, ica.TIED} <= {key[3] for key in keys} and not list(ica.tasks("laplace", few))
+    every = argparse.Namespace(mode="quick", dimensions=None, starts=ica.STARTS)
+    assert {key[1] for key in ica.tasks("logistic", every)} == {10, 20, 50}
+    of_mode = images.size_of(argparse.Namespace(mode="quick", updates=None))
+    asked = images.size_of(argparse.Namespace(mode="quick", updates=[24, 6, 24]))
+    assert of_mode.updates == (600,) and asked == of_mode._replace(updates=(6, 24))
 
 
 @pytest.mark.slow
