@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from examples.papers.lsd import ica, images
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 BENCHMARKS = sorted(
     str(path.relative_to(EXAMPLES / "benchmarks"))
@@ -121,9 +123,6 @@ def test_pilots_change_one_thing_at_a_time(tmp_path):
 
 
 def test_rows_and_updates_of_stein_training_are_chosen():
-    sys.path.append(str(EXAMPLES.parent))
-    from examples.papers.lsd import ica, images
-
     few = argparse.Namespace(mode="quick", dimensions=[50], starts=["random"])
     keys = list(ica.tasks("logistic", few))
     assert keys and {key[1:3] for key in keys} == {(50, "random")}
