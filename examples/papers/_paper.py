@@ -34,7 +34,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 from examples.benchmarks._common import Kept, paired, plus_minus, print_table
 from examples.benchmarks._common import print_title as _print_title
 
-FEW, MOST = 3, 1000  # updates of a fit that times all but them; most that time them
+FEW, MOST = 1, 1000  # updates of a fit that times all but them; most that time them
 LOSS_SPANS = [f"{kind}, {third}" for kind in ("sd", "SNR") for third in ("early", "middle", "late")]
 
 
@@ -96,7 +96,7 @@ def update_seconds(make: Callable[[], Any], X: Any) -> float:
     Of so many more that they take as long as all else that a fit does.
     """
     fit_seconds(make(), X, FEW)  # what a device takes once is none of it
-    rest, more = fit_seconds(make(), X, FEW), 10
+    rest, more = fit_seconds(make(), X, FEW), 2
     while (training := fit_seconds(make(), X, FEW + more) - rest) < rest and more < MOST:
         more *= 5
     return training / more
