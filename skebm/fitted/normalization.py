@@ -71,18 +71,19 @@ def _far_out(model: Model, proposal: Base, rng: torch.Generator) -> str | None:
     length = length.maximum(length.square().mean().sqrt())  # rows in the middle say nothing
     u = torch.nn.functional.normalize(x - middle)
 
-    def outgrown(u: torch.Tensor, dimension: int) -> bool:
+    told = (
+        f"the energy does not outgrow the space at {FAR:g} times the distance of the rows, so that "
+        "log Z misses mass far out, or there is none. Use a base."
+    )
+
+    def is_outgrown(u: torch.Tensor, dimension: int) -> bool:
         gained = model.potential(middle + length * u) - model.potential(middle + FAR * length * u)
         return bool((gained > -dimension * math.log(FAR)).any())
 
-    found = outgrown(u, x.shape[1])
-    for turn in TURNS if not found else []:
+    if is_outgrown(u, x.shape[1]):
+        return told
+    for turn in TURNS:
         descent = model.potential_and_score(middle + FAR * length * u)[1]
         descent -= (descent * u).sum(1, keepdim=True) * u
         u = torch.nn.functional.normalize(u + turn * torch.nn.functional.normalize(descent))
-    if found or outgrown(u, 1):
-        return (
-            f"the energy does not outgrow the space at {FAR:g} times the distance of the rows, so "
-            "that log Z misses mass far out, or there is none. Use a base."
-        )
-    return None
+    return told if is_outgrown(u, 1) else None
